@@ -1,0 +1,57 @@
+/**
+ * Everything this broker knows about the inside of Aedes 1.2.0, which package.json pins exactly. Nothing else of Aedes but
+ * its public options, events and `client.conn`, `client.id`, `client.closed` is used anywhere.
+ *
+ * 1. Aedes calls `authorizePublish(client, packet, done)` before it acknowledges, and acknowledges only when `done` is
+ *    called. Ours never is: we write the acknowledgement ourselves when the message is durable [G1]. So a poison message
+ *    never closes a connection, a device that left while its messages were held raises no error per message, no QoS 2 store
+ *    grows, and nothing is fanned out. Wills come through the same hook, without `cmd`, and after a sweep with a null client.
+ * 2. `client._parsingBatch` counts the packets under way; Aedes reads the socket on when it is zero. A packet of ours
+ *    leaves that count at once (`leaveToUs`), because what is in flight is bounded by the frame gate, exactly. The count
+ *    alone would be no bound: every `readable` event lowers it too.
+ * 3. `client._nextBatch()` reads from `conn.read(null)` and parses; the gate replaces that `read`. After the gate was shut,
+ *    `readOn` makes Aedes ask again.
+ * 4. `client._keepaliveTimer` closes a client that sent no packet for 1.5 times its keepalive; a client whose socket we do
+ *    not read is kept by `keepAwake`.
+ *
+ * test/broker/aedes-internals.test.ts notices when an Aedes does any of this in another way.
+ */
+import type { Client } from 'aedes'
+import type { Connection } from './connection.ts'
+
+interface InnerClient {
+  _parsingBatch: number
+  readonly _nextBatch: () => void
+  readonly _keepaliveTimer: NodeJS.Timeout | null
+  /** Ours: spares a look-up per message. */
+  ownConnection?: Connection
+}
+
+/** A packet that Aedes handed to a hook: we finish it, and Aedes reads on as if it were done. */
+export function leaveToUs(client: Client): void {
+  inner(client)._parsingBatch--
+}
+
+/** Makes Aedes read the socket again after the gate was shut. Never within a hook: its parser does not nest. */
+export function readOn(client: Client): void {
+  if (!client.closed) inner(client)._nextBatch()
+}
+
+/** Starts the client's keepalive period anew. */
+export function keepAwake(client: Client): void {
+  inner(client)._keepaliveTimer?.refresh()
+}
+
+export function attach(client: Client, connection: Connection): void {
+  inner(client).ownConnection = connection
+}
+
+export function connectionOf(client: Client): Connection {
+  const connection = inner(client).ownConnection
+  if (connection === undefined) throw new Error('A client that did not come through the listener.')
+  return connection
+}
+
+function inner(client: Client): InnerClient {
+  return client as unknown as InnerClient
+}

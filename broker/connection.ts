@@ -1,0 +1,59 @@
+/**
+ * One connection, from accept to close, and one message of it that is not acknowledged yet. Hot value shapes: one object per
+ * socket and one per message, plain fields, no closures.
+ */
+import type { Socket } from 'node:net'
+import type { Client } from 'aedes'
+import type { FrameGate } from './frame-gate.ts'
+import type { Route } from './topics.ts'
+
+/** A message handed to ingest, and what it takes to acknowledge it. */
+export class Held {
+  readonly connection: Connection
+  /** PUBACK 0x40 or PUBREC 0x50: the first byte of the acknowledgement. */
+  readonly answer: number
+  readonly messageId: number
+  readonly receivedAt: number
+  /** A message after this one that needs no ingest but must not be acknowledged before it [MQTT-4.6.0-2]. */
+  follower: Held | null = null
+
+  constructor(connection: Connection, answer: number, messageId: number, receivedAt: number) {
+    this.connection = connection
+    this.answer = answer
+    this.messageId = messageId
+    this.receivedAt = receivedAt
+  }
+}
+
+export class Connection {
+  readonly socket: Socket
+  /** Set once, right after the socket was handed to Aedes and the gate was put before it. */
+  client: Client | null = null
+  gate: FrameGate | null = null
+  /** The return code that refuses this CONNECT; 0 lets it in [MQTT 3.1.1, 3.2.2.3]. */
+  refusal = 0
+  /** True when a guard of ours closed it, so that what Aedes says about that is not counted again. */
+  refused = false
+  /** True from CONNACK on. */
+  connected = false
+
+  /** The topic of the last message, and what it means: most devices only ever use one. */
+  topic = ''
+  route: Route | null = null
+  /** The newest message that is not acknowledged. */
+  newest: Held | null = null
+
+  /** Of the commit at hand: how many acknowledgements are due, and their bytes. */
+  due = 0
+  acks: Buffer | null = null
+  acksLength = 0
+
+  /** Devices that this connection holds online. */
+  readonly devices = new Set<string>()
+  /** Topics subscribed. */
+  readonly subscriptions = new Set<string>()
+
+  constructor(socket: Socket) {
+    this.socket = socket
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * The catalogue of errors: code, sentence, and the fate that the caller acts on, never the text.
+ *
+ * `retry`: it may work later; back off and do the same again.
+ * `reject`: this input never works; quarantine it, or answer 4xx.
+ * `stop`: an operator must act; exit, or refuse to start.
+ */
+export type Fate = 'retry' | 'reject' | 'stop'
+
+export const ERRORS = {
+  setting_unknown: { fate: 'stop', sentence: 'A setting that does not exist was given.' },
+  setting_invalid: { fate: 'stop', sentence: 'A setting has a value that it cannot take.' },
+  data_dir_in_use: { fate: 'stop', sentence: 'Another surgetank runs on this data directory.' },
+  data_dir_unusable: { fate: 'stop', sentence: 'The data directory cannot be written.' },
+  port_in_use: { fate: 'stop', sentence: 'A port that surgetank needs is taken.' },
+  log_unavailable: { fate: 'retry', sentence: 'The log cannot be written at the moment.' },
+  log_corrupt: { fate: 'stop', sentence: 'A chunk of the log does not match its checksum.' },
+  log_cut: { fate: 'stop', sentence: 'The log no longer holds readings that were not yet in ClickHouse.' },
+  log_claim_lost: { fate: 'retry', sentence: 'Another writer has taken over this part of the log.' },
+  database_unavailable: { fate: 'retry', sentence: 'ClickHouse does not answer, or asks to wait.' },
+  database_refuses_rows: { fate: 'reject', sentence: 'ClickHouse refuses rows of this batch.' },
+  database_misconfigured: { fate: 'stop', sentence: 'ClickHouse refuses the schema, the user or the settings.' },
+  database_newer: { fate: 'stop', sentence: 'The database was written by a newer surgetank.' },
+  child_failed: { fate: 'retry', sentence: 'A child process ended.' },
+  unknown_device: { fate: 'reject', sentence: 'No reading of this device was ever received.' },
+  invalid_request: { fate: 'reject', sentence: 'The request does not fit its schema.' },
+  rehydrating: { fate: 'retry', sentence: 'The state is being rebuilt after a start.' },
+  busy: { fate: 'retry', sentence: 'Too many requests of this kind are under way.' },
+} as const satisfies Record<string, { fate: Fate; sentence: string }>
+
+export type ErrorCode = keyof typeof ERRORS
+
+/** An error of ours. `detail` says what happened here and what to do; `cause` keeps the foreign error. */
+export class SurgetankError extends Error {
+  readonly code: ErrorCode
+  readonly fate: Fate
+  readonly detail: string
+
+  constructor(code: ErrorCode, detail: string, cause?: unknown) {
+    super(`${ERRORS[code].sentence} ${detail}`, cause === undefined ? {} : { cause })
+    this.name = 'SurgetankError'
+    this.code = code
+    this.fate = ERRORS[code].fate
+    this.detail = detail
+  }
+}
+
+/** True when `error` is one of ours with this fate. */
+export function hasFate(error: unknown, fate: Fate): error is SurgetankError {
+  return error instanceof SurgetankError && error.fate === fate
+}

@@ -1,0 +1,36 @@
+/**
+ * Untrusted bytes → readings, or a refusal with its reason: the one door through which payloads enter ([G3]).
+ *
+ * The whole message is taken or the whole message is refused, never a part of it. Costs are linear in the payload.
+ */
+import { isAscii, isUtf8 } from 'node:buffer'
+import type { Reading } from '../model/reading.ts'
+import { openJsonReader } from './json-readings.ts'
+import { checkName } from './names.ts'
+import { parsePlainValue } from './plain-value.ts'
+import { Refusal } from './refusal.ts'
+
+const json = openJsonReader()
+
+/**
+ * The readings of a payload, at least one and at most 1,000, or why there are none.
+ * `metric` is the metric of a plain-value topic, null when the payload is JSON; `receivedAt` in ms since 1970 UTC.
+ */
+export function decodePayload(payload: Buffer, metric: string | null, receivedAt: number): Reading[] | Refusal {
+  try {
+    const ascii = isAscii(payload)
+    const text = ascii ? payload.latin1Slice() : decodeUtf8(payload)
+    if (metric === null) return json.read(text, ascii, receivedAt)
+    return [{ metric: checkName(metric), ts: receivedAt, value: parsePlainValue(text), sentTs: null }]
+  } catch (error) {
+    if (error instanceof Refusal) return error
+    throw error
+  }
+}
+
+/** Strict, unlike Buffer.toString, which would put U+FFFD in the place of what it cannot read. */
+function decodeUtf8(payload: Buffer): string {
+  if (isUtf8(payload)) return payload.utf8Slice()
+  const packed = payload[0] === 0x1f && payload[1] === 0x8b
+  throw packed ? new Refusal('invalid_utf8', 'It is gzip; payloads are not unpacked.') : new Refusal('invalid_utf8')
+}

@@ -1,0 +1,43 @@
+/**
+ * Ingest, the processing unit: payload → readings, the odd one refused, appended to the pump, merged into the space.
+ * The door of this folder.
+ *
+ * Group commit: what arrives while a batch is being made durable joins the next one; there is no timer when idle. After
+ * the commit everything of the batch is handed back in order of arrival, to be acknowledged; the space is merged beside
+ * it, so that a space that is away never holds a PUBACK [G1].
+ */
+
+/** A publish as the broker hands it over. `held` is the broker's own: what it needs to acknowledge. */
+export interface Publish<Held> {
+  readonly device: string
+  /** The metric of a plain-value topic; null when the payload is JSON. */
+  readonly metric: string | null
+  readonly topic: string
+  readonly payload: Buffer
+  /** ms since 1970 UTC. */
+  readonly receivedAt: number
+  readonly held: Held
+}
+
+export interface Ingest<Held> {
+  /**
+   * Takes a message; `settled` tells when it is durable. At once, never throws, never refuses: the broker stops reading
+   * sockets when `pressure` holds, and drops QoS 0 itself before it calls.
+   */
+  offer(publish: Publish<Held>): void
+  /** True while payload bytes held are over the bound, or the log cannot be written. */
+  readonly pressure: boolean
+  /** True while the log refuses appends (disk full, cap): nothing is acknowledged until it takes them again. */
+  readonly stalled: boolean
+  /** Messages held: offered and not yet settled. */
+  readonly held: number
+  /** Resolves when all that was offered is settled, or after `waitMs`. */
+  drain(waitMs: number): Promise<void>
+}
+
+export interface IngestEvents<Held> {
+  /** After each commit: everything that is now durable (stored, quarantined, or a repetition), in order of arrival. */
+  settled(held: readonly Held[]): void
+  /** `pressure` changed. */
+  pressureChanged(pressure: boolean): void
+}

@@ -1,0 +1,148 @@
+#!/usr/bin/env node
+/** The command line: `surgetank` runs everything; the other commands look at, measure or load what runs. */
+import { setTimeout as pause } from 'node:timers/promises'
+import { Command } from 'commander'
+import { pino } from 'pino'
+import { openDatabase } from './database/clickhouse-database.ts'
+import { SurgetankError } from './errors.ts'
+import { findRunning } from './manager/data-dir.ts'
+import { describeFindings, examine } from './manager/doctor.ts'
+import { describeEntries, describeEntry, entryToJson } from './manager/quarantine.ts'
+import { describeStart } from './manager/start-block.ts'
+import { startSurgetank } from './manager/surgetank.ts'
+import { describeVerdict, verify } from './manager/verify.ts'
+import { openLmdbView } from './pump/lmdb-view.ts'
+import { readSettings, type Settings } from './settings.ts'
+import { simulateCommand } from './simulate/simulate.ts'
+import { VERSION } from './version.ts'
+
+const EXIT_STOP = 1
+const EXIT_LIMIT_MS = 9_500
+
+const program = new Command('surgetank')
+  .description('Telemetry over MQTT, durable before its PUBACK, exactly once into ClickHouse.')
+  .version(VERSION)
+  .addHelpText('after', '\nSettings are environment variables: docs/SETTINGS.md lists them with their defaults and ranges.')
+  .action(run)
+
+program
+  .command('start', { isDefault: true, hidden: true })
+  .description('Run every part on this machine (the default).')
+  .action(run)
+
+program
+  .command('verify')
+  .description('Check that the books balance: accepted = in ClickHouse + dead letters + still in the log. Exits 1 when not.')
+  .option('--json', 'print the verdict as JSON')
+  .action(async (options: { json?: true }) => {
+    const settings = readSettings(process.env)
+    await withView(settings, async view => {
+      const database = openDatabase({ url: sqlUrl(settings), user: 'default', password: '' })
+      const verdict = await verify(view, database).finally(() => database.close())
+      print(options.json ? JSON.stringify(verdict) : describeVerdict(verdict))
+      if (!verdict.balanced) process.exitCode = 1
+    })
+  })
+
+const quarantine = program
+  .command('quarantine')
+  .description('Look at messages and readings that were refused; their bytes are kept as they came.')
+
+quarantine
+  .command('ls')
+  .description('List them, newest first.')
+  .option('--limit <n>', 'at most so many', readCount, 100)
+  .option('--json', 'one JSON document per line')
+  .action(async (options: { limit: number; json?: true }) => {
+    await withView(readSettings(process.env), async view => {
+      const entries = await view.quarantine(options.limit)
+      print(options.json ? entries.map(entry => JSON.stringify(entryToJson(entry))).join('\n') : describeEntries(entries))
+    })
+  })
+
+quarantine
+  .command('show')
+  .description('Show one whole, with its bytes.')
+  .argument('<id>', 'as `ls` lists it, such as m12')
+  .option('--json', 'as a JSON document')
+  .action(async (id: string, options: { json?: true }) => {
+    await withView(readSettings(process.env), async view => {
+      const entry = await view.quarantineEntry(id)
+      if (entry === null) fail(`No entry ${id}. \`surgetank quarantine ls\` lists them.`)
+      print(options.json ? JSON.stringify(entryToJson(entry)) : describeEntry(entry))
+    })
+  })
+
+program
+  .command('doctor')
+  .description('Would it start here, and how fast is the disk? Exits 1 when something stops it.')
+  .option('--json', 'print the findings as JSON')
+  .action(async (options: { json?: true }) => {
+    const findings = await examine(readSettings(process.env))
+    print(options.json ? JSON.stringify(findings) : describeFindings(findings))
+    if (findings.some(({ verdict }) => verdict === 'stop')) process.exitCode = 1
+  })
+
+program.addCommand(simulateCommand())
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  if (!(error instanceof SurgetankError)) throw error
+  fail(`${error.message} [${error.code}]`)
+}
+
+async function run(): Promise<void> {
+  const settings = readSettings(process.env)
+  const log = pino({ level: settings.SURGETANK_LOG_LEVEL, base: { part: 'surgetank' } }, pino.destination(2))
+  const surgetank = await startSurgetank(settings, log)
+  print(describeStart(surgetank.ports, settings.SURGETANK_DATA_DIR))
+  let stopping = false
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(signal))
+  process.on('unhandledRejection', error => {
+    log.fatal({ err: error }, 'an error that nobody handled')
+    surgetank.abort()
+    process.exit(EXIT_STOP)
+  })
+
+  async function stop(signal: string): Promise<void> {
+    if (stopping) {
+      surgetank.abort()
+      process.exit(EXIT_STOP)
+    }
+    stopping = true
+    log.info({ signal }, 'draining; a second signal ends it at once')
+    const drained = await Promise.race([surgetank.stop().then(() => true), pause(EXIT_LIMIT_MS, false)])
+    if (!drained) {
+      log.error('the drain took too long; what was acknowledged is durable')
+      surgetank.abort()
+    }
+    process.exit(0)
+  }
+}
+
+async function withView(settings: Settings, use: (view: Awaited<ReturnType<typeof openLmdbView>>) => Promise<void>): Promise<void> {
+  const view = await openLmdbView({ dir: `${settings.SURGETANK_DATA_DIR}/log` })
+  await use(view).finally(() => view.close())
+}
+
+/** Where the running instance listens, or where the settings say that it would. */
+function sqlUrl(settings: Settings): string {
+  const ports = findRunning(settings.SURGETANK_DATA_DIR)?.ports
+  return `http://127.0.0.1:${ports?.sql ?? settings.SURGETANK_SQL_PORT}`
+}
+
+function readCount(text: string): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 1 || value > 100_000) fail(`'${text}' is no count from 1 to 100000.`)
+  return value
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
+function fail(sentence: string): never {
+  process.stderr.write(`${sentence}\n`)
+  process.exit(EXIT_STOP)
+}

@@ -1,0 +1,134 @@
+/** `surgetank doctor`: would it start here, and how fast could it acknowledge? Looks, measures, and leaves nothing behind. */
+import { closeSync, fdatasyncSync, mkdirSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { createServer } from 'node:net'
+import { totalmem } from 'node:os'
+import { join } from 'node:path'
+import type { Settings } from '../settings.ts'
+import { findRunning } from './data-dir.ts'
+
+export interface Finding {
+  readonly what: string
+  readonly found: string
+  /** `stop`: it would not start, or not keep its promises. */
+  readonly verdict: 'ok' | 'warn' | 'stop'
+  /** What to do about it. */
+  readonly advice?: string
+}
+
+const FSYNCS = 100
+const DISK_FREE_BYTES_MIN = 2 * 2 ** 30
+const MEMORY_BYTES_MIN = 1.5 * 2 ** 30
+const FSYNC_MS_SLOW = 20
+
+/** All findings, in the order an operator would ask. */
+export async function examine(settings: Settings): Promise<Finding[]> {
+  const running = findRunning(settings.SURGETANK_DATA_DIR)
+  return [
+    examineNode(),
+    ...['aedes', 'lmdb', 'chdb', '@clickhouse/client'].map(examinePackage),
+    examineMemory(),
+    running === null
+      ? { what: 'data directory', found: `${settings.SURGETANK_DATA_DIR}, nobody runs on it`, verdict: 'ok' }
+      : { what: 'data directory', found: `process ${running.pid} runs on it`, verdict: 'ok' },
+    ...examineDisk(settings.SURGETANK_DATA_DIR),
+    ...(running === null ? await examinePorts(settings) : []),
+  ]
+}
+
+function examineNode(): Finding {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+  const fits = major > 20 || (major === 20 && minor >= 19)
+  const found = `Node ${process.versions.node}, ${process.platform} ${process.arch}`
+  return fits ? { what: 'node', found, verdict: 'ok' } : { what: 'node', found, verdict: 'stop', advice: 'Node 20.19 or newer is needed.' }
+}
+
+function examinePackage(name: string): Finding {
+  try {
+    const { version } = createRequire(import.meta.url)(`${name}/package.json`) as { version: string }
+    return { what: name, found: version, verdict: 'ok' }
+  } catch (error) {
+    const blocked = (error as NodeJS.ErrnoException).code === 'ERR_PACKAGE_PATH_NOT_EXPORTED'
+    return blocked
+      ? { what: name, found: 'installed', verdict: 'ok' }
+      : { what: name, found: 'missing', verdict: 'stop', advice: 'Run `npm ci`.' }
+  }
+}
+
+function examineMemory(): Finding {
+  const found = `${gib(totalmem())} GiB`
+  return totalmem() >= MEMORY_BYTES_MIN
+    ? { what: 'memory', found, verdict: 'ok' }
+    : { what: 'memory', found, verdict: 'warn', advice: 'The embedded ClickHouse alone takes about 0.5 GiB.' }
+}
+
+function examineDisk(dir: string): Finding[] {
+  const probe = join(dir, `doctor-${process.pid}.tmp`)
+  try {
+    mkdirSync(dir, { recursive: true })
+    const { bavail, bsize } = statfsSync(dir)
+    const free = bavail * bsize
+    const { p50, p99 } = timeFsyncs(probe)
+    const fsync = `one fsync: p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms; a lone message is acknowledged no faster`
+    return [
+      free >= DISK_FREE_BYTES_MIN
+        ? { what: 'disk', found: `${gib(free)} GiB free`, verdict: 'ok' }
+        : { what: 'disk', found: `${gib(free)} GiB free`, verdict: 'warn', advice: 'When it is full, devices get no PUBACK.' },
+      p99 <= FSYNC_MS_SLOW
+        ? { what: 'fsync', found: fsync, verdict: 'ok' }
+        : { what: 'fsync', found: fsync, verdict: 'warn', advice: 'A slow disk: acknowledgements wait for it. Use a local SSD.' },
+    ]
+  } catch (error) {
+    const advice = 'Set SURGETANK_DATA_DIR to a directory that can be written.'
+    return [{ what: 'disk', found: `${dir}: ${(error as Error).message}`, verdict: 'stop', advice }]
+  } finally {
+    rmSync(probe, { force: true })
+  }
+}
+
+function timeFsyncs(path: string): { p50: number; p99: number } {
+  const file = openSync(path, 'w')
+  const block = Buffer.alloc(4096, 1)
+  const times: number[] = []
+  for (let at = 0; at < FSYNCS; at++) {
+    const since = performance.now()
+    writeSync(file, block, 0, block.length, at * block.length)
+    fdatasyncSync(file)
+    times.push(performance.now() - since)
+  }
+  closeSync(file)
+  times.sort((a, b) => a - b)
+  return { p50: times[FSYNCS >> 1] ?? 0, p99: times[Math.floor(FSYNCS * 0.99)] ?? 0 }
+}
+
+async function examinePorts(settings: Settings): Promise<Finding[]> {
+  const names = ['SURGETANK_MQTT_PORT', 'SURGETANK_HTTP_PORT', 'SURGETANK_SQL_PORT'] as const
+  return Promise.all(
+    names.map(async (name): Promise<Finding> => {
+      const port = settings[name]
+      const free = port === 0 || (await isFree(port))
+      const what = `port ${port}`
+      return free ? { what, found: 'free', verdict: 'ok' } : { what, found: 'taken', verdict: 'stop', advice: `Set ${name} to another.` }
+    }),
+  )
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const probe = createServer()
+    probe.once('error', () => resolve(false))
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
+  })
+}
+
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(1)
+}
+
+/** The findings for a person. */
+export function describeFindings(findings: readonly Finding[]): string {
+  const mark = { ok: 'ok  ', warn: 'WARN', stop: 'STOP' }
+  return findings
+    .map(({ what, found, verdict, advice }) => `${mark[verdict]}  ${what.padEnd(20)} ${found}${advice === undefined ? '' : `\n      ${advice}`}`)
+    .join('\n')
+}

@@ -1,0 +1,76 @@
+/**
+ * The gauges that nobody counts as it happens: how full the log is, how far the writers are behind, and when the log
+ * would be full at the rate of the last minute. Read once a second from the books.
+ */
+import type { Logger } from 'pino'
+import type { Database } from '../database/database.ts'
+import { metrics } from '../metrics.ts'
+import type { PumpBooks, PumpView } from '../pump/pump.ts'
+import type { Space } from '../space/space.ts'
+
+export interface GaugeOptions {
+  readonly view: PumpView
+  readonly space: Space
+  readonly database: Database
+  readonly log: Logger
+}
+
+const EVERY_MS = 1_000
+const PING_EVERY = 5
+const WINDOW_MS = 60_000
+
+interface Sample {
+  readonly at: number
+  readonly bytesUnwritten: number
+}
+
+/** Starts; the returned function stops. */
+export function openGauges({ view, space, database, log }: GaugeOptions): () => void {
+  const samples: Sample[] = []
+  let ticks = 0
+  let running = false
+  const timer = setInterval(() => void tick(), EVERY_MS)
+  timer.unref()
+  return () => clearInterval(timer)
+
+  async function tick(): Promise<void> {
+    // A slow answer must not pile up behind itself.
+    if (running) return
+    running = true
+    try {
+      const books = await view.books()
+      const now = Date.now()
+      setLag(books, now)
+      samples.push({ at: now, bytesUnwritten: books.bytesUnwritten })
+      while ((samples[0]?.at ?? now) < now - WINDOW_MS) samples.shift()
+      metrics.logFullSeconds.set(secondsUntilFull(samples, books.bytesMax))
+      const { devices, online } = await space.counts()
+      metrics.devices.set(devices)
+      metrics.devicesOnline.set(online)
+      metrics.rehydrating.set(space.warm ? 0 : 1)
+      if (ticks++ % PING_EVERY === 0) metrics.databaseUp.set((await database.ping()) ? 1 : 0)
+    } catch (error) {
+      log.warn({ err: error }, 'the books cannot be read')
+    } finally {
+      running = false
+    }
+  }
+}
+
+function setLag(books: PumpBooks, now: number): void {
+  metrics.logBytes.set(books.bytes)
+  metrics.logBytesMax.set(books.bytesMax)
+  const behind = books.partitions.reduce((sum, { readingsAppended, readingsCommitted }) => sum + readingsAppended - readingsCommitted, 0)
+  metrics.lagReadings.set(behind)
+  const oldest = Math.min(...books.partitions.map(({ oldestUnwrittenAt }) => oldestUnwrittenAt ?? now))
+  metrics.lagSeconds.set(Math.max(0, now - oldest) / 1000)
+}
+
+/** At the rate between the first and the last sample; Infinity while the backlog does not grow. */
+export function secondsUntilFull(samples: readonly Sample[], bytesMax: number): number {
+  const [first, last] = [samples[0], samples.at(-1)]
+  if (first === undefined || last === undefined || last.at === first.at) return Number.POSITIVE_INFINITY
+  const bytesPerMs = (last.bytesUnwritten - first.bytesUnwritten) / (last.at - first.at)
+  if (bytesPerMs <= 0) return Number.POSITIVE_INFINITY
+  return Math.max(0, bytesMax - last.bytesUnwritten) / bytesPerMs / 1000
+}

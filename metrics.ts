@@ -1,0 +1,56 @@
+/**
+ * The catalogue of metrics (Prometheus naming; no label ever holds a device). A part imports the ones it counts. The
+ * writer process has its own registry; its numbers reach `/metrics` through `manager/`.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+export const registry = new Registry()
+collectDefaultMetrics({ register: registry, prefix: 'telemetry_' })
+
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+const COUNTS = [1, 10, 100, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000]
+
+export const metrics = {
+  received: counter('telemetry_messages_received_total', 'PUBLISH packets with telemetry that were received.', ['qos']),
+  accepted: counter('telemetry_readings_accepted_total', 'Readings made durable in the log since this start.'),
+  acked: counter('telemetry_messages_acked_total', 'PUBACKs and PUBRECs written.'),
+  duplicates: counter('telemetry_messages_duplicate_total', 'Messages that were already durable; acknowledged, not stored again.'),
+  quarantined: counter('telemetry_messages_quarantined_total', 'Messages refused with a reason and kept.', ['reason']),
+  dropped: counter('telemetry_messages_dropped_total', 'QoS 0 messages dropped in overload or while the log is unavailable.', ['reason']),
+  refusedConnections: counter('telemetry_connections_refused_total', 'Connections refused or closed by a guard.', ['reason']),
+  clients: gauge('telemetry_clients_connected', 'MQTT connections.'),
+  devices: gauge('telemetry_devices', 'Devices whose state is held.'),
+  devicesOnline: gauge('telemetry_devices_online', 'Devices that are online.'),
+  heldMessages: gauge('telemetry_inflight_messages', 'Messages received and not yet acknowledged.'),
+  heldBytes: gauge('telemetry_inflight_bytes', 'Payload bytes received and not yet acknowledged.'),
+  backpressure: gauge('telemetry_backpressure_state', '1 for the state that holds.', ['state']),
+  ackSeconds: histogram('telemetry_ack_duration_seconds', 'From a PUBLISH to its acknowledgement.', SECONDS),
+  commitSeconds: histogram('telemetry_log_commit_duration_seconds', 'One group commit of the log, fsync included.', SECONDS),
+  commitMessages: histogram('telemetry_log_commit_messages', 'Messages of one group commit.', COUNTS),
+  logBytes: gauge('telemetry_log_bytes', 'Bytes that the log holds.'),
+  logBytesMax: gauge('telemetry_log_bytes_max', 'Bytes that the log may hold.'),
+  logFullSeconds: gauge('telemetry_log_full_seconds', 'At the rate of the last minutes, seconds until the log is full of unwritten readings; +Inf when the writers keep up.'),
+  logErrors: counter('telemetry_log_errors_total', 'Group commits that failed and are tried again.'),
+  lagReadings: gauge('telemetry_lag_readings', 'Readings in the log that are not yet in ClickHouse.'),
+  lagSeconds: gauge('telemetry_lag_seconds', 'Age of the oldest reading that is not yet in ClickHouse.'),
+  persisted: counter('telemetry_readings_persisted_total', 'Readings inserted into ClickHouse since the writer started.'),
+  deadLetters: counter('telemetry_dead_letters_total', 'Readings that ClickHouse refused; kept with the reason.', ['reason']),
+  batches: counter('telemetry_batches_total', 'Inserts into ClickHouse.', ['result']),
+  batchReadings: histogram('telemetry_batch_readings', 'Readings of one insert.', COUNTS),
+  insertSeconds: histogram('telemetry_insert_duration_seconds', 'One insert into ClickHouse.', SECONDS),
+  rehydrating: gauge('telemetry_rehydrating', '1 while the state is being rebuilt after a start.'),
+  databaseUp: gauge('telemetry_database_up', '1 while ClickHouse answers.'),
+  childRestarts: counter('telemetry_child_restarts_total', 'Restarts of child processes.', ['child']),
+} as const
+
+function counter(name: string, help: string, labelNames: string[] = []): Counter {
+  return new Counter({ name, help, labelNames, registers: [registry] })
+}
+
+function gauge(name: string, help: string, labelNames: string[] = []): Gauge {
+  return new Gauge({ name, help, labelNames, registers: [registry] })
+}
+
+function histogram(name: string, help: string, buckets: number[]): Histogram {
+  return new Histogram({ name, help, buckets, registers: [registry] })
+}

@@ -1,0 +1,172 @@
+/**
+ * The pump: the durable log between ingest and the writers, and the door of this folder.
+ *
+ * The log is divided into partitions (one on this machine; Kafka has several); each is a row of chunks, and each chunk
+ * has a position: a whole number that grows by one. A chunk is what one append made durable: lines of `model/message.ts`.
+ * The order of readings across chunks means nothing ([G4]); the order of chunks of one partition never changes.
+ *
+ * Three users, each with the part it needs: ingest appends (`PumpInlet`), a writer claims partitions and commits
+ * (`PumpOutlet`), and readers, `verify` and metrics look without touching (`PumpView`). They may be different processes.
+ */
+
+/** A message that ingest refused, kept as it came. */
+export interface Refused {
+  readonly receivedAt: number
+  readonly device: string
+  readonly topic: string
+  readonly reason: string
+  /** What was wrong, for a person. */
+  readonly detail: string
+  readonly payload: Uint8Array
+}
+
+/** What one group commit makes durable. All of one UTC day of `receivedAt`: an insert must stay in one table partition. */
+export interface Batch {
+  /** Lines without newlines, in order of arrival. May be empty when only refused messages came. */
+  readonly lines: readonly string[]
+  /** Readings in all lines. */
+  readonly readings: number
+  /** The oldest and newest `receivedAt` of the lines, ms. */
+  readonly firstReceivedAt: number
+  readonly lastReceivedAt: number
+  readonly refused: readonly Refused[]
+}
+
+export interface PumpInlet {
+  /**
+   * Makes the batch durable, whole or not at all [G1]; resolves only then. One call at a time: the caller collects the
+   * next batch meanwhile. Rejects with `log_unavailable` (fate `retry`) when the disk is full or the log is at its cap
+   * with readings that are not yet in ClickHouse: nothing of the batch is in the log then, and the same batch may be
+   * tried again. Never resolves for a batch that is not durable.
+   */
+  append(batch: Batch): Promise<void>
+  /** The newest lines of the log, newest chunk last, about as many as asked for: to know what was sent again. */
+  tail(messagesMax: number): Promise<Chunk[]>
+  close(): Promise<void>
+}
+
+export interface Chunk {
+  readonly partition: number
+  readonly position: number
+  readonly messages: number
+  readonly readings: number
+  readonly firstReceivedAt: number
+  readonly lastReceivedAt: number
+  /** Newline-separated lines; its checksum was verified when it was read. */
+  readonly lines: Buffer
+}
+
+/** A range of chunks that is about to be inserted: from the committed position up to, not including, `to`. */
+export interface Plan {
+  readonly to: number
+  /** `whole`: one insert. `bisected`: ClickHouse refused a row of it, and parts were inserted under their own tokens. */
+  readonly mode: 'whole' | 'bisected'
+}
+
+/** A row that ClickHouse refuses, kept with the reason: a dead letter. */
+export interface DeadLetter {
+  readonly source: string
+  readonly position: number
+  /** The reading's place in its chunk. */
+  readonly index: number
+  readonly device: string
+  readonly receivedAt: number
+  readonly reason: string
+  readonly detail: string
+  /** The line it came in, in the form of the log. */
+  readonly line: string
+}
+
+/**
+ * The right to write one partition, held by one writer at a time, also across processes.
+ * A commit that another writer's claim has overtaken rejects with `log_claim_lost` and changes nothing.
+ */
+export interface Claim {
+  readonly partition: number
+  /** Names this partition of this very log, also after the log was made anew: stands in each row and in each token. */
+  readonly source: string
+  /** Where the last commit left it: everything before `position` is in ClickHouse or a dead letter. */
+  readonly position: number
+  /** The plan that was open when the claim was taken or last committed. */
+  readonly plan: Plan | null
+  /** Fires when the claim is lost: stop what is under way and drop the claim. */
+  readonly lost: AbortSignal
+  /** Chunks from `from` on, in order, at least one when there is any. The first may lie after `from` when retention cut the log. */
+  read(from: number, limits: ReadLimits): Promise<Chunk[]>
+  /** Resolves when there is a chunk at or after `position`, or after `waitMs`. */
+  wait(position: number, waitMs: number): Promise<void>
+  /** Durably moves the claim; `deadLetters` are kept in the same step. Repeating a commit is harmless. */
+  commit(position: number, plan: Plan | null, deadLetters?: readonly DeadLetter[]): Promise<void>
+}
+
+export interface ReadLimits {
+  readonly chunksMax: number
+  readonly bytesMax: number
+}
+
+export interface PumpOutlet {
+  /**
+   * Claims partitions and runs `work` once for each, until `work` returns or the claim is lost; then claims again.
+   * A rejection of `work` with fate `stop` closes the outlet and rejects `ended`; any other is followed by a new claim
+   * after a pause.
+   */
+  consume(work: (claim: Claim) => Promise<void>): Consumption
+  close(): Promise<void>
+}
+
+export interface Consumption {
+  readonly ended: Promise<void>
+  /** Ends the claims after the step under way; resolves when `work` has returned. */
+  stop(): Promise<void>
+}
+
+/** Where a partition stands. All numbers are since the log was made, and hold at one moment. */
+export interface PartitionBooks {
+  readonly partition: number
+  readonly source: string
+  /** Position of the oldest chunk still held, of the next to be written, and up to where all is written to ClickHouse. */
+  readonly first: number
+  readonly end: number
+  readonly committed: number
+  readonly plan: Plan | null
+  /** Readings that were ever appended; those of them before `committed`; those that became dead letters. */
+  readonly readingsAppended: number
+  readonly readingsCommitted: number
+  readonly deadLetters: number
+  /** `firstReceivedAt` of the oldest chunk that is not committed; null when there is none. */
+  readonly oldestUnwrittenAt: number | null
+}
+
+export interface PumpBooks {
+  readonly partitions: readonly PartitionBooks[]
+  /** Messages that were ever quarantined, and how many of them are still kept. */
+  readonly quarantined: number
+  readonly quarantinedKept: number
+  /** Bytes of the chunks held, of those not yet committed, and the most that the log may hold. */
+  readonly bytes: number
+  readonly bytesUnwritten: number
+  readonly bytesMax: number
+}
+
+/** Quarantined messages and dead letters, as `surgetank quarantine` lists them. */
+export interface QuarantineEntry {
+  /** `m<number>` for a message refused at ingest, `r<number>` for a reading refused by ClickHouse. */
+  readonly id: string
+  readonly receivedAt: number
+  readonly device: string
+  /** The topic, or the place in the log. */
+  readonly where: string
+  readonly reason: string
+  readonly detail: string
+  readonly bytes: Uint8Array
+}
+
+export interface PumpView {
+  books(): Promise<PumpBooks>
+  /** Chunks from `from` on, in order; may be empty. Never more than the limits but for one chunk. */
+  read(partition: number, from: number, limits: ReadLimits): Promise<Chunk[]>
+  /** Newest first. */
+  quarantine(entriesMax: number): Promise<QuarantineEntry[]>
+  quarantineEntry(id: string): Promise<QuarantineEntry | null>
+  close(): Promise<void>
+}

@@ -1,0 +1,148 @@
+/**
+ * Reads back over the product's public doors what a run left there: rows and rollups over ClickHouse's HTTP protocol,
+ * the newest state over the API. Read-only.
+ */
+import { createClient } from '@clickhouse/client'
+import type { Moment, Value } from '../model/reading.ts'
+import { canonicalStored, type StoredReading } from './compare.ts'
+
+export interface StoredRow extends StoredReading {
+  readonly device: string
+  readonly moment: Moment
+}
+
+/** Devices from `first` to `last`, in order of their ids. They match DEVICE_ID, so that they need no escaping in SQL. */
+export interface DeviceRange {
+  readonly first: string
+  readonly last: string
+}
+
+export interface Totals {
+  readonly count: number
+  readonly sum: number
+  readonly min: number
+  readonly max: number
+}
+
+export interface SeriesRange {
+  readonly device: string
+  /** ms; both included. */
+  readonly from: number
+  readonly to: number
+}
+
+export interface Stored {
+  count(range: DeviceRange): Promise<number>
+  rows(range: DeviceRange): AsyncIterable<StoredRow[]>
+  /** Of the metric `value`, from the table. */
+  totals(range: SeriesRange): Promise<Totals & { last: number }>
+  /** The same from a rollup, whose buckets hold the range. */
+  rollupTotals(view: Rollup, range: SeriesRange): Promise<Totals>
+  rollupCount(view: Rollup, range: DeviceRange): Promise<number>
+  /** The state document of a device; null when there is none. */
+  state(device: string): Promise<StateDocument | null>
+  /** Readings that are durable and not yet in ClickHouse, as the system says; null when it does not say. */
+  lag(): Promise<number | null>
+  close(): Promise<void>
+}
+
+export type Rollup = 'minutely' | 'hourly'
+
+export interface StateDocument {
+  readonly metrics: Readonly<Record<string, { readonly value: unknown; readonly ts: string }>>
+}
+
+type Row = [device: string, metric: string, ts: string, receivedAt: string, kind: string, value: number | null, text: string]
+
+const BUCKET_START: Record<Rollup, string> = { minutely: 'toStartOfMinute', hourly: 'toStartOfHour' }
+
+export function openStored(sqlUrl: string, httpUrl: string): Stored {
+  const client = createClient({ url: sqlUrl, request_timeout: 120_000 })
+  return { count, rows, totals, rollupTotals, rollupCount, state, lag, close: () => client.close() }
+
+  async function count(range: DeviceRange): Promise<number> {
+    const [stored] = await one(`SELECT count() FROM telemetry.readings WHERE ${inRange(range)}`)
+    return Number(stored)
+  }
+
+  async function* rows(range: DeviceRange): AsyncIterable<StoredRow[]> {
+    const query = `SELECT device, metric, toString(toUnixTimestamp64Milli(ts)), toString(toUnixTimestamp64Milli(received_at)),
+      toString(kind), value, value_str FROM telemetry.readings WHERE ${inRange(range)}`
+    const result = await client.query({ query, format: 'JSONCompactEachRow' })
+    for await (const batch of result.stream<Row>()) yield batch.map(row => toStoredRow(row.json<Row>()))
+  }
+
+  async function totals(range: SeriesRange): Promise<Totals & { last: number }> {
+    const last = 'argMax(value, (ts, received_at, kind, value))'
+    const columns = `count(), sumKahan(value), min(value), max(value), ${last}`
+    const times = `ts >= ${time(range.from)} AND ts <= ${time(range.to)}`
+    const found = await one(
+      `SELECT ${columns} FROM telemetry.readings WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
+    )
+    return { ...toTotals(found), last: Number(found[4]) }
+  }
+
+  async function rollupTotals(view: Rollup, range: SeriesRange): Promise<Totals> {
+    const columns = 'sum(readings), sumKahan(avg * readings), min(min), max(max)'
+    const start = BUCKET_START[view]
+    const times = `bucket >= ${start}(${time(range.from)}) AND bucket <= ${time(range.to)}`
+    return toTotals(
+      await one(
+        `SELECT ${columns} FROM telemetry.${view} WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
+      ),
+    )
+  }
+
+  async function rollupCount(view: Rollup, range: DeviceRange): Promise<number> {
+    const [readings] = await one(`SELECT sum(readings) FROM telemetry.${view} WHERE ${inRange(range)}`)
+    return Number(readings)
+  }
+
+  async function one(query: string): Promise<unknown[]> {
+    const result = await client.query({ query, format: 'JSONCompactEachRow' })
+    const [row] = await result.json<unknown[]>()
+    return row ?? []
+  }
+
+  async function state(device: string): Promise<StateDocument | null> {
+    const response = await fetch(`${httpUrl}/v1/devices/${device}`, { signal: AbortSignal.timeout(10_000) })
+    if (response.status === 404) return null
+    if (!response.ok) throw new Error(`${httpUrl}/v1/devices/${device} answers ${response.status}.`)
+    return (await response.json()) as StateDocument
+  }
+
+  async function lag(): Promise<number | null> {
+    const response = await fetch(`${httpUrl}/metrics`, { signal: AbortSignal.timeout(10_000) }).catch(() => null)
+    const text = response?.ok === true ? await response.text() : ''
+    const line = /^telemetry_lag_readings(?:\{[^}]*\})? (\S+)$/m.exec(text)
+    return line === null ? null : Number(line[1])
+  }
+}
+
+function inRange(range: DeviceRange): string {
+  return range.first === range.last
+    ? `device = '${range.first}'`
+    : `device >= '${range.first}' AND device <= '${range.last}'`
+}
+
+function time(ms: number): string {
+  return `fromUnixTimestamp64Milli(${ms}, 'UTC')`
+}
+
+function toTotals(row: unknown[]): Totals {
+  return { count: Number(row[0]), sum: Number(row[1]), min: Number(row[2]), max: Number(row[3]) }
+}
+
+function toStoredRow([device, metric, ts, receivedAt, kind, value, text]: Row): StoredRow {
+  const time = Number(ts)
+  const stored = canonicalStored(kind, value, text)
+  const moment = { ts: time, receivedAt: Number(receivedAt), value: toValue(stored, value, text) }
+  return { device, metric, time, value: stored, moment }
+}
+
+function toValue(stored: string, value: number | null, text: string): Value {
+  if (stored.startsWith('integer ')) return BigInt(text)
+  if (stored.startsWith('bool ')) return value === 1
+  if (stored.startsWith('string ')) return text
+  return stored.startsWith('null ') ? null : Number(value)
+}

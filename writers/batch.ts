@@ -1,0 +1,44 @@
+/** Which chunks go into one insert: deciding only; touches nothing. */
+import type { Chunk } from '../pump/pump.ts'
+
+export interface BatchLimits {
+  readonly rowsMax: number
+  readonly bytesMax: number
+}
+
+const DAY_MS = 86_400_000
+
+/**
+ * The chunks at the head of `chunks` that make one insert: contiguous, of one UTC day of receipt (one insert must stay in
+ * one table partition), within the limits but for a first chunk that exceeds them alone.
+ *
+ * `full` is true when the batch ended at a limit or a border, so that waiting for more would not make it larger.
+ */
+export function takeBatch(chunks: readonly Chunk[], limits: BatchLimits): { taken: Chunk[]; full: boolean } {
+  const taken: Chunk[] = []
+  let rows = 0
+  let bytes = 0
+  for (const chunk of chunks) {
+    const last = taken.at(-1)
+    const joins =
+      last === undefined ||
+      (chunk.position === last.position + 1 &&
+        dayOf(chunk) === dayOf(last) &&
+        rows + chunk.readings <= limits.rowsMax &&
+        bytes + chunk.lines.length <= limits.bytesMax)
+    if (!joins) return { taken, full: true }
+    taken.push(chunk)
+    rows += chunk.readings
+    bytes += chunk.lines.length
+  }
+  return { taken, full: rows >= limits.rowsMax || bytes >= limits.bytesMax }
+}
+
+function dayOf(chunk: Chunk): number {
+  return Math.floor(chunk.firstReceivedAt / DAY_MS)
+}
+
+/** The deduplication token of a range: it names exactly these rows, for ever [G2]. */
+export function rangeToken(source: string, from: number, to: number): string {
+  return `${source}/${from}-${to}`
+}

@@ -1,0 +1,56 @@
+/**
+ * Chunks of the log as rows of `telemetry.readings`. The same chunks always give the same rows in the same order: no
+ * clock, nothing from outside, because a retry must send what was sent before [G2].
+ */
+import type { RowBlock } from '../database/database.ts'
+import { openRowBlock } from '../database/row-binary.ts'
+import { encodeLine, parseLines } from '../model/message.ts'
+import type { Chunk } from '../pump/pump.ts'
+
+/** Where a row comes from. */
+export interface RowPlace {
+  /** The row's place in the batch. */
+  readonly ordinal: number
+  readonly position: number
+  /** The reading's place in its chunk. */
+  readonly index: number
+  readonly device: string
+  readonly receivedAt: number
+  readonly line: string
+}
+
+/** The rows of all chunks, or of those ordinals that `keep` says. */
+export function encodeRows(source: string, chunks: readonly Chunk[], keep?: (ordinal: number) => boolean): RowBlock {
+  const block = openRowBlock()
+  let ordinal = 0
+  for (const chunk of chunks) {
+    let index = 0
+    for (const { device, receivedAt, readings } of parseLines(chunk.lines.toString('utf8'))) {
+      for (const reading of readings) {
+        if (keep === undefined || keep(ordinal)) {
+          block.add({ device, receivedAt, reading, source, position: chunk.position, index })
+        }
+        index++
+        ordinal++
+      }
+    }
+  }
+  return block.finish()
+}
+
+/** The same rows, by their places: only for the rare batch that must be taken apart. */
+export function listRows(chunks: readonly Chunk[]): RowPlace[] {
+  const rows: RowPlace[] = []
+  for (const chunk of chunks) {
+    let index = 0
+    for (const message of parseLines(chunk.lines.toString('utf8'))) {
+      const line = encodeLine(message)
+      for (let of = message.readings.length; of > 0; of--) {
+        const { device, receivedAt } = message
+        rows.push({ ordinal: rows.length, position: chunk.position, index, device, receivedAt, line })
+        index++
+      }
+    }
+  }
+  return rows
+}
