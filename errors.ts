@@ -16,6 +16,7 @@ export const ERRORS = {
   log_unavailable: { fate: 'retry', sentence: 'The log cannot be written at the moment.' },
   log_corrupt: { fate: 'stop', sentence: 'A chunk of the log does not match its checksum.' },
   log_cut: { fate: 'stop', sentence: 'The log no longer holds readings that were not yet in ClickHouse.' },
+  log_newer: { fate: 'stop', sentence: 'The log was written by a newer surgetank.' },
   log_claim_lost: { fate: 'retry', sentence: 'Another writer has taken over this part of the log.' },
   database_unavailable: { fate: 'retry', sentence: 'ClickHouse does not answer, or asks to wait.' },
   database_refuses_rows: { fate: 'reject', sentence: 'ClickHouse refuses rows of this batch.' },

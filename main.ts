@@ -22,7 +22,10 @@ const EXIT_LIMIT_MS = 9_500
 const program = new Command('surgetank')
   .description('Telemetry over MQTT, durable before its PUBACK, exactly once into ClickHouse.')
   .version(VERSION)
-  .addHelpText('after', '\nSettings are environment variables: docs/SETTINGS.md lists them with their defaults and ranges.')
+  .addHelpText(
+    'after',
+    '\nSettings are environment variables: docs/SETTINGS.md lists them with their defaults and ranges.',
+  )
   .action(run)
 
 program
@@ -32,7 +35,9 @@ program
 
 program
   .command('verify')
-  .description('Check that the books balance: accepted = in ClickHouse + dead letters + still in the log. Exits 1 when not.')
+  .description(
+    'Check that the books balance: accepted = in ClickHouse + dead letters + still in the log. Exits 1 when not.',
+  )
   .option('--json', 'print the verdict as JSON')
   .action(async (options: { json?: true }) => {
     const settings = readSettings(process.env)
@@ -56,7 +61,9 @@ quarantine
   .action(async (options: { limit: number; json?: true }) => {
     await withView(readSettings(process.env), async view => {
       const entries = await view.quarantine(options.limit)
-      print(options.json ? entries.map(entry => JSON.stringify(entryToJson(entry))).join('\n') : describeEntries(entries))
+      print(
+        options.json ? entries.map(entry => JSON.stringify(entryToJson(entry))).join('\n') : describeEntries(entries),
+      )
     })
   })
 
@@ -121,7 +128,10 @@ async function run(): Promise<void> {
   }
 }
 
-async function withView(settings: Settings, use: (view: Awaited<ReturnType<typeof openLmdbView>>) => Promise<void>): Promise<void> {
+async function withView(
+  settings: Settings,
+  use: (view: Awaited<ReturnType<typeof openLmdbView>>) => Promise<void>,
+): Promise<void> {
   const view = await openLmdbView({ dir: `${settings.SURGETANK_DATA_DIR}/log` })
   await use(view).finally(() => view.close())
 }

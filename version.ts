@@ -1,6 +1,9 @@
-/** The version, as package.json has it. */
-import { readFileSync } from 'node:fs'
+/** The version, as package.json has it: beside this file, or above it in a build. */
+import { existsSync, readFileSync } from 'node:fs'
 
-const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+const BESIDE = new URL('./package.json', import.meta.url)
+const ABOVE = new URL('../package.json', import.meta.url)
+
+const { version } = JSON.parse(readFileSync(existsSync(BESIDE) ? BESIDE : ABOVE, 'utf8')) as { version: string }
 
 export const VERSION = version

@@ -158,8 +158,10 @@ export async function openFleet(options: FleetOptions): Promise<Fleet> {
   function deviceOf(lane: Lane): number {
     const turn = Math.floor(lane.next / connections)
     if (isHot(turn, hotShare)) return 0
+    // Only the turns that are not hot are counted: the hot ones come in a beat that would pass over devices.
+    const coldTurn = turn - Math.floor(turn * hotShare)
     const perLane = Math.max(1, Math.floor(devices.length / connections))
-    return (lane.index + (turn % perLane) * connections) % devices.length
+    return (lane.index + (coldTurn % perLane) * connections) % devices.length
   }
 
   function writeSlots(lane: Lane, slots: readonly number[], dup: boolean): void {

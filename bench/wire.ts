@@ -7,6 +7,15 @@ const PAYLOAD_TS = '0000000000000'
 const PAYLOAD_DECIMAL = '00.00'
 const PAYLOAD_COUNTER = '1000000000'
 
+const HEAD = '{"ts":'
+const TO_TEMPERATURE = `${HEAD}${PAYLOAD_TS},"values":{"temperature_celsius":`
+const TO_HUMIDITY = `${TO_TEMPERATURE}${PAYLOAD_DECIMAL},"relative_humidity":`
+const TO_COUNTER = `${TO_HUMIDITY}${PAYLOAD_DECIMAL},"message_counter":`
+const PAYLOAD = `${TO_COUNTER}${PAYLOAD_COUNTER}}}`
+
+/** Of every message. */
+export const PAYLOAD_BYTES = PAYLOAD.length
+
 /** Counters are written as 1,000,000,000 + counter: always ten digits. */
 export const COUNTER_BASE = 1_000_000_000
 export const COUNTER_MAX = 999_999_999
@@ -41,23 +50,18 @@ export interface PublishTemplate {
 
 /** A QoS 1 PUBLISH to `topic`, to be patched by `writePublish`. */
 export function publishTemplate(topic: string): PublishTemplate {
-  const head = '{"ts":'
-  const toTemperature = `${head}${PAYLOAD_TS},"values":{"temperature_celsius":`
-  const toHumidity = `${toTemperature}${PAYLOAD_DECIMAL},"relative_humidity":`
-  const toCounter = `${toHumidity}${PAYLOAD_DECIMAL},"message_counter":`
-  const payload = `${toCounter}${PAYLOAD_COUNTER}}}`
   const topicBytes = Buffer.from(topic)
-  const header = [PUBLISH_QOS1, ...remainingLength(2 + topicBytes.length + 2 + payload.length)]
+  const header = [PUBLISH_QOS1, ...remainingLength(2 + topicBytes.length + 2 + PAYLOAD_BYTES)]
   const packetIdAt = header.length + 2 + topicBytes.length
   const payloadAt = packetIdAt + 2
-  const bytes = Buffer.concat([Buffer.from(header), lengthPrefixed(topicBytes), Buffer.alloc(2), Buffer.from(payload)])
+  const bytes = Buffer.concat([Buffer.from(header), lengthPrefixed(topicBytes), Buffer.alloc(2), Buffer.from(PAYLOAD)])
   return {
     bytes,
     packetIdAt,
-    tsAt: payloadAt + head.length,
-    temperatureAt: payloadAt + toTemperature.length,
-    humidityAt: payloadAt + toHumidity.length,
-    counterAt: payloadAt + toCounter.length,
+    tsAt: payloadAt + HEAD.length,
+    temperatureAt: payloadAt + TO_TEMPERATURE.length,
+    humidityAt: payloadAt + TO_HUMIDITY.length,
+    counterAt: payloadAt + TO_COUNTER.length,
   }
 }
 

@@ -43,7 +43,10 @@ export function openAcknowledger({ clock, released, notReading }: AcknowledgerOp
   function afterEarlier(held: Held): void {
     const { connection } = held
     const earlier = connection.newest
-    if (earlier === null) return settled([held])
+    if (earlier === null) {
+      settled([held])
+      return
+    }
     earlier.follower = held
     connection.newest = held
   }

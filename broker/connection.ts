@@ -48,8 +48,8 @@ export class Connection {
   acks: Buffer | null = null
   acksLength = 0
 
-  /** Devices that this connection holds online. */
-  readonly devices = new Set<string>()
+  /** Devices that this connection holds online; true once the space was known to have the device. */
+  readonly devices = new Map<string, boolean>()
   /** Topics subscribed. */
   readonly subscriptions = new Set<string>()
 

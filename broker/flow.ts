@@ -3,11 +3,13 @@
  * acknowledged and ingest is not under pressure; then it is read on, oldest wait first, a slice per turn of the event loop,
  * so that the end of a stall does not come back as a flood.
  *
- * What was accepted is never shed, only read more slowly [G5]. While a connection waits, its PINGREQs wait behind its
- * messages, so its keepalive is refreshed every second: a stall of the log must not cut the devices off. Only waiting
- * connections are refreshed: one that we read and that is silent is closed in time, held messages or not. A peer that died
- * while it waited is found when the wait ends: its socket is read then, or its keepalive runs out. Until then it costs one
- * of the connections that SURGETANK_CONNECTIONS_MAX allows, and its device takes it over by connecting again.
+ * What was accepted is never shed, only read more slowly [G5].
+ *
+ * A stall of the log must not cut the devices off: a connection that waits here has its PINGREQs stuck behind its messages,
+ * and a plain client may send nothing while it waits for an acknowledgement. The keepalive of both is refreshed every second,
+ * and of nobody else. A peer that died meanwhile is still closed: TCP's own keepalive finds it within minutes where we read,
+ * and where we do not, the wait ends with the stall, its socket is read or its keepalive runs out. Until then it costs one of
+ * the connections that SURGETANK_CONNECTIONS_MAX allows, and its device takes it over by connecting again.
  */
 import { keepAwake, readOn } from './aedes-internals.ts'
 import type { Connection } from './connection.ts'
@@ -26,8 +28,8 @@ export interface Flow {
   pressureChanged(pressure: boolean): void
   /** No message enters any more, for good. */
   stop(): void
-  /** Every second. */
-  keepWaitingAwake(): void
+  /** Every second: refreshes the keepalive of those connections whose silence is our doing. */
+  keepWaitingAwake(connections: Iterable<Connection>): void
 }
 
 export function openFlow(inFlightMax: number): Flow {
@@ -61,8 +63,11 @@ export function openFlow(inFlightMax: number): Flow {
     floodgate.shut = true
   }
 
-  function keepWaitingAwake(): void {
-    for (const { client } of waiting) if (client !== null) keepAwake(client)
+  function keepWaitingAwake(connections: Iterable<Connection>): void {
+    for (const connection of connections) {
+      const { client, newest } = connection
+      if (client !== null && (newest !== null || waiting.has(connection))) keepAwake(client)
+    }
   }
 
   function schedule(): void {

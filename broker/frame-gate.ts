@@ -31,6 +31,7 @@ export class FrameGate {
   /** The latest time at which the gate shut for want of room; what it is waiting for. */
   #wait: Wait = 'none'
   #connectSeen = false
+  #discarding = false
   #bytesMax: number = LIMITS.packetBytesMaxBeforeConnack
   /** Bytes of the packet's body that are still to come. */
   #body = 0
@@ -59,20 +60,24 @@ export class FrameGate {
     if (this.#wait === 'connack') this.#wait = 'none'
   }
 
-  /** True while a message waits outside because there is no room: what the peer sends now is not read, by our doing. */
-  get waitsForRoom(): boolean {
-    return this.#wait === 'room'
-  }
-
   /** There is room again; Aedes must be made to read. */
   open(): void {
     if (this.#wait === 'room') this.#wait = 'none'
+  }
+
+  /** From now on nothing passes; what comes is read and thrown away. */
+  discard(): void {
+    this.#discarding = true
   }
 
   /** What Aedes calls instead of the socket's own `read`. */
   read(size?: number): Buffer | null {
     // A read of nothing is how a stream fills its own buffer.
     if (size === 0) return this.#read(0)
+    if (this.#discarding) {
+      this.#read()
+      return null
+    }
     if (this.#wait !== 'none' || this.#socket.destroyed) return null
     const bytes = this.#read()
     if (bytes === null) return null
@@ -80,7 +85,6 @@ export class FrameGate {
     if (this.#socket.destroyed) return null
     if (passed === bytes.length) return bytes
     this.#socket.unshift(bytes.subarray(passed))
-    if (this.#wait === 'room') this.#waits()
     return passed === 0 ? null : bytes.subarray(0, passed)
   }
 
@@ -115,8 +119,9 @@ export class FrameGate {
       return false
     }
     if ((first & 0xf0) !== 0x30 || (first & 0x06) === 0) return true
-    if (this.#floodgate.shut || this.inFlight >= this.#floodgate.inFlightMax) {
+    if (this.#floodgate.shut) {
       this.#wait = 'room'
+      this.#waits()
       return false
     }
     this.inFlight++

@@ -17,18 +17,19 @@ export interface Status {
   readonly kind: 'status'
   readonly device: string
 }
-export interface RefusedTopic {
+/** A message that is kept, with the reason, and not stored as a reading. */
+export interface Refused {
   readonly kind: 'refused'
   /** Empty when the topic names no valid device. */
   readonly device: string
-  readonly reason: 'unknown_topic' | 'invalid_topic' | 'invalid_device' | 'invalid_metric'
+  readonly reason: 'unknown_topic' | 'invalid_topic' | 'invalid_device' | 'invalid_metric' | 'invalid_status'
   readonly detail: string
 }
 /** `$SYS/...`: the broker's own; a client that publishes there is closed. */
 export interface Reserved {
   readonly kind: 'reserved'
 }
-export type Route = Telemetry | Status | RefusedTopic | Reserved
+export type Route = Telemetry | Status | Refused | Reserved
 
 /** Control characters, NUL, and the mark that decoding leaves for ill-formed UTF-8 [MQTT-1.5.3-1, -2]. */
 const ODD_CHARACTER = /[\u0000-\u001f\u007f-\u009f\ufffd]/
@@ -38,7 +39,8 @@ export function parseTopic(topic: string): Route {
   if (Buffer.byteLength(topic) > LIMITS.topicBytesMax) {
     return refuse('invalid_topic', `A topic takes up to ${LIMITS.topicBytesMax} bytes.`)
   }
-  if (ODD_CHARACTER.test(topic)) return refuse('invalid_topic', 'The topic holds a control character or ill-formed UTF-8.')
+  if (ODD_CHARACTER.test(topic))
+    return refuse('invalid_topic', 'The topic holds a control character or ill-formed UTF-8.')
   const levels = topic.split('/')
   if (levels.length > LIMITS.topicLevelsMax) {
     return refuse('invalid_topic', `A topic takes up to ${LIMITS.topicLevelsMax} levels.`)
@@ -50,7 +52,10 @@ function parseLevels(levels: readonly string[]): Route {
   const [root, device, branch, metric] = levels
   const known = root === 'devices' && (branch === 'telemetry' || (branch === 'status' && levels.length === 3))
   if (!known || device === undefined || levels.length > 4) {
-    return refuse('unknown_topic', 'Telemetry goes to devices/{device}/telemetry or devices/{device}/telemetry/{metric}.')
+    return refuse(
+      'unknown_topic',
+      'Telemetry goes to devices/{device}/telemetry or devices/{device}/telemetry/{metric}.',
+    )
   }
   if (!DEVICE_ID.test(device)) {
     return refuse('invalid_device', 'A device id takes up to 128 letters, digits and . _ : -')
@@ -63,7 +68,7 @@ function parseLevels(levels: readonly string[]): Route {
   return { kind: 'telemetry', device, metric }
 }
 
-function refuse(reason: RefusedTopic['reason'], detail: string, device = ''): RefusedTopic {
+function refuse(reason: Refused['reason'], detail: string, device = ''): Refused {
   return { kind: 'refused', device, reason, detail }
 }
 

@@ -15,11 +15,16 @@ export interface DatabaseAccess {
   readonly password: string
 }
 
-/** A range of chunks of one source, as stored with each row: from `from` up to, not including, `to`. */
+/**
+ * A range of rows of one source, by the place in the log that is stored with each row: from (`from`, `fromIndex`) up to, not
+ * including, (`to`, `toIndex`), the position first. An index left out is 0: whole chunks.
+ */
 export interface SourceRange {
   readonly source: string
   readonly from: number
+  readonly fromIndex?: number
   readonly to: number
+  readonly toIndex?: number
 }
 
 /** Rows of `telemetry.readings` in RowBinary, all of one UTC day of `received_at`, at most 500,000. */
@@ -67,9 +72,6 @@ export interface BucketPoint {
   readonly values: readonly (number | null)[]
 }
 
-export type RollupTable = 'readings_1m' | 'readings_1h'
-export type TokenTable = 'readings' | 'state' | RollupTable
-
 export interface Database {
   ping(): Promise<boolean>
   /** Brings the schema to this version; safe to repeat. */
@@ -84,15 +86,16 @@ export interface Database {
   /** Which of the rows of a range are stored, as [position, index] pairs: only asked when a count fell short. */
   storedReadings(range: SourceRange): Promise<[position: number, index: number][]>
   /**
-   * Forgets the deduplication tokens of one table, for a block whose token was kept while its rows were lost (a kill
-   * between the token's write and the part's rename). Only while no other insert is under way.
+   * Forgets the deduplication tokens of `readings`, for a block whose token was kept while its rows were lost (a kill between
+   * the token's write and the part's rename). Only while no other insert is under way.
    */
-  forgetTokens(table: TokenTable): Promise<void>
+  forgetTokens(): Promise<void>
   /**
-   * Rollups whose totals, over the time that the numeric readings of this range cover, lack exactly the numeric readings
-   * of this range: their part was lost in a crash. Any other difference is not one that a replay could mend.
+   * Fills what `state` and the rollups lack of the stored rows of a range, and only that: a table that a materialized view
+   * feeds can lose its part in a kill while `readings` has the rows. Safe to repeat; only while no other insert is under
+   * way. Returns how many rollup rows were lacking.
    */
-  rollupsLacking(range: SourceRange): Promise<RollupTable[]>
+  repairDerived(range: SourceRange): Promise<number>
   /** Rows of `readings` for each source: one side of the books [G7]. */
   countBySource(): Promise<Map<string, number>>
   /** Rows stored for each position of a range. */
@@ -100,7 +103,12 @@ export interface Database {
   /** The view `latest`, streamed. */
   latest(): AsyncIterable<LatestRow[]>
   history(query: HistoryQuery, after: string | null, signal?: AbortSignal): Promise<RawPoint[]>
-  historyBuckets(query: HistoryQuery, everyMs: number, aggregates: readonly Aggregate[], signal?: AbortSignal): Promise<BucketPoint[]>
+  historyBuckets(
+    query: HistoryQuery,
+    everyMs: number,
+    aggregates: readonly Aggregate[],
+    signal?: AbortSignal,
+  ): Promise<BucketPoint[]>
   /** Any read-only query, in any of ClickHouse's formats, as a stream of bytes. */
   queryStream(sql: string, params: Readonly<Record<string, unknown>>, signal?: AbortSignal): Promise<Readable>
   close(): Promise<void>

@@ -10,6 +10,8 @@ import { checkName } from './names.ts'
 import { parsePlainValue } from './plain-value.ts'
 import { Refusal } from './refusal.ts'
 
+const BYTE_ORDER_MARK = 0xfeff
+
 const json = openJsonReader()
 
 /**
@@ -19,8 +21,11 @@ const json = openJsonReader()
 export function decodePayload(payload: Buffer, metric: string | null, receivedAt: number): Reading[] | Refusal {
   try {
     const ascii = isAscii(payload)
-    const text = ascii ? payload.latin1Slice() : decodeUtf8(payload)
-    if (metric === null) return json.read(text, ascii, receivedAt)
+    const text = ascii ? payload.toString('latin1') : decodeUtf8(payload)
+    if (metric === null) {
+      if (text.charCodeAt(0) === BYTE_ORDER_MARK) throw new Refusal('invalid_json', 'It starts with a byte order mark.')
+      return json.read(text, ascii, receivedAt)
+    }
     return [{ metric: checkName(metric), ts: receivedAt, value: parsePlainValue(text), sentTs: null }]
   } catch (error) {
     if (error instanceof Refusal) return error
@@ -30,7 +35,7 @@ export function decodePayload(payload: Buffer, metric: string | null, receivedAt
 
 /** Strict, unlike Buffer.toString, which would put U+FFFD in the place of what it cannot read. */
 function decodeUtf8(payload: Buffer): string {
-  if (isUtf8(payload)) return payload.utf8Slice()
+  if (isUtf8(payload)) return payload.toString()
   const packed = payload[0] === 0x1f && payload[1] === 0x8b
   throw packed ? new Refusal('invalid_utf8', 'It is gzip; payloads are not unpacked.') : new Refusal('invalid_utf8')
 }

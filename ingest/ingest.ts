@@ -25,6 +25,11 @@ export interface Ingest<Held> {
    * sockets when `pressure` holds, and drops QoS 0 itself before it calls.
    */
   offer(publish: Publish<Held>): void
+  /**
+   * As `offer`, but the message is quarantined with this reason instead of being read: an unknown topic, a device id that
+   * is none. `reason` is a fixed word, never text of a device; `publish.device` may be empty.
+   */
+  offerRefused(publish: Publish<Held>, reason: string, detail: string): void
   /** True while payload bytes held are over the bound, or the log cannot be written. */
   readonly pressure: boolean
   /** True while the log refuses appends (disk full, cap): nothing is acknowledged until it takes them again. */

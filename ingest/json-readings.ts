@@ -75,8 +75,9 @@ export function openJsonReader(): JsonReader {
   function readElements(): void {
     if (opensEmpty(CLOSE_LIST)) return
     do {
-      if (cursor.next() !== OPEN_OBJECT) {
-        if (cursor.atEnd) cursor.refuse()
+      const first = cursor.next()
+      if (first !== OPEN_OBJECT) {
+        if (first !== OPEN_LIST) cursor.scanScalar(first)
         throw new Refusal('invalid_shape', 'In a list of readings something is not an object.')
       }
       readElement(2)
@@ -153,7 +154,10 @@ export function openJsonReader(): JsonReader {
       readMember(key, depth)
     } while (!endsAfter(CLOSE_OBJECT))
     if (!hasTs || !hasValues) return
-    throw new Refusal('invalid_shape', 'ts and values need one time in ts, an object in values, and only seq beside them.')
+    throw new Refusal(
+      'invalid_shape',
+      'ts and values need one time in ts, an object in values, and only seq beside them.',
+    )
   }
 
   function readObject(prefix: string, depth: number): void {
@@ -175,7 +179,8 @@ export function openJsonReader(): JsonReader {
   }
 
   function startBranch(depth: number): void {
-    if (depth > LIMITS.payloadDepthMax) throw new Refusal('too_deep', `It is nested deeper than ${LIMITS.payloadDepthMax}.`)
+    if (depth > LIMITS.payloadDepthMax)
+      throw new Refusal('too_deep', `It is nested deeper than ${LIMITS.payloadDepthMax}.`)
     if (++branches <= BRANCHES_MAX) return
     throw new Refusal('too_many_readings', `It holds more than ${BRANCHES_MAX} objects and lists.`)
   }
@@ -184,12 +189,11 @@ export function openJsonReader(): JsonReader {
   function readMember(path: string, depth: number): void {
     const first = cursor.next()
     const metric = names.take(path)
-    if (first === OPEN_OBJECT) return readObject(metric, depth + 1)
-    if (first === OPEN_LIST) return readPlaces(metric, depth + 1)
-    if (readings.length === LIMITS.readingsPerMessageMax) {
-      throw new Refusal('too_many_readings', `It holds more than ${LIMITS.readingsPerMessageMax} readings.`)
-    }
-    readings.push({ metric, ts: receivedAt, value: cursor.scanScalar(first), sentTs: null })
+    if (first === OPEN_OBJECT) readObject(metric, depth + 1)
+    else if (first === OPEN_LIST) readPlaces(metric, depth + 1)
+    else if (readings.length < LIMITS.readingsPerMessageMax) {
+      readings.push({ metric, ts: receivedAt, value: cursor.scanScalar(first), sentTs: null })
+    } else throw new Refusal('too_many_readings', `It holds more than ${LIMITS.readingsPerMessageMax} readings.`)
   }
 
   function readKey(): string {

@@ -38,7 +38,11 @@ export function openDataDir(path: string): DataDir {
   try {
     for (const dir of Object.values(paths)) mkdirSync(dir, { recursive: true })
   } catch (error) {
-    throw new SurgetankError('data_dir_unusable', `${path}; set SURGETANK_DATA_DIR to a directory that can be written.`, error)
+    throw new SurgetankError(
+      'data_dir_unusable',
+      `${path}; set SURGETANK_DATA_DIR to a directory that can be written.`,
+      error,
+    )
   }
   takeLock(path, { ...own, ports: null })
   return {

@@ -40,7 +40,9 @@ function examineNode(): Finding {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
   const fits = major > 20 || (major === 20 && minor >= 19)
   const found = `Node ${process.versions.node}, ${process.platform} ${process.arch}`
-  return fits ? { what: 'node', found, verdict: 'ok' } : { what: 'node', found, verdict: 'stop', advice: 'Node 20.19 or newer is needed.' }
+  return fits
+    ? { what: 'node', found, verdict: 'ok' }
+    : { what: 'node', found, verdict: 'stop', advice: 'Node 20.19 or newer is needed.' }
 }
 
 function examinePackage(name: string): Finding {
@@ -73,10 +75,20 @@ function examineDisk(dir: string): Finding[] {
     return [
       free >= DISK_FREE_BYTES_MIN
         ? { what: 'disk', found: `${gib(free)} GiB free`, verdict: 'ok' }
-        : { what: 'disk', found: `${gib(free)} GiB free`, verdict: 'warn', advice: 'When it is full, devices get no PUBACK.' },
+        : {
+            what: 'disk',
+            found: `${gib(free)} GiB free`,
+            verdict: 'warn',
+            advice: 'When it is full, devices get no PUBACK.',
+          },
       p99 <= FSYNC_MS_SLOW
         ? { what: 'fsync', found: fsync, verdict: 'ok' }
-        : { what: 'fsync', found: fsync, verdict: 'warn', advice: 'A slow disk: acknowledgements wait for it. Use a local SSD.' },
+        : {
+            what: 'fsync',
+            found: fsync,
+            verdict: 'warn',
+            advice: 'A slow disk: acknowledgements wait for it. Use a local SSD.',
+          },
     ]
   } catch (error) {
     const advice = 'Set SURGETANK_DATA_DIR to a directory that can be written.'
@@ -108,7 +120,9 @@ async function examinePorts(settings: Settings): Promise<Finding[]> {
       const port = settings[name]
       const free = port === 0 || (await isFree(port))
       const what = `port ${port}`
-      return free ? { what, found: 'free', verdict: 'ok' } : { what, found: 'taken', verdict: 'stop', advice: `Set ${name} to another.` }
+      return free
+        ? { what, found: 'free', verdict: 'ok' }
+        : { what, found: 'taken', verdict: 'stop', advice: `Set ${name} to another.` }
     }),
   )
 }
@@ -129,6 +143,9 @@ function gib(bytes: number): string {
 export function describeFindings(findings: readonly Finding[]): string {
   const mark = { ok: 'ok  ', warn: 'WARN', stop: 'STOP' }
   return findings
-    .map(({ what, found, verdict, advice }) => `${mark[verdict]}  ${what.padEnd(20)} ${found}${advice === undefined ? '' : `\n      ${advice}`}`)
+    .map(
+      ({ what, found, verdict, advice }) =>
+        `${mark[verdict]}  ${what.padEnd(20)} ${found}${advice === undefined ? '' : `\n      ${advice}`}`,
+    )
     .join('\n')
 }

@@ -60,7 +60,10 @@ export function openGauges({ view, space, database, log }: GaugeOptions): () => 
 function setLag(books: PumpBooks, now: number): void {
   metrics.logBytes.set(books.bytes)
   metrics.logBytesMax.set(books.bytesMax)
-  const behind = books.partitions.reduce((sum, { readingsAppended, readingsCommitted }) => sum + readingsAppended - readingsCommitted, 0)
+  const behind = books.partitions.reduce(
+    (sum, { readingsAppended, readingsCommitted }) => sum + readingsAppended - readingsCommitted,
+    0,
+  )
   metrics.lagReadings.set(behind)
   const oldest = Math.min(...books.partitions.map(({ oldestUnwrittenAt }) => oldestUnwrittenAt ?? now))
   metrics.lagSeconds.set(Math.max(0, now - oldest) / 1000)

@@ -37,7 +37,11 @@ export function describeEntry(entry: QuarantineEntry): string {
 /** The entry as JSON, for a script. */
 export function entryToJson(entry: QuarantineEntry): Record<string, unknown> {
   const { bytes, receivedAt, ...rest } = entry
-  return { ...rest, received_at: new Date(receivedAt).toISOString(), payload_base64: Buffer.from(bytes).toString('base64') }
+  return {
+    ...rest,
+    received_at: new Date(receivedAt).toISOString(),
+    payload_base64: Buffer.from(bytes).toString('base64'),
+  }
 }
 
 /** Bytes of a stranger on a terminal: control characters are shown, never sent. */

@@ -8,24 +8,135 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import { openApi } from '../api/api.ts'
-import { openBroker } from '../broker/broker.ts'
+import { type Held, openBroker } from '../broker/broker.ts'
 import { openDatabase } from '../database/clickhouse-database.ts'
-import { openIngest } from '../ingest/group-commit.ts'
-import { metrics } from '../metrics.ts'
+import { type OpenIngest, openIngest } from '../ingest/group-commit.ts'
 import { openLmdbInlet } from '../pump/lmdb-inlet.ts'
 import { openLmdbView } from '../pump/lmdb-view.ts'
 import { rehydrate } from '../readers/rehydrate.ts'
 import type { Settings } from '../settings.ts'
 import { openMemorySpace } from '../space/memory-space.ts'
+import { VERSION } from '../version.ts'
+import { openAllMetrics } from './all-metrics.ts'
 import { openDataDir, type Ports } from './data-dir.ts'
 import { superviseDatabase } from './database-child.ts'
 import { openGauges } from './gauges.ts'
+import { checkHealth } from './health.ts'
 import { superviseWriter } from './writer-child.ts'
 
 export interface Surgetank {
   readonly ports: Ports
-  /** Drains and ends everything; resolves within about 9 s. */
+  /** Drains and ends everything, within about 9 s. */
   stop(): Promise<void>
   /** Ends the children at once; the caller exits. */
   abort(): void
+}
+
+const DRAIN_MS_MAX = 3_000
+const MIB = 1 << 20
+
+/** Resolves when every part is ready. Rejects with a `stop` error that says what to do, and leaves nothing running then. */
+export async function startSurgetank(settings: Settings, log: Logger): Promise<Surgetank> {
+  const undo: (() => unknown)[] = []
+  try {
+    return await startParts(settings, log, undo)
+  } catch (error) {
+    for (const step of undo.reverse()) await step()
+    throw error
+  }
+}
+
+async function startParts(settings: Settings, log: Logger, undo: (() => unknown)[]): Promise<Surgetank> {
+  const data = openDataDir(settings.SURGETANK_DATA_DIR)
+  undo.push(data.release)
+  const password = randomBytes(24).toString('base64url')
+  const clock = Date.now
+  const sql = await superviseDatabase({ dataDir: data.database, port: settings.SURGETANK_SQL_PORT, password, log })
+  undo.push(sql.stop)
+  const database = openDatabase(sql.access)
+  undo.push(database.close)
+
+  const inlet = await openLmdbInlet({
+    dir: data.log,
+    bytesMax: settings.SURGETANK_LOG_MB * MIB,
+    keepHours: settings.SURGETANK_LOG_HOURS,
+    quarantineBytesMax: settings.SURGETANK_QUARANTINE_MB * MIB,
+  })
+  undo.push(inlet.close)
+  const view = await openLmdbView({ dir: data.log })
+  undo.push(view.close)
+  const space = openMemorySpace({ devicesMax: settings.SURGETANK_DEVICES_MAX })
+
+  let ingest: OpenIngest<Held | null> | null = null
+  const broker = await openBroker({
+    openIngest: async events => {
+      const limits = { heldBytesMax: settings.SURGETANK_INFLIGHT_MB * MIB }
+      ingest = await openIngest<Held | null>({ pump: inlet, space, limits, log }, events)
+      return ingest
+    },
+    space,
+    settings,
+    clock,
+    log,
+  })
+  undo.push(broker.close)
+
+  const allMetrics = openAllMetrics()
+  const api = await openApi({
+    port: settings.SURGETANK_HTTP_PORT,
+    space,
+    database,
+    view,
+    health: () => checkHealth({ database, space, stalled: () => ingest?.stalled === true }),
+    metricsText: allMetrics.text,
+    staleAfterMs: settings.SURGETANK_STALE_SECONDS * 1_000,
+    clock,
+    log,
+    version: VERSION,
+  })
+  undo.push(api.close)
+
+  const stopped = new AbortController()
+  void rehydrate({ space, database, view, log, stopped: stopped.signal })
+  const closeGauges = openGauges({ view, space, database, log })
+  undo.push(closeGauges, () => stopped.abort())
+  const writer = await superviseWriter(
+    {
+      logDir: data.log,
+      databaseUrl: sql.access.url,
+      databasePassword: password,
+      batchRows: settings.SURGETANK_BATCH_ROWS,
+      batchMs: settings.SURGETANK_BATCH_MS,
+      logLevel: settings.SURGETANK_LOG_LEVEL,
+    },
+    log,
+    allMetrics.takeWriters,
+  )
+  const ports = { mqtt: broker.port, http: api.port, sql: sql.port }
+  data.announce(ports)
+  return { ports, stop, abort }
+
+  async function stop(): Promise<void> {
+    stopped.abort()
+    closeGauges()
+    await Promise.all([drainBroker(), writer.stop()])
+    await api.close()
+    await database.close()
+    await Promise.all([sql.stop(), view.close()])
+    await inlet.close()
+    data.release()
+  }
+
+  async function drainBroker(): Promise<void> {
+    broker.stopReading()
+    await ingest?.drain(DRAIN_MS_MAX)
+    await broker.close()
+    await ingest?.close()
+  }
+
+  function abort(): void {
+    writer.kill()
+    sql.kill()
+    data.release()
+  }
 }

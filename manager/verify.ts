@@ -85,7 +85,8 @@ async function verifyChunks(books: PartitionBooks, view: PumpView, database: Dat
       checked++
       const rows = stored.get(chunk.position) ?? 0
       const short = rows < chunk.readings && books.deadLetters === 0
-      if (short || rows > chunk.readings) wrong.push({ position: chunk.position, readings: chunk.readings, stored: rows })
+      if (short || rows > chunk.readings)
+        wrong.push({ position: chunk.position, readings: chunk.readings, stored: rows })
     }
     from = to
   }
@@ -123,7 +124,8 @@ async function compareRollups(view: PumpView, database: Database): Promise<Verdi
 }
 
 function isStill(before: PumpBooks, after: PumpBooks): boolean {
-  const place = ({ partitions }: PumpBooks) => partitions.map(({ committed, plan }) => `${committed}/${plan?.to}`).join()
+  const place = ({ partitions }: PumpBooks) =>
+    partitions.map(({ committed, plan }) => `${committed}/${plan?.to}`).join()
   return before.partitions.every(({ plan }) => plan === null) && place(before) === place(after)
 }
 
@@ -137,12 +139,17 @@ export function describeVerdict(verdict: Verdict): string {
     `  still in log    ${count(partition.inLog)}`,
     `  difference      ${count(partition.difference)}${partition.difference === 0 ? '' : partition.difference > 0 ? '  LOST' : '  DUPLICATED'}`,
     `  chunk by chunk  ${count(partition.chunksChecked)} checked, ${count(partition.chunksWrong.length)} wrong`,
-    ...partition.chunksWrong.slice(0, 10).map(wrong => `    position ${wrong.position}: ${wrong.readings} readings, ${wrong.stored} rows`),
+    ...partition.chunksWrong
+      .slice(0, 10)
+      .map(wrong => `    position ${wrong.position}: ${wrong.readings} readings, ${wrong.stored} rows`),
   ])
   const rollups = verdict.rollups.map(
     ({ table, readings, expected }) => `${table.padEnd(15)} ${count(readings)} of ${count(expected)} numeric readings`,
   )
-  const others = verdict.otherSources === 0 ? [] : [`other logs        ${count(verdict.otherSources)} rows of earlier logs, not checked`]
+  const others =
+    verdict.otherSources === 0
+      ? []
+      : [`other logs        ${count(verdict.otherSources)} rows of earlier logs, not checked`]
   return [
     ...lines,
     `quarantined       ${count(verdict.quarantined)} messages`,

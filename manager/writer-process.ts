@@ -12,6 +12,7 @@ import type { WriterConfig } from './child-messages.ts'
 
 const BATCH_BYTES_MAX = 64 << 20
 const METRICS_MS = 1_000
+const RETRY_MS_MIN = 250
 
 process.once('message', (config: WriterConfig) => void run(config))
 process.once('disconnect', () => process.exit(1))
@@ -21,9 +22,12 @@ async function run(config: WriterConfig): Promise<void> {
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL)
   const log = pino({ level: config.logLevel, base: { part: 'writer' } }, pino.destination(2))
   const database = openDatabase({ url: config.databaseUrl, user: 'surgetank', password: config.databasePassword })
-  const outlet = await openLmdbOutlet({ dir: config.logDir })
+  const outlet = await openLmdbOutlet({
+    dir: config.logDir,
+    failed: error => log.warn({ err: error }, 'a claim ended; claiming again'),
+  })
   const limits = { rowsMax: config.batchRows, bytesMax: BATCH_BYTES_MAX }
-  const writer = openWriter({ outlet, database, limits, batchAgeMsMax: config.batchMs, log })
+  const writer = openWriter({ outlet, database, limits, batchAgeMsMax: config.batchMs, retryMsMin: RETRY_MS_MIN, log })
   const reporting = setInterval(() => void reportMetrics(), METRICS_MS)
   process.send?.({ kind: 'ready' })
 

@@ -30,9 +30,17 @@ export function lineHead(device: string, receivedAt: number): string {
 /** The readings as the line holds them: the part that is the same when a device sends a message again. */
 export function encodeReadings(readings: readonly Reading[]): string {
   let text = '['
+  let separator = '['
+  let sentTs: number | null = null
+  let time = ',null,'
   for (const reading of readings) {
-    if (text.length > 1) text += ','
-    text += `[${encodeText(reading.metric)},${reading.sentTs},${encodeValue(reading.value)}]`
+    // One message has one time, as a rule, and thirteen digits cost more to write than a value.
+    if (reading.sentTs !== sentTs) {
+      sentTs = reading.sentTs
+      time = `,${sentTs},`
+    }
+    text += `${separator}${encodeText(reading.metric)}${time}${encodeValue(reading.value)}]`
+    separator = ',['
   }
   return `${text}]`
 }
@@ -76,6 +84,7 @@ interface ParsedLine {
 
 /** Keeps exact integers: JSON.parse sees their digits as ["digits"], a shape that no value has, and a bigint comes back. */
 function parseExactLine(line: string): Message {
+  if (!LARGE_INTEGER.test(line)) return toMessage(JSON.parse(line) as ParsedLine)
   const marked = JSON.parse(markLargeIntegers(line)) as ParsedLine
   return toMessage(marked, value => (Array.isArray(value) ? BigInt(String(value[0])) : value))
 }

@@ -20,6 +20,9 @@ export interface Refused {
   readonly payload: Uint8Array
 }
 
+/** The most of a batch, UTF-8 bytes of its lines and of its refused payloads; one message alone may be larger. */
+export const BATCH_BYTES_MAX = 4 * 1024 * 1024
+
 /** What one group commit makes durable. All of one UTC day of `receivedAt`: an insert must stay in one table partition. */
 export interface Batch {
   /** Lines without newlines, in order of arrival. May be empty when only refused messages came. */

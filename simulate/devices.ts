@@ -85,7 +85,9 @@ export async function openDevices(options: DevicesOptions, events: DevicesEvents
       { clientId, protocolVersion: 4, reconnectPeriod: RECONNECT_MS, connectTimeout: CONNECT_MS_MAX },
       false,
     ).catch((error: NodeJS.ErrnoException) => {
-      throw new Error(`No MQTT broker takes connections at ${url} (${error.code ?? error.message}). Is surgetank running?`)
+      throw new Error(
+        `No MQTT broker takes connections at ${url} (${error.code ?? error.message}). Is surgetank running?`,
+      )
     })
     const lane: Lane = { client, queue: [], head: 0, inFlight: 0 }
     client.on('connect', () => {
@@ -144,4 +146,3 @@ export async function openDevices(options: DevicesOptions, events: DevicesEvents
     await Promise.all(lanes.map(lane => lane.client.endAsync(inFlight > 0)))
   }
 }
-

@@ -32,7 +32,7 @@ export function expectMessages(workload: Workload, ledger: Ledger): Expected {
     if (known !== undefined) repetitions++
     else byDevice[workload.deviceOf(n)]?.push(message)
     // Only what may be repeated is remembered: of a synthetic run, nothing.
-    if (known === undefined && workload.repeats) originals.set(original, message)
+    if (known === undefined && !workload.ownDevices) originals.set(original, message)
     if (!ledger.wasAcked(n) || message.acked) continue
     message.acked = true
     ackedReadings += workload.readings(n).length
@@ -57,14 +57,17 @@ export interface DeviceSpan {
   readonly to: number
 }
 
-/** Neighbouring devices together, as far as their messages stay within `messagesMax`; at least one device each. */
-export function* spansOf(expected: Expected, messagesMax: number): Iterable<DeviceSpan> {
+/**
+ * Neighbouring devices together, as far as their messages stay within `messagesMax`; at least one device each. Devices
+ * that are not this run's alone stay single: others may lie between them.
+ */
+export function* spansOf(workload: Workload, expected: Expected, messagesMax: number): Iterable<DeviceSpan> {
   const { byDevice } = expected
   let from = 0
   let held = 0
   for (let index = 0; index < byDevice.length; index++) {
     const messages = byDevice[index]?.length ?? 0
-    if (index > from && held + messages > messagesMax) {
+    if (index > from && (held + messages > messagesMax || !workload.ownDevices)) {
       yield { from, to: index }
       from = index
       held = 0

@@ -55,7 +55,7 @@ export interface LoadProgress {
   readonly p99: number
 }
 
-const TICK_MS = 5
+const TICK_MS = 1
 const PROGRESS_MS = 500
 /** Messages issued and not yet sent; more stay in the schedule, their latency counts all the same. */
 const WAITING_MAX = 50_000

@@ -2,7 +2,7 @@
  * Reads back over the product's public doors what a run left there: rows and rollups over ClickHouse's HTTP protocol,
  * the newest state over the API. Read-only.
  */
-import { createClient } from '@clickhouse/client'
+import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import type { Moment, Value } from '../model/reading.ts'
 import { canonicalStored, type StoredReading } from './compare.ts'
 
@@ -52,12 +52,20 @@ export interface StateDocument {
   readonly metrics: Readonly<Record<string, { readonly value: unknown; readonly ts: string }>>
 }
 
-type Row = [device: string, metric: string, ts: string, receivedAt: string, kind: string, value: number | null, text: string]
+type Row = [
+  device: string,
+  metric: string,
+  ts: string,
+  receivedAt: string,
+  kind: string,
+  value: number | null,
+  text: string,
+]
 
 const BUCKET_START: Record<Rollup, string> = { minutely: 'toStartOfMinute', hourly: 'toStartOfHour' }
 
 export function openStored(sqlUrl: string, httpUrl: string): Stored {
-  const client = createClient({ url: sqlUrl, request_timeout: 120_000 })
+  const client = createClient({ url: sqlUrl, request_timeout: 120_000, log: { level: ClickHouseLogLevel.OFF } })
   return { count, rows, totals, rollupTotals, rollupCount, state, lag, close: () => client.close() }
 
   async function count(range: DeviceRange): Promise<number> {

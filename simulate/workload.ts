@@ -11,6 +11,8 @@ import type { Series } from './series.ts'
 export interface Workload {
   readonly devices: readonly string[]
   readonly total: number
+  /** True when the devices are this run's alone; those of a replay may have readings from elsewhere. */
+  readonly ownDevices: boolean
   deviceOf(n: number): number
   /** The time of message n that is sent at `now`, ms since 1970 UTC. */
   timeOf(n: number, now: number): number
@@ -38,6 +40,7 @@ export function syntheticWorkload(options: SyntheticOptions): Workload {
   return {
     devices,
     total,
+    ownDevices: true,
     deviceOf: n => deviceIndexOf(scenario, n, devices.length),
     timeOf: (_, now) => now,
     payload: (n, time) => payloadOf(time, readings(n)),
@@ -75,6 +78,7 @@ export function replayWorkload(series: readonly Series[]): Workload {
   return {
     devices: series.map(one => one.device),
     total: rows.length,
+    ownDevices: false,
     deviceOf: n => owners[n] ?? 0,
     timeOf: n => series[owners[n] ?? 0]?.times[rows[n] ?? 0] ?? 0,
     payload: (n, time) => payloadOf(time, readings(n)),

@@ -6,10 +6,14 @@
 /** Shorter cuts are copied by V8 itself. */
 const CUT_CHARS_MIN = 13
 
+/** Half of a surrogate pair: no UTF-8 can hold it. */
+const LONE_SURROGATE = /\p{Surrogate}/u
+
 /** The same text, in memory of its own. */
 export function ownText(text: string): string {
   if (text.length < CUT_CHARS_MIN) return text
-  return text.isWellFormed() ? Buffer.from(text).toString() : Buffer.from(text, 'utf16le').toString('utf16le')
+  const encoding = LONE_SURROGATE.test(text) ? 'utf16le' : 'utf8'
+  return Buffer.from(text, encoding).toString(encoding)
 }
 
 /** Order of the UTF-8 bytes of two texts, without making them: negative, zero or positive. */

@@ -51,7 +51,8 @@ export function openSortedDevices(id: (index: number) => string): SortedDevices 
 
   function scan(after: string | null, visitsMax: number, visit: (index: number) => boolean): string | null {
     let at = after === null ? 0 : blockFor(after)
-    let place = after === null || blocks[at] === undefined ? 0 : firstAfter(blocks[at], after)
+    const start = blocks[at]
+    let place = after === null || start === undefined ? 0 : firstAfter(start, after)
     let visits = 0
     let last: string | null = null
     for (; at < blocks.length; at++, place = 0) {

@@ -6,15 +6,13 @@
  * `reject`) bisects; a refusal of schema or user (fate `stop`) is an alarm and a slow retry, because the rows are good.
  */
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Logger } from 'pino'
-import type { Database } from '../database/database.ts'
+import type { RowBlock } from '../database/database.ts'
 import { hasFate, SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import type { Chunk, DeadLetter, Plan } from '../pump/pump.ts'
-import { insertBisected } from './bisect.ts'
 import { rangeToken } from './batch.ts'
-import { encodeRows } from './rows.ts'
-import { settleRange } from './settle.ts'
+import { insertBisected, insertMissing } from './bisect.ts'
+import { type StoreOptions, settle } from './settle.ts'
 
 /** A range of the log that a durable plan names. */
 export interface PlannedBatch {
@@ -23,42 +21,43 @@ export interface PlannedBatch {
   readonly to: number
   readonly mode: Plan['mode']
   readonly chunks: readonly Chunk[]
+  /** Their rows. */
+  readonly block: RowBlock
 }
 
-export interface InsertOptions {
-  readonly database: Database
-  readonly log: Logger
-  readonly lost: AbortSignal
+export interface InsertOptions extends StoreOptions {
   /** True when an earlier attempt at this very range may have stored something. */
   readonly unsure: boolean
+  /** The pause after a first failure, ms; it doubles up to 5 s. */
+  readonly retryMsMin: number
   /** Makes it durable that parts of this batch are inserted under their own tokens, before the first of them is. */
   bisecting(): Promise<void>
 }
 
-const RETRY_MS_MIN = 250
 const RETRY_MS_MAX = 5_000
 const MISCONFIGURED_MS = 30_000
 
 /** Resolves when every reading of the batch is stored, but for those it returns. Rejects only when the claim is lost. */
 export async function insertPlanned(batch: PlannedBatch, options: InsertOptions): Promise<DeadLetter[]> {
-  const block = encodeRows(batch.source, batch.chunks)
-  if (block.rows === 0) return []
+  if (batch.block.rows === 0) return []
   let unsure = options.unsure
   let bisected = batch.mode === 'bisected'
   for (let failures = 0; ; failures++) {
     throwIfLost(options.lost, batch)
     try {
-      if (bisected) return await insertBisected(batch, options.database, options.lost)
+      if (bisected) return await insertBisected(batch, unsure, options)
       const stop = metrics.insertSeconds.startTimer()
-      if (unsure) await settleRange(batch, block, options)
-      else await options.database.insertReadings(block, rangeToken(batch.source, batch.from, batch.to), options.lost)
+      await insertWhole(batch, unsure, options)
       stop()
       metrics.batches.inc({ result: 'stored' })
       return []
     } catch (error) {
       throwIfLost(options.lost, batch)
       if (hasFate(error, 'reject') && !bisected) {
-        options.log.warn({ err: error, source: batch.source, from: batch.from, to: batch.to }, 'ClickHouse refuses rows; bisecting')
+        options.log.warn(
+          { err: error, source: batch.source, from: batch.from, to: batch.to },
+          'ClickHouse refuses rows; bisecting',
+        )
         await options.bisecting()
         bisected = true
         metrics.batches.inc({ result: 'refused' })
@@ -71,9 +70,19 @@ export async function insertPlanned(batch: PlannedBatch, options: InsertOptions)
   }
 }
 
+async function insertWhole(batch: PlannedBatch, unsure: boolean, options: InsertOptions): Promise<void> {
+  const { source, from, to, block } = batch
+  const token = rangeToken(source, from, to)
+  if (!unsure) return options.database.insertReadings(block, token, options.lost)
+  const range = { source, from, to }
+  if ((await settle({ range, block, token }, options)) === 'stored') return
+  options.log.error({ ...range, rows: block.rows }, 'a range is stored in part; inserting what is missing')
+  await insertMissing(batch, options)
+}
+
 async function waitToRetry(error: unknown, failures: number, options: InsertOptions): Promise<void> {
   const misconfigured = hasFate(error, 'stop')
-  const backoffMs = Math.min(RETRY_MS_MIN * 2 ** Math.min(failures, 10), RETRY_MS_MAX)
+  const backoffMs = Math.min(options.retryMsMin * 2 ** Math.min(failures, 10), RETRY_MS_MAX)
   const ms = misconfigured ? MISCONFIGURED_MS : backoffMs * (0.5 + Math.random() / 2)
   if (misconfigured) options.log.error({ err: error }, 'ClickHouse refuses schema or user; readings wait in the log')
   else if (failures % 10 === 0) options.log.warn({ err: error }, 'an insert failed; it will be tried again')

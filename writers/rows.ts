@@ -23,13 +23,11 @@ export interface RowPlace {
 export function encodeRows(source: string, chunks: readonly Chunk[], keep?: (ordinal: number) => boolean): RowBlock {
   const block = openRowBlock()
   let ordinal = 0
-  for (const chunk of chunks) {
+  for (const { position, lines } of chunks) {
     let index = 0
-    for (const { device, receivedAt, readings } of parseLines(chunk.lines.toString('utf8'))) {
+    for (const { device, receivedAt, readings } of parseLines(lines.toString('utf8'))) {
       for (const reading of readings) {
-        if (keep === undefined || keep(ordinal)) {
-          block.add({ device, receivedAt, reading, source, position: chunk.position, index })
-        }
+        if (keep === undefined || keep(ordinal)) block.add({ device, receivedAt, reading, source, position, index })
         index++
         ordinal++
       }

@@ -13,9 +13,10 @@ import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
-import type { Chunk, Claim, Consumption, PumpOutlet } from '../pump/pump.ts'
+import type { Chunk, Claim, Consumption, Plan, PumpOutlet } from '../pump/pump.ts'
 import { type BatchLimits, takeBatch } from './batch.ts'
 import { insertPlanned, type PlannedBatch } from './insert.ts'
+import { encodeRows } from './rows.ts'
 
 export interface WriterOptions {
   readonly outlet: PumpOutlet
@@ -23,6 +24,8 @@ export interface WriterOptions {
   readonly limits: BatchLimits
   /** How long the first reading of a batch waits for others, ms. */
   readonly batchAgeMsMax: number
+  /** The pause after a first failure; it doubles up to 5 s. */
+  readonly retryMsMin: number
   readonly log: Logger
 }
 
@@ -36,28 +39,25 @@ const WAIT_MS = 250
 
 async function writeClaim(claim: Claim, options: WriterOptions): Promise<void> {
   let position = claim.position
-  if (claim.plan !== null) position = await finishPlan(claim, options)
-  let next = collect(claim, position, options)
+  if (claim.plan !== null) position = await finishPlan(claim, claim.plan, options)
+  let next = nextBatch(claim, position, options)
   while (!claim.lost.aborted) {
-    const chunks = await next
-    if (chunks.length === 0) {
-      next = collect(claim, position, options)
+    const batch = await next
+    if (batch === null) {
+      next = nextBatch(claim, position, options)
       continue
     }
-    reportGap(claim, position, chunks, options.log)
-    const batch = planBatch(claim, position, chunks)
-    await claim.commit(batch.from, { to: batch.to, mode: 'whole' })
-    next = collect(claim, batch.to, options)
+    await claim.commit(batch.from, { to: batch.to, mode: batch.mode })
+    position = batch.to
+    next = nextBatch(claim, position, options)
+    // Awaited on the next round, unless this one fails first.
     next.catch(() => {})
     await writePlanned(claim, batch, false, options)
-    position = batch.to
   }
 }
 
 /** The plan that an earlier life left open: the same range again, settled by what is stored. */
-async function finishPlan(claim: Claim, options: WriterOptions): Promise<number> {
-  const plan = claim.plan
-  if (plan === null) return claim.position
+async function finishPlan(claim: Claim, plan: Plan, options: WriterOptions): Promise<number> {
   const chunks: Chunk[] = []
   for (let from = claim.position; from < plan.to; ) {
     const read = await claim.read(from, { chunksMax: READ_CHUNKS_MAX, bytesMax: options.limits.bytesMax })
@@ -67,37 +67,36 @@ async function finishPlan(claim: Claim, options: WriterOptions): Promise<number>
     if (last === undefined) break
     from = last.position + 1
   }
-  reportGap(claim, claim.position, chunks, options.log)
-  const batch: PlannedBatch = { source: claim.source, from: claim.position, to: plan.to, mode: plan.mode, chunks }
+  const batch = { ...prepare(claim, claim.position, chunks, options), to: plan.to, mode: plan.mode }
   options.log.info({ source: batch.source, from: batch.from, to: batch.to }, 'settling the insert that was under way')
   await writePlanned(claim, batch, true, options)
   return batch.to
 }
 
-function planBatch(claim: Claim, position: number, chunks: readonly Chunk[]): PlannedBatch {
-  const last = chunks.at(-1)
-  const to = last === undefined ? position : last.position + 1
-  return { source: claim.source, from: position, to, mode: 'whole', chunks }
+/** The next batch, ready to be inserted; null when nothing came for a while. */
+async function nextBatch(claim: Claim, from: number, options: WriterOptions): Promise<PlannedBatch | null> {
+  const chunks = await collect(claim, from, options)
+  return chunks.length === 0 ? null : prepare(claim, from, chunks, options)
+}
+
+function prepare({ source }: Claim, from: number, chunks: readonly Chunk[], options: WriterOptions): PlannedBatch {
+  reportGap(source, from, chunks, options.log)
+  const to = (chunks.at(-1)?.position ?? from - 1) + 1
+  return { source, from, to, mode: 'whole', chunks, block: encodeRows(source, chunks) }
 }
 
 async function writePlanned(claim: Claim, batch: PlannedBatch, unsure: boolean, options: WriterOptions): Promise<void> {
-  const deadLetters = await insertPlanned(batch, {
-    database: options.database,
-    log: options.log,
-    lost: claim.lost,
-    unsure,
-    bisecting: () => claim.commit(batch.from, { to: batch.to, mode: 'bisected' }),
-  })
+  const { database, log, retryMsMin } = options
+  const bisecting = () => claim.commit(batch.from, { to: batch.to, mode: 'bisected' })
+  const deadLetters = await insertPlanned(batch, { database, log, lost: claim.lost, retryMsMin, unsure, bisecting })
   await claim.commit(batch.to, null, deadLetters)
-  const readings = batch.chunks.reduce((sum, chunk) => sum + chunk.readings, 0)
-  metrics.persisted.inc(readings - deadLetters.length)
-  metrics.batchReadings.observe(readings)
+  metrics.persisted.inc(batch.block.rows - deadLetters.length)
+  metrics.batchReadings.observe(batch.block.rows)
   for (const letter of deadLetters) metrics.deadLetters.inc({ reason: letter.reason })
 }
 
 /** Chunks for the next insert: at once when they fill one, otherwise when the oldest has waited long enough. */
-async function collect(claim: Claim, from: number, options: WriterOptions): Promise<Chunk[]> {
-  const { limits, batchAgeMsMax } = options
+async function collect(claim: Claim, from: number, { limits, batchAgeMsMax }: WriterOptions): Promise<Chunk[]> {
   await claim.wait(from, WAIT_MS)
   let chunks: Chunk[] = []
   const deadline = performance.now() + batchAgeMsMax
@@ -117,9 +116,9 @@ async function collect(claim: Claim, from: number, options: WriterOptions): Prom
 }
 
 /** Retention must never cut what is not written; if it did, nobody may miss it [G5]. */
-function reportGap(claim: Claim, position: number, chunks: readonly Chunk[], log: Logger): void {
+function reportGap(source: string, position: number, chunks: readonly Chunk[], log: Logger): void {
   const first = chunks[0]
   if (first === undefined || first.position === position) return
-  const gap = new SurgetankError('log_cut', `${claim.source}: positions ${position} to ${first.position - 1} are gone.`)
-  log.error({ err: gap, source: claim.source, from: position, to: first.position }, gap.message)
+  const gap = new SurgetankError('log_cut', `${source}: positions ${position} to ${first.position - 1} are gone.`)
+  log.error({ err: gap, source, from: position, to: first.position }, gap.message)
 }

@@ -1,0 +1,53 @@
+/**
+ * Guards: what holds for every answer. The browser of a person is the way in that loopback leaves open, so: the Host header
+ * must be this machine's (a page elsewhere can point its own name at 127.0.0.1: DNS rebinding), no other origin may read
+ * (no CORS), and no answer can be taken for a script or a frame.
+ */
+import type { Server } from './api.ts'
+import { ApiProblem } from './problems.ts'
+
+export const SECURITY_HEADERS = {
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+  'cache-control': 'no-store',
+} as const
+
+const OUR_HOST = /^(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?$/i
+
+/** Before any route is added. Returns what to call after the last one: it answers 405 for the other methods of each path. */
+export function addGuards(server: Server): () => void {
+  const methodsByUrl = new Map<string, Set<string>>()
+  server.addHook('onRoute', ({ url, method }) => {
+    if (url.startsWith('/docs')) return
+    const methods = methodsByUrl.get(url) ?? new Set()
+    methodsByUrl.set(url, methods)
+    for (const each of [method].flat()) methods.add(each)
+  })
+  server.addHook('onRequest', async (request, reply) => {
+    reply.headers(SECURITY_HEADERS)
+    if (OUR_HOST.test(request.headers.host ?? '')) return
+    throw new ApiProblem('wrong_host', 'It must be 127.0.0.1, localhost or [::1].')
+  })
+  return () => {
+    for (const [url, methods] of [...methodsByUrl]) refuseOtherMethods(server, url, new Set(methods))
+  }
+}
+
+function refuseOtherMethods(server: Server, url: string, methods: ReadonlySet<string>): void {
+  const refuse = async () => {
+    throw new ApiProblem('method_not_allowed', '')
+  }
+  server.route({
+    method: server.supportedMethods.filter(method => !methods.has(method)),
+    url,
+    schema: { hide: true },
+    // Before the body is read.
+    onRequest: async (_request, reply) => {
+      reply.header('allow', [...methods].join(', '))
+      await refuse()
+    },
+    handler: refuse,
+  })
+}

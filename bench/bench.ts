@@ -1,0 +1,143 @@
+/**
+ * `npm run bench`: bare Aedes, Surgetank and the direct baseline side by side in one run. The rounds alternate the
+ * brokers, each round in another order, so that a slow moment of the machine meets all of them. The door of this folder.
+ */
+import { writeFile } from 'node:fs/promises'
+import { availableParallelism, cpus } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { Command, InvalidArgumentError } from 'commander'
+import { type Cell, cellName, KEYS, orderOf, SHAPES, selectCells, type Timing } from './cells.ts'
+import { type DrainSample, measureDrain } from './drain.ts'
+import { measure, RANGE, type Sample } from './measure.ts'
+import { type CellResult, cellTable, drainText, type RunFacts, resultsPage } from './results.ts'
+import {
+  openBare,
+  openDirect,
+  openSurgetank,
+  type SurgetankVariant,
+  VARIANTS,
+  type Variant,
+  type VariantName,
+} from './variants.ts'
+import { PAYLOAD_BYTES } from './wire.ts'
+
+interface BenchOptions {
+  readonly rounds: number
+  readonly seconds: number
+  readonly rate?: number
+  readonly only: readonly string[]
+}
+
+const SELECTABLE = [...VARIANTS, ...SHAPES.map(shape => shape.name), ...KEYS, 'drain']
+const WARMUP_MS = 1_000
+const RESULTS = fileURLToPath(new URL('../../bench/RESULTS.md', import.meta.url))
+
+/** Of the next measurement: no two share a counter. */
+let firstCounter = 0
+
+await new Command('bench')
+  .description('bare Aedes, Surgetank and one insert per message, interleaved; a complete run writes bench/RESULTS.md')
+  .option('--rounds <n>', 'how often each measurement is repeated', positive, 3)
+  .option('--seconds <s>', 'of each measurement, after one second of warm-up', positive, 3)
+  .option('--rate <messages/s>', 'open-loop at this rate instead of as fast as the windows allow', positive)
+  .option('--only <names>', `a part of it, by commas: ${SELECTABLE.join(', ')}`, names, [])
+  .action(run)
+  .parseAsync()
+
+async function run(options: BenchOptions): Promise<void> {
+  const variants = await openVariants(options.only)
+  try {
+    const onlyDrain = options.only.join() === 'drain'
+    const cells = onlyDrain ? [] : await measureCells(options, selectCells(options.only), variants)
+    for (const cell of cells) print(cellTable(cell))
+    const drain = await measureDrains(options, variants)
+    print(drainText(drain))
+    if (options.only.length > 0) return
+    await writeFile(RESULTS, resultsPage(factsOf(options), cells, drain))
+    print(['bench/RESULTS.md is written.'])
+  } finally {
+    for (const variant of variants) await variant.close()
+  }
+}
+
+/** Bare Aedes is always there: everything is told as a ratio to it. */
+async function openVariants(only: readonly string[]): Promise<Variant[]> {
+  const chosen = VARIANTS.filter(name => only.includes(name))
+  const wanted = (name: VariantName) => chosen.length === 0 || chosen.includes(name)
+  const variants: Variant[] = [await openBare()]
+  if (wanted('surgetank')) variants.push(await openSurgetank())
+  if (wanted('direct')) variants.push(await openDirect())
+  return variants
+}
+
+async function measureCells(
+  options: BenchOptions,
+  cells: readonly Cell[],
+  variants: readonly Variant[],
+): Promise<CellResult[]> {
+  const timing: Timing = { rate: options.rate ?? null, warmupMs: WARMUP_MS, measureMs: options.seconds * 1_000 }
+  const results = cells.map(cell => ({
+    cell,
+    samples: new Map<VariantName, Sample[]>(variants.map(variant => [variant.name, []])),
+  }))
+  for (let round = 0; round < options.rounds; round++) {
+    for (const { cell, samples } of results) {
+      for (const variant of rotated(variants, round)) {
+        const sample = await measure(variant, orderOf(cell, variant.port, firstCounter, timing))
+        firstCounter += RANGE
+        samples.get(variant.name)?.push(sample)
+        const outcome = sample.failure === null ? figuresOf(sample) : `FAILED: ${sample.failure}`
+        process.stderr.write(`round ${round + 1}, ${cellName(cell)}, ${variant.name}: ${outcome}\n`)
+      }
+    }
+  }
+  return results
+}
+
+function figuresOf(sample: Sample): string {
+  return `${Math.round(sample.ackedPerSecond)} acked/s, generator ${sample.generatorUs.toFixed(1)} µs per message`
+}
+
+async function measureDrains(options: BenchOptions, variants: readonly Variant[]): Promise<(DrainSample | string)[]> {
+  const wanted = options.only.length === 0 || options.only.includes('drain')
+  const surgetank = variants.find((variant): variant is SurgetankVariant => variant.name === 'surgetank')
+  if (!wanted || surgetank === undefined) return []
+  const sample = await measureDrain(surgetank, firstCounter)
+  firstCounter += RANGE
+  return [sample]
+}
+
+function rotated<T>(list: readonly T[], by: number): T[] {
+  const shift = by % list.length
+  return [...list.slice(shift), ...list.slice(0, shift)]
+}
+
+function factsOf(options: BenchOptions): RunFacts {
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    node: process.versions.node,
+    cores: availableParallelism(),
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    rounds: options.rounds,
+    seconds: options.seconds,
+    rate: options.rate ?? null,
+    payloadBytes: PAYLOAD_BYTES,
+  }
+}
+
+function positive(text: string): number {
+  const value = /^\d{1,9}(\.\d{1,3})?$/.test(text) ? Number(text) : 0
+  if (value > 0) return value
+  throw new InvalidArgumentError('It takes a number over 0.')
+}
+
+function names(text: string): string[] {
+  const chosen = text.split(',').map(name => name.trim())
+  const unknown = chosen.filter(name => !SELECTABLE.includes(name))
+  if (unknown.length === 0) return chosen
+  throw new InvalidArgumentError(`It takes ${SELECTABLE.join(', ')}; '${unknown.join()}' is none of them.`)
+}
+
+function print(lines: readonly string[]): void {
+  process.stdout.write(`${lines.join('\n')}\n`)
+}

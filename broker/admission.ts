@@ -1,0 +1,80 @@
+/**
+ * Admission: who may connect, with what session, and what they may subscribe to. Decided in Aedes' public hooks.
+ *
+ * There is no authentication yet, so a user name and a password are accepted and not looked at, and the listener is on
+ * loopback only [G6].
+ */
+import type { AedesOptions, AuthErrorCode, AuthenticateError, Client } from 'aedes'
+import { DEVICE_ID } from '../model/limits.ts'
+import { connectionOf } from './aedes-internals.ts'
+import { isOwnCommandTopic } from './topics.ts'
+
+const SUBSCRIPTIONS_MAX = 10
+
+/**
+ * A client that gives no keepalive, or one of hours, is closed after this and half of it again without a packet. MQTT lets a
+ * server close an inactive client whatever its keepalive [3.1.2.10]; refusing it instead would shut out plain clients, and
+ * no limit at all would let dead ones pile up.
+ */
+const KEEPALIVE_SECONDS_MAX = 20 * 60
+
+const IDENTIFIER_REJECTED: AuthErrorCode.IDENTIFIER_REJECTED = 2
+
+type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizeSubscribe'>>
+
+export function openAdmission(refused: (client: Client, reason: string) => void): Hooks {
+  return { preConnect, authenticate, authorizeSubscribe }
+
+  /** Looks at the CONNECT before Aedes does. Never refuses here: Aedes would close without the return code. */
+  function preConnect(
+    client: Client,
+    packet: Parameters<Hooks['preConnect']>[1],
+    done: Parameters<Hooks['preConnect']>[2],
+  ): void {
+    const { clientId, keepalive = 0, clean, protocolVersion } = packet
+    // MQTT 5 and older than 3.1: Aedes answers return code 1 [MQTT-3.1.2-2].
+    if (protocolVersion === 5) refused(client, 'protocol_version')
+    else if (!mayBeClientId(clientId, clean === true, protocolVersion)) {
+      connectionOf(client).refusal = IDENTIFIER_REJECTED
+      refused(client, 'client_id')
+    }
+    // A session ends with its connection: nothing is queued for a device that is away, so there is nothing to keep, and a
+    // session kept for every id that was ever seen would have no bound. CONNACK says "no session", so clients subscribe again.
+    packet.clean = true
+    packet.keepalive = keepalive === 0 ? KEEPALIVE_SECONDS_MAX : Math.min(keepalive, KEEPALIVE_SECONDS_MAX)
+    done(null, true)
+  }
+
+  function authenticate(
+    client: Client,
+    _username: string | undefined,
+    _password: Buffer | undefined,
+    done: (error: AuthenticateError | null, success: boolean | null) => void,
+  ): void {
+    const { refusal } = connectionOf(client)
+    if (refusal === 0) {
+      done(null, true)
+      return
+    }
+    done(Object.assign(new Error('identifier rejected'), { returnCode: refusal }), null)
+  }
+
+  /** Anything but an own command topic gets 0x80 in its SUBACK: wildcards, $SYS and telemetry of any device [MQTT-3.9.3]. */
+  function authorizeSubscribe(
+    client: Client,
+    subscription: Parameters<Hooks['authorizeSubscribe']>[1],
+    done: Parameters<Hooks['authorizeSubscribe']>[2],
+  ): void {
+    const { subscriptions } = connectionOf(client)
+    const { topic } = subscription
+    const known = subscriptions.has(topic)
+    const granted = isOwnCommandTopic(client.id, topic) && (known || subscriptions.size < SUBSCRIPTIONS_MAX)
+    if (granted) subscriptions.add(topic)
+    done(null, granted ? subscription : null)
+  }
+}
+
+/** An empty id asks the server for one, which needs a clean session and MQTT 3.1.1 [MQTT-3.1.3-7, -8]. */
+function mayBeClientId(id: string, clean: boolean, protocolVersion: number | undefined): boolean {
+  return id === '' ? clean && protocolVersion === 4 : DEVICE_ID.test(id)
+}

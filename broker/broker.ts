@@ -1,0 +1,278 @@
+/**
+ * The broker, the messaging grid, and the door of this folder: who may connect, what they may publish, when they get their
+ * PUBACK.
+ *
+ * What it promises:
+ * - PUBACK and PUBREC are written only for messages that ingest called durable [G1], in order of arrival per connection.
+ * - What was accepted is never shed [G5]. Bounded are: connections, connects per address, packet size, messages in flight per
+ *   connection (to the message) and in all (ingest's pressure); at a bound a socket is read more slowly, and only peers that
+ *   break MQTT, claim too much or never read are closed. QoS 0 never waits, and is dropped and counted under pressure.
+ * - Bad topics and statuses are refused through ingest, kept with their reason, and acknowledged.
+ * - It listens on 127.0.0.1 only and takes every user name: there is no authentication yet [G6].
+ *
+ * Not promised: sessions end with their connection; nothing is retained, queued or fanned out; MQTT 5 is refused with
+ * CONNACK 1, as a client expects from a 3.1.1 server.
+ */
+import { type EventEmitter, once } from 'node:events'
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { Aedes, type Client } from 'aedes'
+import type { Logger } from 'pino'
+import { SurgetankError } from '../errors.ts'
+import type { Ingest, IngestEvents, Publish } from '../ingest/ingest.ts'
+import { metrics } from '../metrics.ts'
+import type { Settings } from '../settings.ts'
+import type { Space } from '../space/space.ts'
+import { openAcknowledger } from './acknowledge.ts'
+import { openAdmission } from './admission.ts'
+import { attach, connectionOf, readOn } from './aedes-internals.ts'
+import { openConnectRate } from './connect-rate.ts'
+import { Connection, type Held } from './connection.ts'
+import { openFlow } from './flow.ts'
+import { FrameGate } from './frame-gate.ts'
+import { openPresence } from './presence.ts'
+import { openPublishing, type Publishing } from './publish.ts'
+import { openSampledLog } from './sampled-log.ts'
+
+/** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
+export type { Held } from './connection.ts'
+
+/** Ingest as the broker needs it. */
+export interface BrokerIngest<H> extends Ingest<H> {
+  /** As `offer`, but the message goes straight to quarantine with this reason; it is settled all the same. */
+  offerRefused(publish: Publish<H>, reason: string, detail: string): void
+}
+
+export interface BrokerOptions {
+  /**
+   * Opens the ingest that this broker feeds. Called once, before the port is open. `settled` takes everything in order of
+   * arrival; both events may be called at any time, also from within `offer`.
+   */
+  readonly openIngest: (
+    events: IngestEvents<Held | null>,
+  ) => BrokerIngest<Held | null> | Promise<BrokerIngest<Held | null>>
+  readonly space: Pick<Space, 'get' | 'mergePresence'>
+  readonly settings: Pick<
+    Settings,
+    'SURGETANK_MQTT_PORT' | 'SURGETANK_INFLIGHT_PER_CLIENT' | 'SURGETANK_CONNECTIONS_MAX' | 'SURGETANK_DEVICES_MAX'
+  >
+  /** ms since 1970 UTC. */
+  readonly clock: () => number
+  readonly log: Logger
+}
+
+export interface Broker {
+  /** The port that it listens on, also when the setting was 0. */
+  readonly port: number
+  /** Sockets open, connected or not yet. */
+  readonly connections: number
+  /**
+   * The first half of the end: no new connection and no further message enters. Acknowledgements are still written, so the
+   * caller drains ingest next. At once; calling it again is harmless.
+   */
+  stopReading(): void
+  /**
+   * The second half: writes out what is acknowledged, ends every connection, and tells the space that their devices are
+   * offline. Within three seconds, whatever the peers and the space do.
+   */
+  close(): Promise<void>
+}
+
+const HOST = '127.0.0.1'
+/** A fleet that reconnects at once fills the accept queue; the kernel's own limit (somaxconn) may be lower. */
+const BACKLOG = 4096
+const CONNECT_MS_MAX = 5_000
+/** A peer that does not read what Aedes answers: PINGRESP, SUBACK. */
+const UNREAD_MS_MAX = 10_000
+const CLOSE_STEP_MS_MAX = 1_000
+
+/** Opens the broker. Rejects with `port_in_use`. */
+export async function openBroker(options: BrokerOptions): Promise<Broker> {
+  const { settings, clock, space } = options
+  const log = openSampledLog(options.log, clock)
+  const connections = new Set<Connection>()
+  const flow = openFlow(settings.SURGETANK_INFLIGHT_PER_CLIENT)
+  const rate = openConnectRate(settings.SURGETANK_CONNECTIONS_MAX, clock)
+  const presence = openPresence({ space, devicesMax: settings.SURGETANK_DEVICES_MAX, clock, log })
+  const acknowledger = openAcknowledger({
+    clock,
+    released: flow.released,
+    notReading: connection => refuse(connection, 'not_reading'),
+  })
+  const ingest = await options.openIngest({
+    settled: acknowledger.settled,
+    pressureChanged: flow.pressureChanged,
+  })
+  const publishing = openPublishing({
+    ingest,
+    acknowledger,
+    presence,
+    floodgate: flow.floodgate,
+    clock,
+    violated: refuse,
+  })
+  const aedes = await openAedes(publishing, refuseConnect)
+  aedes.on('clientReady', welcome)
+  aedes.on('clientError', failed)
+  aedes.on('connectionError', failed)
+  aedes.on('keepaliveTimeout', client => countRefusal(connectionOf(client), 'keepalive'))
+  aedes.on('unsubscribe', (topics, client) =>
+    topics.forEach(topic => void connectionOf(client).subscriptions.delete(topic)),
+  )
+  // A listener must be there: without one an error of Aedes' own, such as a will that it may not publish, would end the process.
+  const emitter: EventEmitter = aedes
+  emitter.on('error', error => log.warn('broker error', { err: error }))
+
+  const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, accept)
+  server.maxConnections = settings.SURGETANK_CONNECTIONS_MAX
+  server.on('drop', () => countRefusal(null, 'too_many_connections'))
+  const port = await listen(server, settings.SURGETANK_MQTT_PORT).catch(async error => {
+    await closeAedes(aedes)
+    throw error
+  })
+  const ticking = setInterval(tick, 1_000)
+  let closing: Promise<void> | null = null
+
+  return {
+    port,
+    get connections() {
+      return connections.size
+    },
+    stopReading,
+    close: () => {
+      closing ??= close()
+      return closing
+    },
+  }
+
+  function accept(socket: Socket): void {
+    if (!rate.take(socket.remoteAddress ?? '')) {
+      countRefusal(null, 'connect_rate')
+      socket.destroy()
+      return
+    }
+    const connection = new Connection(socket)
+    connections.add(connection)
+    const client = aedes.handle(socket)
+    connection.client = client
+    connection.gate = new FrameGate(
+      socket,
+      flow.floodgate,
+      fault => refuse(connection, fault),
+      () => flow.waits(connection),
+    )
+    attach(client, connection)
+    socket.once('close', () => ended(connection))
+  }
+
+  /** After CONNACK. */
+  function welcome(client: Client): void {
+    const connection = connectionOf(client)
+    if (!connections.has(connection)) return
+    connection.connected = true
+    connection.gate?.connected()
+    metrics.clients.inc()
+    space.get(client.id).then(
+      device => {
+        if (device !== null && !connection.socket.destroyed) presence.hold(connection, client.id, true)
+      },
+      error => log.warn('device could not be looked up', { err: error }),
+    )
+  }
+
+  function ended(connection: Connection): void {
+    connections.delete(connection)
+    flow.ended(connection)
+    presence.ended(connection)
+    if (connection.connected) metrics.clients.dec()
+  }
+
+  /** A guard of ours closes the connection. */
+  function refuse(connection: Connection, reason: string): void {
+    countRefusal(connection, reason)
+    connection.socket.destroy()
+  }
+
+  /** Aedes will answer the CONNECT with a return code, and close. */
+  function refuseConnect(client: Client, reason: string): void {
+    countRefusal(connectionOf(client), reason)
+  }
+
+  function failed(client: Client, error: Error): void {
+    const connection = connectionOf(client)
+    // A code is the system's: the peer went away, and nobody refused it.
+    if ('code' in error) log.debug('connection lost', { client: client.id, error: error.message })
+    else countRefusal(connection, 'protocol', error.message)
+  }
+
+  function countRefusal(connection: Connection | null, reason: string, detail?: string): void {
+    if (connection?.refused) return
+    if (connection !== null) connection.refused = true
+    metrics.refusedConnections.inc({ reason })
+    log.warn('connection refused', { reason, client: connection?.client?.id ?? null, detail })
+  }
+
+  function tick(): void {
+    flow.keepWaitingAwake(connections)
+    publishing.count()
+    rate.tick()
+    log.tick()
+    void presence.flush()
+  }
+
+  function stopReading(): void {
+    flow.stop()
+    server.close()
+  }
+
+  async function close(): Promise<void> {
+    stopReading()
+    const ends = [...connections].map(end)
+    await within(CLOSE_STEP_MS_MAX, Promise.all(ends))
+    for (const { socket } of connections) socket.destroy()
+    await within(CLOSE_STEP_MS_MAX, closeAedes(aedes))
+    await within(CLOSE_STEP_MS_MAX, presence.flush())
+    clearInterval(ticking)
+    publishing.count()
+  }
+}
+
+function openAedes(publishing: Publishing, refused: (client: Client, reason: string) => void): Promise<Aedes> {
+  return Aedes.createBroker({
+    ...openAdmission(refused),
+    authorizePublish: publishing.authorizePublish,
+    connectTimeout: CONNECT_MS_MAX,
+    drainTimeout: UNREAD_MS_MAX,
+    // Aedes closes beyond its levels; up to its most, ours are refused with an acknowledgement instead.
+    maxTopicLevels: 100,
+  })
+}
+
+function closeAedes(aedes: Aedes): Promise<void> {
+  return new Promise(resolve => aedes.close(resolve))
+}
+
+async function listen(server: Server, port: number): Promise<number> {
+  server.listen({ host: HOST, port, backlog: BACKLOG })
+  try {
+    await once(server, 'listening')
+  } catch (error) {
+    throw new SurgetankError('port_in_use', `MQTT cannot listen on ${HOST}:${port}; set SURGETANK_MQTT_PORT.`, error)
+  }
+  return (server.address() as AddressInfo).port
+}
+
+/** Resolves when the peer has closed too. What it still sends is read and thrown away: left unread it would reset the connection, and with it the acknowledgements under way. */
+function end({ socket, gate, client }: Connection): Promise<void> {
+  const closed = new Promise<void>(resolve => socket.once('close', () => resolve()))
+  gate?.discard()
+  if (client !== null) readOn(client)
+  socket.end()
+  return closed
+}
+
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const timeout = new AbortController()
+  await Promise.race([work, delay(ms, undefined, { signal: timeout.signal }).catch(() => undefined)])
+  timeout.abort()
+}

@@ -1,0 +1,123 @@
+/**
+ * Presence: which devices are online, told to the space.
+ *
+ * A device is online while at least one connection holds it. A connection holds a device from its first message for it (or
+ * from CONNECT when its client id is a device that the space knows) until it ends, or until a status message or a will says
+ * offline. So a takeover, or the late will of a session that was taken over, cannot mark a device offline that another
+ * connection holds, in whichever order the two come.
+ *
+ * Changes of one device carry strictly growing times, because at the same time offline wins in the space. They are merged
+ * in batches, one at a time, and again while the space is away; only the newest of a device is kept.
+ */
+
+import { metrics } from '../metrics.ts'
+import type { Presence } from '../model/device-state.ts'
+import type { Space } from '../space/space.ts'
+import type { Connection } from './connection.ts'
+import type { SampledLog } from './sampled-log.ts'
+
+/** A gateway speaks for many devices; what it sends for more is stored all the same, but their presence is not tracked. */
+const DEVICES_PER_CONNECTION_MAX = 10_000
+/** Changes gather this long, so that a device that flaps costs one change per merge and its times stay near the clock. */
+const GATHER_MS = 20
+
+export interface PresenceKeeper {
+  /** The connection speaks for the device. `known`: the space has it by now, so that it can take the change. */
+  hold(connection: Connection, device: string, known: boolean): void
+  /** The connection says that the device is offline. */
+  release(connection: Connection, device: string): void
+  /** The connection is gone, and all it held with it. */
+  ended(connection: Connection): void
+  /** Resolves when nothing is left to tell, or the space did not take it. */
+  flush(): Promise<void>
+}
+
+export interface PresenceOptions {
+  readonly space: Pick<Space, 'mergePresence'>
+  /** Bounds the devices held and the changes that wait; what is beyond is not tracked, and counted. */
+  readonly devicesMax: number
+  readonly clock: () => number
+  readonly log: SampledLog
+}
+
+export function openPresence({ space, devicesMax, clock, log }: PresenceOptions): PresenceKeeper {
+  /** Connections that hold a device. */
+  const holders = new Map<string, number>()
+  let pending = new Map<string, Presence>()
+  let merging: Promise<void> | null = null
+  let scheduled = false
+  /** The clock, but never going back; and the times not yet past it that the space was told, by device. */
+  let now = 0
+  const told = new Map<string, number>()
+
+  return { hold, release, ended, flush }
+
+  function hold(connection: Connection, device: string, known: boolean): void {
+    const before = connection.devices.get(device)
+    if (before === true || (before === false && !known)) return
+    if (before === undefined) {
+      const others = holders.get(device) ?? 0
+      if (connection.devices.size >= DEVICES_PER_CONNECTION_MAX || (others === 0 && holders.size >= devicesMax)) {
+        metrics.presenceIgnored.inc({ reason: 'too_many_devices' })
+        return
+      }
+      holders.set(device, others + 1)
+    }
+    connection.devices.set(device, known)
+    change(device, true)
+  }
+
+  function release(connection: Connection, device: string): void {
+    const left = (holders.get(device) ?? 0) - (connection.devices.delete(device) ? 1 : 0)
+    if (left > 0) {
+      holders.set(device, left)
+    } else {
+      holders.delete(device)
+      change(device, false)
+    }
+  }
+
+  function ended(connection: Connection): void {
+    for (const device of connection.devices.keys()) release(connection, device)
+  }
+
+  function change(device: string, online: boolean): void {
+    if (pending.size >= devicesMax && !pending.has(device)) {
+      metrics.presenceIgnored.inc({ reason: 'too_many_changes' })
+      return
+    }
+    now = Math.max(now, clock())
+    pending.set(device, { device, online, at: Math.max(now, (told.get(device) ?? 0) + 1) })
+    if (scheduled) return
+    scheduled = true
+    setTimeout(() => {
+      scheduled = false
+      void flush()
+    }, GATHER_MS)
+  }
+
+  function flush(): Promise<void> {
+    merging ??= mergeAll().finally(() => {
+      merging = null
+    })
+    return merging
+  }
+
+  async function mergeAll(): Promise<void> {
+    while (pending.size > 0) {
+      const taken = pending
+      pending = new Map()
+      now = Math.max(now, clock())
+      for (const [device, at] of told) if (at < now) told.delete(device)
+      for (const { device, at } of taken.values()) told.set(device, at)
+      try {
+        await space.mergePresence([...taken.values()])
+      } catch (error) {
+        log.warn('presence could not be merged', { err: error })
+        // The space is away: what is newer stays, the rest is told again with the next change or the next second.
+        for (const [device, presence] of taken) if (!pending.has(device)) pending.set(device, presence)
+        return
+      }
+    }
+  }
+}

@@ -1,0 +1,202 @@
+/**
+ * Runs one request on the engine: a connection of its own, prepared for who asks, its statement, its answer.
+ *
+ * One connection per request (0.1 ms): settings, parameters, the database and a deduplication token can then not leak
+ * from one request into the next. A session keeps its connection, and its settings are undone after each request.
+ */
+import { admitAnalyst, type AnalystLimits, analystSettings, quote, readTableFunctions, type Setting } from './analyst.ts'
+import type { Answer } from './answer.ts'
+import { openCanceller } from './cancel.ts'
+import type { Engine, EngineConnection } from './engine.ts'
+import { EngineError } from './engine-error.ts'
+import { openLane } from './lanes.ts'
+import type { ClientRequest } from './request.ts'
+import { openSessions } from './sessions.ts'
+import type { Spool, Statement } from './spool.ts'
+import { firstWord, resultFormat } from './sql-text.ts'
+
+/** `writer` proved to be surgetank itself; everyone else is an analyst. */
+export type Role = 'writer' | 'analyst'
+
+export interface Execution {
+  readonly request: ClientRequest
+  readonly role: Role
+  readonly queryId: string
+  readonly statement: Statement
+  /** Fires when the client goes away. */
+  readonly gone: AbortSignal
+}
+
+export interface Executor {
+  /** Runs and answers. Throws EngineError only while `answer` is fresh; later failures are in the answer. */
+  execute(execution: Execution, respond: (format: string) => Answer): Promise<void>
+  /** Closes the connections of its own; call when nothing runs. */
+  close(): void
+}
+
+export interface ExecutorOptions {
+  readonly engine: Engine
+  readonly spool: Spool
+  readonly limits: AnalystLimits
+}
+
+/** Inserts, surgetank's own queries and those of analysts do not wait for each other. Together fewer than the threads of libuv's pool. */
+const LANES = {
+  insert: { runningMax: 2, waitingMax: 64 },
+  own: { runningMax: 4, waitingMax: 256 },
+  analyst: { runningMax: 2, waitingMax: 64 },
+} as const
+
+/** Formats whose chunks may simply follow each other; the others repeat a header in each, and are sent whole. */
+const STREAMED = new Set(
+  'JSONEachRow JSONCompactEachRow JSONStringsEachRow JSONCompactStringsEachRow TabSeparated TSV TabSeparatedRaw TSVRaw CSV RowBinary Native Values LineAsString'.split(' '),
+)
+
+export async function openExecutor({ engine, spool, limits }: ExecutorOptions): Promise<Executor> {
+  const control = engine.connect()
+  const tableFunctions = await readTableFunctions(control)
+  const canceller = openCanceller(control)
+  const sessions = openSessions(() => engine.connect())
+  const lanes = { insert: openLane(LANES.insert), own: openLane(LANES.own), analyst: openLane(LANES.analyst) }
+  return { execute, close }
+
+  async function execute(execution: Execution, respond: (format: string) => Answer): Promise<void> {
+    const { request, role, statement } = execution
+    if (statement.kind === 'insert') return insert(execution, statement, respond)
+    const leave = await lanes[role === 'writer' ? 'own' : 'analyst'].enter(execution.gone)
+    try {
+      // Nothing of an analyst outlives the request: a read-only user can make no temporary table to keep.
+      await withConnection(role === 'writer' ? request : { ...request, session: null }, connection =>
+        query(connection, execution, statement.sql, respond),
+      )
+    } finally {
+      leave()
+    }
+  }
+
+  async function insert(
+    { request, role, gone }: Execution,
+    { insert, data, encoding }: Statement & { kind: 'insert' },
+    respond: (format: string) => Answer,
+  ): Promise<void> {
+    if (role !== 'writer' || request.readonly) throw new EngineError(164, 'Cannot execute query in readonly mode')
+    const started = performance.now()
+    const file = await spool.write(data)
+    try {
+      gone.throwIfAborted()
+      const leave = await lanes.insert.enter(gone)
+      try {
+        const rows = file.bytes === 0 ? 0 : await withConnection(request, connection => insertFile(connection, request, gone, insert, encoding, file.path))
+        const counts = { readRows: rows, readBytes: file.bytes, writtenRows: rows, writtenBytes: file.bytes }
+        await respond('TabSeparated').end({ ...counts, elapsedMs: performance.now() - started })
+      } finally {
+        leave()
+      }
+    } finally {
+      file.remove()
+    }
+  }
+
+  async function insertFile(
+    connection: EngineConnection,
+    request: ClientRequest,
+    gone: AbortSignal,
+    { head, settings, format }: (Statement & { kind: 'insert' })['insert'],
+    encoding: string | null,
+    path: string,
+  ): Promise<number> {
+    await useDatabase(connection, request.database)
+    await set(connection, [...request.settings, ...request.params])
+    const sql = `${head} FROM INFILE ${quote(path)} COMPRESSION '${encoding ?? 'none'}' ${settings} FORMAT ${format}`
+    const result = await canceller.during(gone, mark => connection.run(mark + sql))
+    return result.rows
+  }
+
+  async function query(connection: EngineConnection, execution: Execution, sql: string, respond: (format: string) => Answer): Promise<void> {
+    const { request, role, gone } = execution
+    const started = performance.now()
+    const format = resultFormat(sql) ?? request.defaultFormat
+    const streamed = !request.whole && STREAMED.has(format) && /^(?:SELECT|WITH|FROM|\()$/.test(firstWord(sql))
+    if (role === 'writer') await prepareWriter(connection, request, sql)
+    else await prepareAnalyst(connection, request, sql, streamed)
+    const answer = respond(format)
+    await canceller.during(gone, mark => (streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer)))
+    if (!gone.aborted && streamed) await answer.end({ readRows: 0, readBytes: 0, writtenRows: 0, writtenBytes: 0, elapsedMs: performance.now() - started })
+  }
+
+  async function prepareWriter(connection: EngineConnection, request: ClientRequest, sql: string): Promise<void> {
+    await useDatabase(connection, request.database)
+    const classified = await connection.classify(sql)
+    if (classified !== null && classified.statements > 1) throw new EngineError(62, 'Multi-statements are not allowed')
+    if (request.readonly) await admitAnalyst(connection, sql, tableFunctions)
+    // A session's connection could never be made writable again.
+    const readonly = request.readonly && request.session === null ? [{ name: 'readonly', value: '1' }] : []
+    await set(connection, [...request.settings, ...request.params, ...readonly])
+  }
+
+  async function prepareAnalyst(connection: EngineConnection, request: ClientRequest, sql: string, streamed: boolean): Promise<void> {
+    const settings = analystSettings(request.settings, limits)
+    const whole = streamed ? [] : [{ name: 'max_result_bytes', value: String(limits.resultBytesMax) }]
+    await useAnalystDatabase(connection, request.database)
+    await admitAnalyst(connection, sql, tableFunctions)
+    await set(connection, [...settings, ...whole, ...request.params, { name: 'readonly', value: '1' }])
+  }
+
+  async function withConnection<Result>(request: ClientRequest, work: (connection: EngineConnection) => Promise<Result>): Promise<Result> {
+    const { session } = request
+    if (session === null) {
+      const connection = engine.connect()
+      return work(connection).finally(() => connection.close())
+    }
+    const connection = sessions.take(session)
+    try {
+      return await work(connection)
+    } finally {
+      await unset(connection, request.settings)
+      sessions.giveBack(session)
+    }
+  }
+
+  function close(): void {
+    sessions.close()
+    control.close()
+  }
+}
+
+async function whole(connection: EngineConnection, sql: string, format: string, answer: Answer): Promise<void> {
+  const started = performance.now()
+  const { bytes, rows, bytesRead } = await connection.run(sql, format)
+  if (bytes.length > 0) await answer.write(bytes)
+  await answer.end({ readRows: rows, readBytes: bytesRead, writtenRows: 0, writtenBytes: 0, elapsedMs: performance.now() - started })
+}
+
+async function stream(connection: EngineConnection, sql: string, format: string, answer: Answer, gone: AbortSignal): Promise<void> {
+  for await (const bytes of connection.stream(sql, format)) {
+    if (gone.aborted) return
+    await answer.write(bytes)
+  }
+}
+
+/** `default` is what clients say when they mean none. */
+async function useDatabase(connection: EngineConnection, database: string | null): Promise<void> {
+  if (database !== null && database !== '' && database !== 'default') await connection.run(`USE ${quoteName(database)}`)
+}
+
+/** Analysts begin in `telemetry`, and before that exists in `system`: never in the overlay that opens files by their names. */
+async function useAnalystDatabase(connection: EngineConnection, database: string | null): Promise<void> {
+  if (database !== null && database !== '' && database !== 'default') return useDatabase(connection, database)
+  await connection.run('USE telemetry').catch(() => connection.run('USE system'))
+}
+
+async function set(connection: EngineConnection, settings: readonly Setting[]): Promise<void> {
+  if (settings.length > 0) await connection.run(`SET ${settings.map(({ name, value }) => `${name} = ${quote(value)}`).join(', ')}`)
+}
+
+/** Settings hold for one request, also in a session. */
+async function unset(connection: EngineConnection, settings: readonly Setting[]): Promise<void> {
+  if (settings.length > 0) await connection.run(`SET ${settings.map(({ name }) => `${name} = DEFAULT`).join(', ')}`).catch(() => {})
+}
+
+function quoteName(name: string): string {
+  return `\`${name.replaceAll('\\', '\\\\').replaceAll('`', '\\`')}\``
+}

@@ -1,0 +1,135 @@
+/**
+ * The commit loop: takes parts in order, one append in flight, and hands each on only when it is durable [G1].
+ *
+ * A part that the log does not take is tried again, the very same part, after a growing pause, until the log takes it or
+ * the loop is closed: nothing is given up and nothing is acknowledged meanwhile [G5]. What waits is bounded by the caller,
+ * which tells the broker to stop reading.
+ */
+import { SurgetankError } from '../errors.ts'
+import { metrics } from '../metrics.ts'
+import type { PumpInlet } from '../pump/pump.ts'
+import { Part } from './part.ts'
+
+/** The part of a pino logger that ingest uses. */
+export interface IngestLog {
+  info(fields: object, sentence: string): void
+  warn(fields: object, sentence: string): void
+  error(fields: object, sentence: string): void
+}
+
+export interface CommitLoopOptions<Held> {
+  readonly pump: Pick<PumpInlet, 'append'>
+  readonly log: IngestLog
+  /** ms from any start, for durations. */
+  readonly clock: () => number
+  /** The part is durable. */
+  readonly committed: (part: Part<Held>) => void
+  /** `stalled` changed. */
+  readonly stalledChanged: () => void
+}
+
+export interface CommitLoop<Held> {
+  /** The part that takes the next message of this day and size. A commit is on its way when this returns. */
+  partFor(receivedAt: number, bytes: number): Part<Held>
+  /** True while the log refuses appends. */
+  readonly stalled: boolean
+  /** Ends after the append in flight; parts not yet durable are dropped, unacknowledged. */
+  close(): Promise<void>
+}
+
+const RETRY_MS_MIN = 50
+const RETRY_MS_MAX = 1_000
+
+export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLoop<Held> {
+  const { pump, log, clock } = options
+  let parts: Part<Held>[] = []
+  let running: Promise<void> | null = null
+  let stalled = false
+  let closed = false
+  let endPause = () => {}
+
+  return {
+    partFor,
+    get stalled() {
+      return stalled
+    },
+    close,
+  }
+
+  function partFor(receivedAt: number, bytes: number): Part<Held> {
+    running ??= nextTurn().then(run)
+    const last = parts.at(-1)
+    if (last?.hasRoom(receivedAt, bytes)) return last
+    const part = new Part<Held>()
+    parts.push(part)
+    return part
+  }
+
+  /** All sockets that became readable together are read before the turn: their packets share a commit. */
+  function nextTurn(): Promise<void> {
+    return new Promise(resolve => setImmediate(resolve))
+  }
+
+  async function run(): Promise<void> {
+    while (!closed) {
+      const part = parts.shift()
+      if (part === undefined) break
+      if (await commit(part)) options.committed(part)
+    }
+    running = null
+  }
+
+  /** True when the part is durable; false when the loop was closed before. */
+  async function commit(part: Part<Held>): Promise<boolean> {
+    const batch = part.batch()
+    // Only repetitions: what they repeat was taken by an earlier append, and those have all resolved.
+    if (batch === null) return true
+    for (let pauseMs = RETRY_MS_MIN; !closed; pauseMs = Math.min(pauseMs * 2, RETRY_MS_MAX)) {
+      const start = clock()
+      try {
+        await pump.append(batch)
+        metrics.commitSeconds.observe((clock() - start) / 1000)
+        recover()
+        return true
+      } catch (error) {
+        fail(error)
+      }
+      if (!closed) await pause(pauseMs)
+    }
+    return false
+  }
+
+  function fail(error: unknown): void {
+    metrics.logErrors.inc()
+    const isKnown = error instanceof SurgetankError && error.fate === 'retry'
+    if (!isKnown) log.error({ err: error }, 'the log failed in a way that is not known; the same batch is tried again')
+    else if (!stalled) log.warn({ err: error }, 'the log takes nothing; nothing is acknowledged until it does')
+    if (stalled) return
+    stalled = true
+    options.stalledChanged()
+  }
+
+  function recover(): void {
+    if (!stalled) return
+    stalled = false
+    log.info({}, 'the log takes readings again')
+    options.stalledChanged()
+  }
+
+  function pause(ms: number): Promise<void> {
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, ms)
+      endPause = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  async function close(): Promise<void> {
+    closed = true
+    endPause()
+    await running
+    parts = []
+  }
+}

@@ -1,0 +1,235 @@
+/**
+ * The inlet of the log on this disk: what ingest appends to. One process has it at a time.
+ *
+ * An append is one transaction: the chunk, the refused messages, and the removal of what may go. It is durable before it
+ * resolves and not there at all when it rejects [G1]. What is not yet committed by the writers is never removed [G5].
+ */
+import { randomBytes } from 'node:crypto'
+import { SurgetankError } from '../errors.ts'
+import { footprint, HEADER_BYTES, packHeader, packLines } from './chunk.ts'
+import { openDisk } from './disk.ts'
+import { type Db, type Env, openEnv } from './lmdb-env.ts'
+import {
+  behindPositions,
+  chunkKey,
+  FORMAT,
+  type LogMeta,
+  logPath,
+  putLogMeta,
+  readChunk,
+  readHeader,
+  readLogMeta,
+  sourceOf,
+} from './lmdb-log.ts'
+import { openPositions, readSourceOf } from './lmdb-positions.ts'
+import { putRefused } from './lmdb-quarantine.ts'
+import type { Batch, Chunk, PumpInlet } from './pump.ts'
+import { planTrim, type Trim } from './retention.ts'
+
+export interface LmdbInletOptions {
+  readonly dir: string
+  /** The most that chunks may take on disk. */
+  readonly bytesMax: number
+  /** How long chunks are kept that the writers have committed. */
+  readonly keepHours: number
+  /** The most that quarantined messages may take on disk. */
+  readonly quarantineBytesMax: number
+  /** Space that the log leaves on its disk; by default FREE_BYTES_MIN. */
+  readonly freeBytesMin?: number
+  /** ms since 1970 UTC. */
+  readonly clock?: () => number
+}
+
+/** Left free on the log's disk: what ClickHouse and the positions need to drain the log, which alone makes room in it. */
+const FREE_BYTES_MIN = 256 * 1024 * 1024
+/** Beside chunks and quarantine: half-full pages, pages that wait for a reader, the free list. Address space only. */
+const MAP_SPARE_BYTES = 1024 ** 3
+const TAIL_BYTES_MAX = 64 * 1024 * 1024
+const READER_CHECK_MS = 5_000
+const HOUR_MS = 3_600_000
+
+/**
+ * Opens the log, and makes it where there is none. Rejects with `log_newer`, `log_corrupt`, `data_dir_unusable`, or with
+ * `log_cut` when the writers are further than the log: it was restored from an older copy.
+ */
+export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInlet> {
+  const { dir, bytesMax, keepHours, quarantineBytesMax, freeBytesMin = FREE_BYTES_MIN, clock = Date.now } = options
+  const mapBytes = 2 * (bytesMax + quarantineBytesMax) + MAP_SPARE_BYTES
+  const log = openEnv({ path: logPath(dir), writable: true, mapBytes })
+  const positions = openPositions(dir, false)
+  const disk = openDisk(logPath(dir), freeBytesMin)
+  const opened = await openLog().catch(closeAndThrow)
+  const bounds = { bytesMax: quarantineBytesMax, pageBytes: opened.pageBytes }
+  let { meta, txn } = opened
+  let appending = false
+  let readersCheckedAt = 0
+
+  return { append, tail, close }
+
+  async function append(batch: Batch): Promise<void> {
+    if (appending) throw new Error('One append at a time.')
+    appending = true
+    try {
+      const lines = batch.lines.length === 0 ? null : packLines(batch)
+      const bytes =
+        lines === null ? 0 : footprint(lines.length, bounds.pageBytes) + footprint(HEADER_BYTES, bounds.pageBytes)
+      const trim = await makeRoom(bytes)
+      await commit((db, before) => {
+        const trimmed = trimChunks(db, before, trim)
+        const appended = lines === null ? trimmed : putChunk(db, trimmed, { batch, lines, bytes })
+        return putRefused(db, appended, batch.refused, bounds)
+      })
+    } catch (error) {
+      await freePages(error)
+      throw error
+    } finally {
+      appending = false
+    }
+    await checkReaders()
+  }
+
+  /** What this append removes. Removes more beforehand while that is not room enough. */
+  async function makeRoom(bytes: number): Promise<Trim> {
+    for (;;) {
+      const held = meta.bytes - meta.bytesTrimmed
+      const over = bytes === 0 ? 0 : held + bytes - bytesMax
+      const trim = await nextTrim(over)
+      if (over <= trim.bytes) {
+        if (bytes > 0 && !disk.allows(bytes, held + meta.quarantineBytes)) throw diskFull(dir, freeBytesMin)
+        return trim
+      }
+      if (trim.chunks === 0) throw logFull(bytesMax)
+      await commit((db, before) => trimChunks(db, before, trim))
+    }
+  }
+
+  async function nextTrim(bytesNeeded: number): Promise<Trim> {
+    const { position } = await readSourceOf(positions, sourceOf(meta))
+    if (position <= meta.first) return NOTHING
+    const wanted = { first: meta.first, committed: position, bytesNeeded, olderThan: clock() - keepHours * HOUR_MS }
+    return (await log.read(db => planTrim(wanted, at => readHeader(db, at)))) ?? NOTHING
+  }
+
+  /** After the disk took no more: pages of chunks that are in ClickHouse already can be written again, whatever their age. */
+  async function freePages(error: unknown): Promise<void> {
+    if (!(error instanceof SurgetankError) || error.code !== 'log_unavailable') return
+    try {
+      const trim = await nextTrim(bytesMax)
+      if (trim.chunks > 0) await commit((db, before) => trimChunks(db, before, trim))
+    } catch {
+      // The append's own error is the one to tell.
+    }
+  }
+
+  /** One durable transaction, from `meta` to what `change` makes of it. */
+  async function commit(change: (db: Db, before: LogMeta) => LogMeta): Promise<void> {
+    const before = { meta, txn }
+    const committed = await log.write((db, number) => {
+      if (number !== before.txn + 1) throw otherOwner(dir)
+      const next = change(db, before.meta)
+      putLogMeta(db, next)
+      return { meta: next, txn: number }
+    })
+    meta = committed.meta
+    txn = committed.txn
+  }
+
+  async function checkReaders(): Promise<void> {
+    if (performance.now() - readersCheckedAt < READER_CHECK_MS) return
+    readersCheckedAt = performance.now()
+    // A reader that was killed in the middle of a read would pin its pages for ever.
+    await log.read(db => db.readerCheck())
+  }
+
+  async function tail(messagesMax: number): Promise<Chunk[]> {
+    const chunks: Chunk[] = []
+    let [messages, bytes] = [0, 0]
+    for (let at = meta.end - 1; at >= meta.first && messages < messagesMax && bytes < TAIL_BYTES_MAX; at--) {
+      const position = at
+      const chunk = await log.read(db => readChunk(db, position))
+      if (chunk === null) break
+      chunks.push(chunk)
+      messages += chunk.messages
+      bytes += chunk.lines.length
+    }
+    return chunks.reverse()
+  }
+
+  async function close(): Promise<void> {
+    await Promise.all([log.close(), positions.close()])
+  }
+
+  async function closeAndThrow(error: unknown): Promise<never> {
+    await close()
+    throw error
+  }
+
+  async function openLog(): Promise<{ meta: LogMeta; txn: number; pageBytes: number }> {
+    const state = await log.write((db, number) => {
+      const { pageSize } = db.getStats() as { pageSize: number }
+      const found = readLogMeta(db) ?? newLog()
+      putLogMeta(db, { ...found, bytesMax })
+      return { meta: { ...found, bytesMax }, txn: number, pageBytes: pageSize }
+    })
+    await checkPositions(positions, state.meta)
+    return state
+  }
+}
+
+const NOTHING: Trim = { chunks: 0, bytes: 0 }
+
+function newLog(): LogMeta {
+  const quarantine = { quarantineFirst: 1, quarantineEnd: 1, quarantineBytes: 0 }
+  const sums = { readings: 0, bytes: 0, bytesTrimmed: 0 }
+  return {
+    format: FORMAT,
+    logId: randomBytes(6).toString('hex'),
+    first: 0,
+    end: 0,
+    ...sums,
+    ...quarantine,
+    bytesMax: 0,
+  }
+}
+
+/** New readings at positions that ClickHouse already has others of would be taken for written. */
+async function checkPositions(positions: Env, meta: LogMeta): Promise<void> {
+  const { position, plan } = await readSourceOf(positions, sourceOf(meta))
+  if (Math.max(position, plan?.to ?? 0) <= meta.end) return
+  throw behindPositions(meta.end, Math.max(position, plan?.to ?? 0))
+}
+
+function trimChunks(db: Db, before: LogMeta, { chunks, bytes }: Trim): LogMeta {
+  for (let at = before.first; at < before.first + chunks; at++) {
+    db.removeSync(chunkKey(at, 'header'))
+    db.removeSync(chunkKey(at, 'lines'))
+  }
+  return { ...before, first: before.first + chunks, bytesTrimmed: before.bytesTrimmed + bytes }
+}
+
+function putChunk(db: Db, before: LogMeta, chunk: { batch: Batch; lines: Buffer; bytes: number }): LogMeta {
+  const { batch, lines, bytes } = chunk
+  const { firstReceivedAt, lastReceivedAt, readings } = batch
+  const sums = { readingsBefore: before.readings, bytesBefore: before.bytes }
+  const header = { messages: batch.lines.length, readings, firstReceivedAt, lastReceivedAt, ...sums, bytes }
+  const key = chunkKey(before.end, 'header')
+  db.putSync(key, packHeader(key, header, lines))
+  db.putSync(chunkKey(before.end, 'lines'), lines)
+  return { ...before, end: before.end + 1, readings: before.readings + readings, bytes: before.bytes + bytes }
+}
+
+function logFull(bytesMax: number): SurgetankError {
+  const detail = `It holds ${bytesMax} bytes that are not yet in ClickHouse, the most it may. It takes more when the writers have made room.`
+  return new SurgetankError('log_unavailable', detail)
+}
+
+function diskFull(dir: string, freeBytesMin: number): SurgetankError {
+  return new SurgetankError(
+    'log_unavailable',
+    `The disk of ${dir} has less than ${freeBytesMin} bytes left. Free some.`,
+  )
+}
+
+function otherOwner(dir: string): SurgetankError {
+  return new SurgetankError('data_dir_in_use', `Another process has written to the log in ${dir}.`)
+}

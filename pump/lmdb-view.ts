@@ -1,0 +1,110 @@
+/**
+ * The view of the log on this disk: looks and touches nothing. Works while the system runs and when it does not, and
+ * before either environment was made.
+ */
+import { existsSync } from 'node:fs'
+import { SurgetankError } from '../errors.ts'
+import type { Db } from './lmdb-env.ts'
+import { openLogForReading, readChunksOf, readHeader, readLogMeta, sourceOf } from './lmdb-log.ts'
+import { openPositions, readLetter, readPositionsMeta, readSourceOf, type SourceRecord } from './lmdb-positions.ts'
+import { readRefused } from './lmdb-quarantine.ts'
+import type { Chunk, PartitionBooks, PumpBooks, PumpView, QuarantineEntry, ReadLimits } from './pump.ts'
+
+export interface LmdbViewOptions {
+  readonly dir: string
+}
+
+const NO_BOOKS: PumpBooks = {
+  partitions: [],
+  quarantined: 0,
+  quarantinedKept: 0,
+  bytes: 0,
+  bytesUnwritten: 0,
+  bytesMax: 0,
+}
+
+/** Rejects with `data_dir_unusable` when there is no such directory. */
+export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> {
+  if (!existsSync(dir))
+    throw new SurgetankError('data_dir_unusable', `There is no log at ${dir}. Is SURGETANK_DATA_DIR right?`)
+  const log = openLogForReading(dir)
+  const positions = openPositions(dir, false)
+
+  return { books, read, quarantine, quarantineEntry, close }
+
+  async function books(): Promise<PumpBooks> {
+    const found = await log.read(readLogMeta)
+    if (found === null) return NO_BOOKS
+    const source = sourceOf(found)
+    // The positions first: the log only grows, so what they name is in the log's snapshot.
+    const record = await readSourceOf(positions, source)
+    return (await log.read(db => booksOf(db, record))) ?? NO_BOOKS
+  }
+
+  async function read(partition: number, from: number, limits: ReadLimits): Promise<Chunk[]> {
+    return partition === 0 ? readChunksOf(log, from, limits) : []
+  }
+
+  async function quarantine(entriesMax: number): Promise<QuarantineEntry[]> {
+    const refused = await log.read(db => {
+      const meta = readLogMeta(db)
+      return meta === null
+        ? []
+        : newest(meta.quarantineFirst, meta.quarantineEnd, entriesMax, number => readRefused(db, number))
+    })
+    const letters = await positions.read(db => {
+      const { lettersFirst, lettersEnd } = readPositionsMeta(db)
+      return newest(lettersFirst, lettersEnd, entriesMax, number => readLetter(db, number))
+    })
+    const entries = [...(refused ?? []), ...(letters ?? [])]
+    return entries.sort((a, b) => b.receivedAt - a.receivedAt).slice(0, entriesMax)
+  }
+
+  async function quarantineEntry(id: string): Promise<QuarantineEntry | null> {
+    const [, kind, digits] = /^([mr])(\d{1,15})$/.exec(id) ?? []
+    const number = Number(digits)
+    if (kind === 'm') return log.read(db => readRefused(db, number))
+    return kind === 'r' ? positions.read(db => readLetter(db, number)) : null
+  }
+
+  async function close(): Promise<void> {
+    await Promise.all([log.close(), positions.close()])
+  }
+}
+
+function booksOf(db: Db, record: SourceRecord): PumpBooks | null {
+  const meta = readLogMeta(db)
+  if (meta === null) return null
+  const { position: committed, plan, deadLetters, readings: readingsCommitted } = record
+  const oldest = committed < meta.end ? readHeader(db, Math.max(committed, meta.first)) : null
+  const partition: PartitionBooks = {
+    partition: 0,
+    source: sourceOf(meta),
+    first: meta.first,
+    end: meta.end,
+    committed,
+    plan,
+    readingsAppended: meta.readings,
+    readingsCommitted,
+    deadLetters,
+    oldestUnwrittenAt: oldest?.firstReceivedAt ?? null,
+  }
+  return {
+    partitions: [partition],
+    quarantined: meta.quarantineEnd - 1,
+    quarantinedKept: meta.quarantineEnd - meta.quarantineFirst,
+    bytes: meta.bytes - meta.bytesTrimmed,
+    bytesUnwritten: meta.bytes - (oldest?.bytesBefore ?? meta.bytes),
+    bytesMax: meta.bytesMax,
+  }
+}
+
+/** The newest entries of a row of numbers, newest first. */
+function newest(first: number, end: number, entriesMax: number, entryOf: (number: number) => QuarantineEntry | null) {
+  const entries: QuarantineEntry[] = []
+  for (let number = end - 1; number >= first && entries.length < entriesMax; number--) {
+    const entry = entryOf(number)
+    if (entry !== null) entries.push(entry)
+  }
+  return entries
+}

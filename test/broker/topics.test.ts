@@ -1,0 +1,61 @@
+import { describe, expect, it } from 'vitest'
+import { isOwnCommandTopic, parseStatus, parseTopic } from '../../broker/topics.ts'
+
+const unknown = 'unknown_topic'
+const table: [topic: string, expected: object][] = [
+  ['devices/press-17/telemetry', { kind: 'telemetry', device: 'press-17', metric: null }],
+  ['devices/press-17/telemetry/temperature', { kind: 'telemetry', device: 'press-17', metric: 'temperature' }],
+  ['devices/a:b.c_d-9/telemetry/spindle speed', { kind: 'telemetry', device: 'a:b.c_d-9', metric: 'spindle speed' }],
+  ['devices/__proto__/telemetry', { kind: 'telemetry', device: '__proto__', metric: null }],
+  ['devices/press-17/status', { kind: 'status', device: 'press-17' }],
+  ['devices/press-17/telemetry/', { kind: 'refused', reason: 'invalid_metric', device: 'press-17' }],
+  [`devices/d/telemetry/${'m'.repeat(129)}`, { kind: 'refused', reason: 'invalid_metric', device: 'd' }],
+  ['devices/press-17/telemetry/a/b', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices/press-17/status/x', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices/press-17', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices//telemetry', { kind: 'refused', reason: 'invalid_device', device: '' }],
+  ['devices/press 17/telemetry', { kind: 'refused', reason: 'invalid_device', device: '' }],
+  [`devices/${'d'.repeat(129)}/telemetry`, { kind: 'refused', reason: 'invalid_device', device: '' }],
+  ['/devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
+  ['Devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
+  ['spBv1.0/plant/DDATA/press', { kind: 'refused', reason: unknown, device: '' }],
+  ['$share/g/devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices/press\u000017/telemetry', { kind: 'refused', reason: 'invalid_topic', device: '' }],
+  ['devices/press-17/telemetry/\ufffd', { kind: 'refused', reason: 'invalid_topic', device: '' }],
+  ['devices/press-17/telemetry/a\nlevel=error', { kind: 'refused', reason: 'invalid_topic', device: '' }],
+  [`devices/d/telemetry/${'ü'.repeat(119)}`, { kind: 'refused', reason: 'invalid_topic', device: '' }],
+  [`devices/d/telemetry/${'ü'.repeat(118)}`, { kind: 'telemetry', device: 'd', metric: 'ü'.repeat(118) }],
+  ['1/2/3/4/5/6/7/8/9', { kind: 'refused', reason: 'invalid_topic', device: '' }],
+  ['1/2/3/4/5/6/7/8', { kind: 'refused', reason: unknown, device: '' }],
+  ['$SYS/x/new/clients', { kind: 'reserved' }],
+]
+
+describe('topics', () => {
+  it.each(table)('takes %j for what it is', (topic, expected) => {
+    expect(parseTopic(topic)).toMatchObject(expected)
+  })
+
+  it.each([
+    ['online', 'online'],
+    [' offline\n', 'offline'],
+    ['{"state":"online"}', 'online'],
+    ['{"state":"offline","since":1}', 'offline'],
+    ['Online', null],
+    ['', null],
+    ['{"state":1}', null],
+    ['{"state":', null],
+    ['[]', null],
+    [`${' '.repeat(300)}online`, null],
+  ])('reads the status %j as %j', (payload, expected) => {
+    expect(parseStatus(Buffer.from(payload))).toBe(expected)
+  })
+
+  it('lets a client subscribe to plain topics below its own command topic, and to nothing else', () => {
+    expect(isOwnCommandTopic('press-17', 'devices/press-17/cmd/restart')).toBe(true)
+    expect(isOwnCommandTopic('press-17', 'devices/press-17/cmd/a/b')).toBe(true)
+    const refused = ['#', '+', 'devices/press-17/cmd/#', 'devices/press-17/cmd/+', 'devices/press-18/cmd/restart']
+    refused.push('$SYS/#', 'devices/press-17/telemetry', 'devices/press-17/cmd', 'devices/press-17/cmd/\u0000')
+    refused.push(`devices/press-17/cmd/${'x'.repeat(300)}`, 'devices/press-17/cmd/4/5/6/7/8/9')
+    for (const filter of refused) expect(isOwnCommandTopic('press-17', filter), filter).toBe(false)
+  })
+})

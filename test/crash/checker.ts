@@ -1,0 +1,114 @@
+/**
+ * The checker: outside of the system, it knows what the fleet sent and what was acknowledged, and asks ClickHouse and the
+ * API what became of it. Every row of the table is looked at.
+ */
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Journal } from '../../bench/generator.ts'
+import { readingsOf } from '../../bench/wire.ts'
+import { compareDevice, type Findings, noFindings, type SentReading } from '../../simulate/compare.ts'
+import { compareStates } from '../../simulate/states.ts'
+import { openStored, type StoredRow } from '../../simulate/stored.ts'
+import { runCommand, type SystemOptions } from './system.ts'
+
+interface SentMessage {
+  readonly device: string
+  readonly ts: number
+  acked: boolean
+}
+
+export interface FleetJournal extends Journal {
+  readonly messages: ReadonlyMap<number, SentMessage>
+}
+
+export function openJournal(): FleetJournal {
+  const messages = new Map<number, SentMessage>()
+  return {
+    messages,
+    sent: (counter, device, ts) => void messages.set(counter, { device, ts, acked: false }),
+    acked: counter => {
+      const message = messages.get(counter)
+      if (message !== undefined) message.acked = true
+    },
+  }
+}
+
+export interface CheckReport extends Findings {
+  /** Metrics whose state in the API is not the newest stored reading. */
+  readonly statesWrong: number
+  readonly statesCompared: number
+  /** Readings that the rollups count; both must be all that is stored. */
+  readonly minutely: number
+  readonly hourly: number
+  /** What `surgetank verify` says. */
+  readonly booksBalance: boolean
+}
+
+const QUIET_MS_MAX = 60_000
+
+/** Waits until the writers have caught up, and compares. */
+export async function check(journal: FleetJournal, system: SystemOptions): Promise<CheckReport> {
+  const { http, sql } = system.ports
+  const stored = openStored(`http://127.0.0.1:${sql}`, `http://127.0.0.1:${http}`)
+  try {
+    await quiet(() => stored.lag())
+    const devices = [...new Set([...journal.messages.values()].map(message => message.device))].sort()
+    const range = { first: devices[0] ?? '', last: devices.at(-1) ?? '' }
+    const rows = new Map<string, StoredRow[]>()
+    for await (const batch of stored.rows(range)) for (const row of batch) listOf(rows, row.device).push(row)
+    const findings = noFindings()
+    const sent = sentByDevice(journal)
+    for (const device of new Set([...devices, ...rows.keys()])) {
+      compareDevice(findings, device, sent.get(device) ?? [], rows.get(device) ?? [])
+    }
+    const states = await compareStates(stored, rows, findings.examples)
+    const verified = await runCommand(['verify', '--json'], system)
+    if (verified.code !== 0)
+      findings.examples.push(`verify exits ${verified.code}: ${verified.stdout}${verified.stderr}`)
+    return {
+      ...findings,
+      statesWrong: states.wrong,
+      statesCompared: states.compared,
+      minutely: await stored.rollupCount('minutely', range),
+      hourly: await stored.rollupCount('hourly', range),
+      booksBalance: verified.code === 0,
+    }
+  } finally {
+    await stored.close()
+  }
+}
+
+/** True when nothing is lost, duplicated, phantom or changed, and everything that is derived from it agrees. */
+export function holds(report: CheckReport): boolean {
+  const { lost, duplicated, phantom, changed, statesWrong, stored, minutely, hourly, booksBalance } = report
+  return (
+    lost + duplicated + phantom + changed + statesWrong === 0 &&
+    minutely === stored &&
+    hourly === stored &&
+    booksBalance
+  )
+}
+
+function sentByDevice(journal: FleetJournal): Map<string, SentReading[]> {
+  const sent = new Map<string, SentReading[]>()
+  for (const [counter, { device, ts, acked }] of journal.messages) {
+    for (const [metric, value] of readingsOf(counter)) {
+      listOf(sent, device).push({ metric, time: ts, value: String(value), acked })
+    }
+  }
+  return sent
+}
+
+async function quiet(lag: () => Promise<number | null>): Promise<void> {
+  const deadline = performance.now() + QUIET_MS_MAX
+  // Twice in a row: the gauge is read once a second.
+  for (let still = 0; still < 3 && performance.now() < deadline; ) {
+    still = (await lag()) === 0 ? still + 1 : 0
+    await pause(500)
+  }
+}
+
+function listOf<T>(lists: Map<string, T[]>, key: string): T[] {
+  const list = lists.get(key) ?? []
+  if (list.length === 0) lists.set(key, list)
+  return list
+}

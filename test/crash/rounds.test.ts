@@ -1,0 +1,41 @@
+/** All rounds of SIGKILL under load, and bugs planted to see that the rounds catch them: `npm run test:crash`. */
+import { rmSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { holds } from './checker.ts'
+import { type PlantedBug, plant } from './planted-bugs.ts'
+import { type RoundsReport, runRounds, type Target } from './rounds.ts'
+
+describe('SIGKILL under load, 20 rounds', () => {
+  it('loses, repeats, invents and changes nothing [G1] [G2] [G4] [G5] [G7]', async () => {
+    const report = await runRounds({ rounds: 20, seed: 1 })
+    print('as built', report)
+    expect(holds(report), JSON.stringify(report, null, 2)).toBe(true)
+  })
+})
+
+/** What each planted bug does, which kill shows it, and what the checker must say. */
+const BUGS: readonly (PlantedBug & { target: Target; shows: keyof RoundsReport })[] = []
+
+describe('a planted bug is caught', () => {
+  for (const bug of BUGS) {
+    it(bug.title, async () => {
+      const { root, dist } = plant(bug)
+      try {
+        const report = await runRounds({ rounds: 6, seed: 2, dist, targets: [bug.target] })
+        print(bug.title, report)
+        expect(holds(report)).toBe(false)
+        expect(report[bug.shows]).toBeGreaterThan(0)
+      } finally {
+        rmSync(root, { recursive: true, force: true })
+      }
+    })
+  }
+})
+
+function print(title: string, report: RoundsReport): void {
+  const { acked, stored, lost, duplicated, phantom, changed, statesWrong, kills, resent } = report
+  process.stdout.write(
+    `${title}: ${acked} readings acknowledged, ${stored} stored, lost ${lost}, duplicated ${duplicated}, phantom ${phantom}, ` +
+      `changed ${changed}, states wrong ${statesWrong}, messages resent ${resent}, kills ${JSON.stringify(kills)}\n`,
+  )
+}

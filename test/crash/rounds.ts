@@ -1,0 +1,108 @@
+/**
+ * Rounds of SIGKILL under load: a fleet of 100 devices publishes 2,000 messages a second at QoS 1 and never stops; at a
+ * random moment the whole tree, the writer or the database is killed; what was not acknowledged is sent again. The same
+ * seed kills the same processes after the same pauses.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { openFleet } from '../../bench/generator.ts'
+import { type CheckReport, check, openJournal } from './checker.ts'
+import { freePorts, killProcess, type RunningSystem, startSystem } from './system.ts'
+
+export type Target = 'tree' | 'writer' | 'database'
+
+export interface RoundsOptions {
+  readonly rounds: number
+  readonly seed: number
+  readonly dist?: string
+  /** Kills only these; all three in turn of chance when left out. */
+  readonly targets?: readonly Target[]
+  readonly rate?: number
+}
+
+export interface RoundsReport extends CheckReport {
+  readonly kills: Readonly<Record<Target, number>>
+  /** Messages that were sent again after a connection was lost. */
+  readonly resent: number
+}
+
+const DEVICES = 100
+const RATE = 2_000
+const WINDOW = 100
+const DRAIN_MS_MAX = 30_000
+
+export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-crash-'))
+  const system = { dataDir, ports: await freePorts(), ...(options.dist === undefined ? {} : { dist: options.dist }) }
+  const journal = openJournal()
+  const kills = { tree: 0, writer: 0, database: 0 }
+  const random = seeded(options.seed)
+  const targets = options.targets ?? (['tree', 'writer', 'database'] as const)
+  let running = await startSystem(system)
+  const devices = Array.from({ length: DEVICES }, (_, n) => `crash-${String(n).padStart(3, '0')}`)
+  const rate = options.rate ?? RATE
+  const fleet = await openFleet({
+    port: system.ports.mqtt,
+    devices,
+    connections: DEVICES,
+    window: WINDOW,
+    rate,
+    journal,
+  })
+  try {
+    fleet.start()
+    for (let round = 0; round < options.rounds; round++) {
+      await pause(700 + random() * 2_000)
+      const target = targets[Math.floor(random() * targets.length)] ?? 'tree'
+      kills[target]++
+      running = await kill(target, running, () => startSystem(system))
+    }
+    await pause(500)
+    const drained = await fleet.drain(DRAIN_MS_MAX)
+    const report = { ...(await check(journal, system)), kills, resent: fleet.counts().resent }
+    if (!drained) report.examples.push(`${fleet.counts().inFlight} messages were never acknowledged`)
+    return report
+  } finally {
+    fleet.close()
+    await running.killTree()
+    rmSync(dataDir, { recursive: true, force: true })
+  }
+}
+
+async function kill(
+  target: Target,
+  running: RunningSystem,
+  start: () => Promise<RunningSystem>,
+): Promise<RunningSystem> {
+  if (target === 'tree') {
+    await running.killTree()
+    return start()
+  }
+  killProcess(await findChild(running, target))
+  return running
+}
+
+/** A child that was killed in the round before may still be on its way back. */
+async function findChild(running: RunningSystem, name: 'writer' | 'database'): Promise<number> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return running.child(name)
+    } catch (error) {
+      if (tries === 100) throw error
+      await pause(100)
+    }
+  }
+}
+
+/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
+export function seeded(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}

@@ -1,0 +1,147 @@
+/** The whole system as its processes, to be started, killed and started again by a test. It is known only from outside. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { promisify } from 'node:util'
+
+export interface SystemPorts {
+  readonly mqtt: number
+  readonly http: number
+  readonly sql: number
+}
+
+export interface SystemOptions {
+  readonly dataDir: string
+  readonly ports: SystemPorts
+  /** The folder of the build; a test that plants a bug gives a copy. */
+  readonly dist?: string
+  readonly env?: Readonly<Record<string, string>>
+}
+
+export interface RunningSystem {
+  readonly pid: number
+  readonly ports: SystemPorts
+  /** What it wrote to stdout and stderr so far. */
+  output(): string
+  /** The id of its writer's or database's process. */
+  child(name: 'writer' | 'database'): number
+  /** SIGKILL of every process of it, at one moment; resolves when the first is gone. */
+  killTree(): Promise<void>
+  /** SIGTERM; resolves with the exit code. */
+  stop(): Promise<number | null>
+}
+
+const READY_MS_MAX = 30_000
+const CHILD_PROCESS = { writer: 'writer-process', database: 'database/embedded' }
+
+/** Resolves when it printed that it is ready. */
+export async function startSystem({ dataDir, ports, dist = 'dist', env = {} }: SystemOptions): Promise<RunningSystem> {
+  const settings = {
+    SURGETANK_DATA_DIR: dataDir,
+    SURGETANK_MQTT_PORT: String(ports.mqtt),
+    SURGETANK_HTTP_PORT: String(ports.http),
+    SURGETANK_SQL_PORT: String(ports.sql),
+    SURGETANK_LOG_LEVEL: 'warn',
+  }
+  const main = spawn(process.execPath, [`${dist}/main.js`], {
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...settings, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let output = ''
+  for (const stream of [main.stdout, main.stderr]) stream.on('data', chunk => (output += chunk))
+  const exited = new Promise<number | null>(resolve => main.once('exit', code => resolve(code)))
+  await ready(main, () => output)
+  const pid = main.pid ?? 0
+  return { pid, ports, output: () => output, child, killTree, stop }
+
+  function child(name: 'writer' | 'database'): number {
+    const found = childrenOf(pid).find(({ command }) => command.includes(CHILD_PROCESS[name]))
+    if (found === undefined) throw new Error(`No ${name} runs under ${pid}.`)
+    return found.pid
+  }
+
+  async function killTree(): Promise<void> {
+    const all = [pid, ...childrenOf(pid).map(found => found.pid)]
+    for (const one of all) killProcess(one)
+    await exited
+  }
+
+  function stop(): Promise<number | null> {
+    main.kill('SIGTERM')
+    return exited
+  }
+}
+
+/** SIGKILL; a process that has just ended by itself is as good. */
+export function killProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
+function ready(main: ChildProcess, output: () => string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`Not ready in time:\n${output()}`)), READY_MS_MAX)
+    main.stdout?.on('data', () => {
+      if (!output().includes('Surgetank is ready')) return
+      clearTimeout(timer)
+      resolve()
+    })
+    main.once('exit', code => {
+      clearTimeout(timer)
+      reject(new Error(`It ended with ${code}:\n${output()}`))
+    })
+  })
+}
+
+function childrenOf(parent: number): { pid: number; command: string }[] {
+  return readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name))
+    .map(name => ({ pid: Number(name), ...readProcess(name) }))
+    .filter(found => found.parent === parent)
+}
+
+function readProcess(pid: string): { parent: number; command: string } {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
+    return { parent, command: readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ') }
+  } catch {
+    return { parent: -1, command: '' }
+  }
+}
+
+/** Ports that were free a moment ago. */
+export async function freePorts(): Promise<SystemPorts> {
+  const [mqtt, http, sql] = await Promise.all([freePort(), freePort(), freePort()])
+  return { mqtt, http, sql }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
+    })
+  })
+}
+
+/** A command of the command line, on the same data and ports. Never rejects for its exit code. */
+export async function runCommand(
+  args: readonly string[],
+  { dataDir, ports, dist = 'dist', env = {} }: SystemOptions,
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  const settings = { SURGETANK_DATA_DIR: dataDir, SURGETANK_SQL_PORT: String(ports.sql) }
+  const options = { env: { PATH: process.env.PATH, ...settings, ...env }, maxBuffer: 64 << 20, timeout: 120_000 }
+  try {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [`${dist}/main.js`, ...args], options)
+    return { code: 0, stdout, stderr }
+  } catch (error) {
+    const { code, stdout = '', stderr = '' } = error as { code?: number; stdout?: string; stderr?: string }
+    return { code: typeof code === 'number' ? code : -1, stdout, stderr }
+  }
+}

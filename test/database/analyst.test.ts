@@ -1,0 +1,174 @@
+/** What an analyst may do, and everything that was found to get around one of the walls. */
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { analystSettings, readsByText, refusedName } from '../../database/embedded/analyst.ts'
+import { type Fixture, openFixture, raw, rows } from './database-fixture.ts'
+
+let on: Fixture
+const folder = mkdtempSync(join(tmpdir(), 'surgetank-analyst-'))
+const secret = join(folder, 'secret.csv')
+beforeAll(async () => {
+  writeFileSync(secret, 'token\n4711\n')
+  on = await openFixture()
+  await on.database.migrate()
+})
+afterAll(() => on.close())
+
+const ALLOWED = [
+  'SELECT count() FROM telemetry.readings',
+  'SELECT count() FROM readings',
+  'SELECT * FROM latest',
+  'SHOW TABLES FROM telemetry',
+  'DESCRIBE telemetry.readings',
+  'EXISTS telemetry.readings',
+  'EXPLAIN SELECT * FROM telemetry.readings',
+  'SHOW CREATE TABLE telemetry.readings',
+  'WITH 2 AS two SELECT two * number FROM numbers(3)',
+  'SELECT sum(x) FROM (SELECT arrayJoin([1, 2]) AS x)',
+  "SELECT * APPLY toString FROM values('a Int8, b Int8', (1, 2))",
+  "SELECT 'file' AS word, 1 AS `m/s`",
+  "SELECT count() FROM telemetry.readings WHERE metric = 'default' -- file",
+  "SELECT name FROM system.tables WHERE database = 'telemetry'",
+  'SELECT 1;',
+]
+
+const DENIED = [
+  'INSERT INTO telemetry.readings (device) VALUES (1)',
+  'INSERT INTO telemetry.readings (device) FORMAT JSONEachRow {"device":"x"}',
+  'INSERT INTO telemetry.readings SELECT * FROM telemetry.readings',
+  'DROP TABLE telemetry.readings',
+  'TRUNCATE TABLE telemetry.readings',
+  'ALTER TABLE telemetry.readings DELETE WHERE 1',
+  'RENAME TABLE telemetry.readings TO telemetry.gone',
+  'DETACH TABLE telemetry.readings',
+  'OPTIMIZE TABLE telemetry.readings FINAL',
+  'CREATE TABLE telemetry.mine (a Int8) ENGINE = Memory',
+  'CREATE TEMPORARY TABLE mine (a Int8)',
+  'CREATE FUNCTION f AS x -> x',
+  'SET readonly = 0',
+  'USE system',
+  'SYSTEM STOP MERGES',
+  'KILL QUERY WHERE 1',
+  `SELECT 1 INTO OUTFILE '${folder}/out.csv'`,
+  `INSERT INTO FUNCTION file('${folder}/out.csv', 'CSV', 'a Int8') SELECT 1`,
+  `BACKUP TABLE telemetry.readings TO File('${folder}/backup')`,
+  'SELECT 1; DROP TABLE telemetry.readings',
+  'SELECT 1 SETTINGS readonly = 0',
+  'SELECT 1 SETTINGS max_memory_usage = 0',
+  'SELECT 1 SETTINGS max_execution_time = 0',
+  `SELECT * FROM file('${secret}')`,
+  `SELECT file('${secret}')`,
+  `SELECT \`file\`('${secret}')`,
+  `SELECT "file"('${secret}')`,
+  `SELECT \u201cfile\u201d('${secret}')`,
+  `SELECT \`fi\\x6ce\`('${secret}')`,
+  `SELECT * APPLY file FROM (SELECT '${secret}' AS a)`,
+  `SELECT * APPLY(x -> file(x)) FROM (SELECT '${secret}' AS a)`,
+  `SELECT arrayMap(file, ['${secret}'])`,
+  `WITH (x -> file(x)) AS f SELECT f('${secret}')`,
+  `EXPLAIN SELECT file('${secret}')`,
+  `SELECT 1 LIMIT length(file('${secret}'))`,
+  `DESCRIBE file('${secret}')`,
+  `DESCRIBE TABLE FUNCTION file /* c */ ('${secret}')`,
+  `DESCRIBE default.\`${secret}\``,
+  `SELECT * FROM default.\`${secret}\``,
+  `EXISTS default.\`${secret}\``,
+  `SHOW COLUMNS FROM \`${secret}\` FROM default`,
+  `SELECT * FROM '${secret}'`,
+  `DESCRIBE TABLE '${secret}'`,
+  `SELECT * FROM \`${secret}\``,
+  "SELECT * FROM url('http://127.0.0.1:1/x', CSV, 'a Int8')",
+  "DESCRIBE url('http://127.0.0.1:1/x')",
+  "DESCRIBE s3('http://127.0.0.1:1/bucket/x')",
+  "SELECT * FROM remote('127.0.0.1:1', 'system.one')",
+  "SELECT * FROM mysql('127.0.0.1:1', 'd', 't', 'u', 'p')",
+  "SELECT * FROM executable('id', 'TSV', 'a String')",
+  `SELECT * FROM sqlite('${secret}', 't')`,
+  "SELECT * FROM filesystem('/etc')",
+  "SELECT * FROM eval('SELECT 1')",
+  "SELECT * FROM cluster('default', system.one)",
+]
+
+describe('an analyst', () => {
+  test.each(ALLOWED)('may %s', async query => {
+    expect(await raw(on.url, { method: 'POST', path: '/', body: query })).toMatchObject({ status: 200 })
+  })
+
+  test.each(DENIED)('may not %s', async query => {
+    const answer = await raw(on.url, { method: 'POST', path: '/', body: query })
+    expect(answer.status).toBeGreaterThanOrEqual(400)
+    expect(answer.headers['x-clickhouse-exception-code']).toMatch(/^(164|60|62)$/)
+    expect(answer.text).not.toContain('4711')
+  })
+
+  test('leaves no trace of what was denied', async () => {
+    expect(existsSync(join(folder, 'out.csv'))).toBe(false)
+    expect(await rows(on.writer, "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name IN ('readings', 'mine')")).toEqual([[1]])
+  })
+
+  test('may set the form of results and smaller limits, and nothing else', async () => {
+    const get = (query: string) => raw(on.url, { path: `/?query=${encodeURIComponent("SELECT getSetting('max_execution_time')")}&${query}` })
+    expect((await get('max_execution_time=5')).text).toBe('5\n')
+    expect((await get('max_execution_time=100000')).text).toBe('60\n')
+    expect((await get('max_execution_time=0')).text).toBe('60\n')
+    expect((await get('output_format_json_quote_64bit_integers=1&readonly=0&quota_key=x')).status).toBe(200)
+    for (const name of ['output_format_schema', 'format_schema', 'allow_experimental_eval_table_function', 'additional_table_filters', 'workload', 'insert_deduplication_token']) {
+      expect(await get(`${name}=1`)).toMatchObject({ status: 403, headers: { 'x-clickhouse-exception-code': '164' } })
+    }
+  })
+
+  test('is stopped at the limit of memory', async () => {
+    const query = 'SELECT groupArray(number) FROM numbers(1000000000)'
+    await expect(on.analyst.query({ query, clickhouse_settings: { max_memory_usage: '50000000' } })).rejects.toMatchObject({ code: '241' })
+  })
+
+  test('is stopped at the limit of time', async () => {
+    const query = 'SELECT sum(sipHash64(number)) FROM numbers(100000000000)'
+    await expect(on.analyst.query({ query, clickhouse_settings: { max_execution_time: 1 } })).rejects.toMatchObject({ code: '159' })
+  })
+
+  test('one who floods the lane is told to come later, and surgetank is served meanwhile', async () => {
+    const slow = { query: 'SELECT sleep(1)', format: 'JSONEachRow' as const }
+    const flood = Array.from({ length: 70 }, () => raw(on.url, { path: `/?query=${encodeURIComponent(slow.query)}` }).then(answer => answer.status))
+    const first = await Promise.race(flood.map(one => one.then(status => (status === 503 ? status : new Promise(() => {})))))
+    expect(first).toBe(503)
+    const started = performance.now()
+    expect(await rows(on.writer, 'SELECT 1')).toEqual([[1]])
+    expect(performance.now() - started).toBeLessThan(1_000)
+    await on.child.stop()
+    await Promise.allSettled(flood)
+    await on.restart()
+  })
+})
+
+describe('the parts of the wall', () => {
+  const tableFunctions = new Set(['file', 'url', 'numbers'])
+  const word = (text: string) => ({ text, type: 'BareWord' })
+  const bracket = { text: '(', type: 'OpeningRoundBracket' }
+
+  test('a table function is refused where it is called, and its name is free elsewhere', () => {
+    expect(refusedName([word('url')], tableFunctions)).toBeNull()
+    expect(refusedName([word('URL'), bracket], tableFunctions)).toBe('URL')
+    expect(refusedName([word('numbers'), bracket], tableFunctions)).toBeNull()
+  })
+
+  test('the limits hold when a client asks for more, or for none', () => {
+    const limits = { secondsMax: 10, memoryBytesMax: 100, threadsMax: 1, resultBytesMax: 1 }
+    const settings = analystSettings([{ name: 'max_threads', value: '8' }], limits)
+    expect(settings).toContainEqual({ name: 'max_threads', value: '1' })
+    expect(settings.filter(({ name }) => name === 'max_threads')).toHaveLength(1)
+  })
+
+  test.each([
+    ['SELECT 1', true],
+    ['-- c\nWITH 1 AS x SELECT x;', true],
+    ['INSERT INTO t VALUES (1)', false],
+    ['SELECT 1; DROP TABLE t', false],
+    ["SELECT 1 INTO OUTFILE 'x'", false],
+    ['SYSTEM STOP MERGES', false],
+  ])('without the classifier of the engine, %j reads: %s', (sql, reads) => {
+    expect(readsByText(sql)).toBe(reads)
+  })
+})
