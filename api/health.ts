@@ -39,13 +39,13 @@ const INDEX_SCHEMA = {
 
 const INDEX_PATHS = ['/v1/devices', '/v1/stream', '/docs', '/openapi.json', '/healthz', '/readyz', '/metrics']
 
-export function addHealthRoutes(server: Server, { space, health, metricsText, version }: ApiOptions): void {
+export function addHealthRoutes(server: Server, { health, metricsText, version }: ApiOptions): void {
   server.get('/', { schema: INDEX_SCHEMA }, async () => ({ name: 'surgetank', version, paths: INDEX_PATHS }))
 
   server.get('/healthz', { schema: HEALTHZ_SCHEMA }, async () => ({ status: 'ok' }))
 
   server.get('/readyz', { schema: READYZ_SCHEMA }, async (_request, reply) => {
-    const checks = [...(await checksInTime(health)), stateCheck(space.warm)]
+    const checks = await checksInTime(health)
     const ready = checks.every(({ ok, required }) => ok || !required)
     const byName = Object.fromEntries(checks.map(({ name, ...check }) => [name, check]))
     return reply.code(ready ? 200 : 503).send({ ready, version, checks: byName })
@@ -55,11 +55,6 @@ export function addHealthRoutes(server: Server, { space, health, metricsText, ve
     reply.header('content-type', 'text/plain; version=0.0.4; charset=utf-8')
     return metricsText()
   })
-}
-
-function stateCheck(warm: boolean): HealthCheck {
-  const detail = warm ? 'holds the newest state' : 'is being rebuilt after a start'
-  return { name: 'state', ok: warm, required: false, detail }
 }
 
 async function checksInTime(health: () => Promise<readonly HealthCheck[]>): Promise<readonly HealthCheck[]> {

@@ -76,7 +76,8 @@ function answerTo(error: FastifyError | SurgetankError | ApiProblem): Answer {
     return { code: error.code, status: statusOf(error.code), detail: error.detail, parts: error.parts }
   }
   if (error instanceof SurgetankError) {
-    const code = error.fate === 'retry' ? error.code : 'internal'
+    const callers = error.code === 'invalid_request' || error.code === 'unknown_device'
+    const code = callers || error.fate === 'retry' ? error.code : 'internal'
     return { code, status: statusOf(code), detail: '', parts: [] }
   }
   if (error.validation !== undefined) {

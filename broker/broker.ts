@@ -19,7 +19,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Aedes, type Client } from 'aedes'
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
-import type { Ingest, IngestEvents, Publish } from '../ingest/ingest.ts'
+import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { Settings } from '../settings.ts'
 import type { Space } from '../space/space.ts'
@@ -37,20 +37,12 @@ import { openSampledLog } from './sampled-log.ts'
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
 
-/** Ingest as the broker needs it. */
-export interface BrokerIngest<H> extends Ingest<H> {
-  /** As `offer`, but the message goes straight to quarantine with this reason; it is settled all the same. */
-  offerRefused(publish: Publish<H>, reason: string, detail: string): void
-}
-
 export interface BrokerOptions {
   /**
    * Opens the ingest that this broker feeds. Called once, before the port is open. `settled` takes everything in order of
    * arrival; both events may be called at any time, also from within `offer`.
    */
-  readonly openIngest: (
-    events: IngestEvents<Held | null>,
-  ) => BrokerIngest<Held | null> | Promise<BrokerIngest<Held | null>>
+  readonly openIngest: (events: IngestEvents<Held | null>) => Ingest<Held | null> | Promise<Ingest<Held | null>>
   readonly space: Pick<Space, 'get' | 'mergePresence'>
   readonly settings: Pick<
     Settings,
@@ -126,6 +118,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, accept)
   server.maxConnections = settings.SURGETANK_CONNECTIONS_MAX
   server.on('drop', () => countRefusal(null, 'too_many_connections'))
+  // Without file descriptors a connection cannot be accepted; that must not end the process.
+  server.on('error', error => log.warn('listener error', { err: error }))
   const port = await listen(server, settings.SURGETANK_MQTT_PORT).catch(async error => {
     await closeAedes(aedes)
     throw error
@@ -262,7 +256,10 @@ async function listen(server: Server, port: number): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-/** Resolves when the peer has closed too. What it still sends is read and thrown away: left unread it would reset the connection, and with it the acknowledgements under way. */
+/**
+ * Resolves when the peer has closed too. What it still sends is read and thrown away: left unread it would reset the
+ * connection, and with it the acknowledgements under way.
+ */
 function end({ socket, gate, client }: Connection): Promise<void> {
   const closed = new Promise<void>(resolve => socket.once('close', () => resolve()))
   gate?.discard()

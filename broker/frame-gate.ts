@@ -119,7 +119,7 @@ export class FrameGate {
       return false
     }
     if ((first & 0xf0) !== 0x30 || (first & 0x06) === 0) return true
-    if (this.#floodgate.shut) {
+    if (this.#floodgate.shut || this.inFlight >= this.#floodgate.inFlightMax) {
       this.#wait = 'room'
       this.#waits()
       return false

@@ -9,7 +9,6 @@
  * Changes of one device carry strictly growing times, because at the same time offline wins in the space. They are merged
  * in batches, one at a time, and again while the space is away; only the newest of a device is kept.
  */
-
 import { metrics } from '../metrics.ts'
 import type { Presence } from '../model/device-state.ts'
 import type { Space } from '../space/space.ts'

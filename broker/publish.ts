@@ -6,11 +6,10 @@
  * would send it again for ever; only what breaks MQTT itself does.
  */
 import type { AedesOptions, Client, PublishPacket } from 'aedes'
-import type { Publish } from '../ingest/ingest.ts'
+import type { Ingest, Publish } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { Acknowledger } from './acknowledge.ts'
 import { connectionOf, leaveToUs } from './aedes-internals.ts'
-import type { BrokerIngest } from './broker.ts'
 import { type Connection, Held } from './connection.ts'
 import type { Floodgate } from './frame-gate.ts'
 import type { PresenceKeeper } from './presence.ts'
@@ -27,7 +26,7 @@ export interface Publishing {
 }
 
 export interface PublishingOptions {
-  readonly ingest: BrokerIngest<Held | null>
+  readonly ingest: Ingest<Held | null>
   readonly acknowledger: Acknowledger
   readonly presence: PresenceKeeper
   readonly floodgate: Floodgate

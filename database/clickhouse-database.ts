@@ -16,15 +16,21 @@ import type {
   HistoryQuery,
   LatestRow,
   RawPoint,
-  RollupTable,
   RowBlock,
   SourceRange,
-  TokenTable,
 } from './database.ts'
 import { type Author, translateError } from './error-classes.ts'
-import { type BucketRow, bucketStatement, type RawRow, rawStatement, type Statement, toBucketPoint, toRawPoint } from './history.ts'
-import { lackingStatement, OF_RANGE } from './ranges.ts'
+import {
+  type BucketRow,
+  bucketStatement,
+  type RawRow,
+  rawStatement,
+  type Statement,
+  toBucketPoint,
+  toRawPoint,
+} from './history.ts'
 import { migrate } from './migrate.ts'
+import { OF_RANGE, repairDerived } from './repair.ts'
 import { READINGS_COLUMNS } from './row-binary.ts'
 import { toValue, VALUE_COLUMNS } from './values.ts'
 
@@ -73,7 +79,7 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     countReadings,
     storedReadings,
     forgetTokens,
-    rollupsLacking,
+    repairDerived: range => repairDerived({ command, all: statement => all('comparing a rollup', statement) }, range),
     countBySource,
     countByPosition,
     latest,
@@ -84,14 +90,17 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   }
 
   async function migrateSchema(): Promise<void> {
-    await migrate({ command, scalar: async sql => ((await all<[number]>('reading the schema version', { sql, params: {} }))[0] ?? [0])[0] })
+    await migrate({
+      command,
+      scalar: async sql => ((await all<[number]>('reading the schema version', { sql, params: {} }))[0] ?? [0])[0],
+    })
   }
 
   async function command(sql: string, params: Readonly<Record<string, unknown>> = {}): Promise<void> {
     try {
       await client.command({ query: sql, query_params: { ...params } })
     } catch (error) {
-      throw translateError(error, 'changing the schema')
+      throw translateError(error, `running ${sql.trimStart().slice(0, 60).replace(/\s+/g, ' ')}`)
     }
   }
 
@@ -122,20 +131,10 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   }
 
   /** By setting the window to none and back: the engine drops the tokens that no longer fit. */
-  async function forgetTokens(table: TokenTable): Promise<void> {
+  async function forgetTokens(): Promise<void> {
     for (const kept of [0, TOKENS_KEPT]) {
-      await command(`ALTER TABLE telemetry.${table} MODIFY SETTING non_replicated_deduplication_window = ${kept}`)
+      await command(`ALTER TABLE telemetry.readings MODIFY SETTING non_replicated_deduplication_window = ${kept}`)
     }
-  }
-
-  async function rollupsLacking(range: SourceRange): Promise<RollupTable[]> {
-    const lacking: RollupTable[] = []
-    for (const rollup of ['readings_1m', 'readings_1h'] as const) {
-      const rows = await all<[number, number, number]>('comparing a rollup', lackingStatement(rollup, range))
-      const [inRange, inReadings, inRollup] = rows[0] ?? [0, 0, 0]
-      if (inRange > 0 && inReadings - inRollup === inRange) lacking.push(rollup)
-    }
-    return lacking
   }
 
   async function countBySource(): Promise<Map<string, number>> {
@@ -150,7 +149,8 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
 
   async function* latest(): AsyncIterable<LatestRow[]> {
     const sql = `SELECT device, metric, toUnixTimestamp64Milli(ts), toUnixTimestamp64Milli(received_at), ${VALUE_COLUMNS} FROM telemetry.latest`
-    for await (const page of pages<LatestTuple>('reading the newest state', { sql, params: {} })) yield page.map(toLatestRow)
+    for await (const page of pages<LatestTuple>('reading the newest state', { sql, params: {} }))
+      yield page.map(toLatestRow)
   }
 
   async function history(query: HistoryQuery, after: string | null, signal?: AbortSignal): Promise<RawPoint[]> {
@@ -169,10 +169,19 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     return rows.map(toBucketPoint)
   }
 
-  async function queryStream(sql: string, params: Readonly<Record<string, unknown>>, signal?: AbortSignal): Promise<Readable> {
+  async function queryStream(
+    sql: string,
+    params: Readonly<Record<string, unknown>>,
+    signal?: AbortSignal,
+  ): Promise<Readable> {
     try {
       const settings = { ...READ_SETTINGS, readonly: '1' as const }
-      const answer = await client.exec({ query: sql, query_params: { ...params }, clickhouse_settings: settings, ...withSignal(signal) })
+      const answer = await client.exec({
+        query: sql,
+        query_params: { ...params },
+        clickhouse_settings: settings,
+        ...withSignal(signal),
+      })
       return answer.stream
     } catch (error) {
       throw translateError(error, 'running a query', 'theirs')

@@ -39,7 +39,13 @@ export function rawStatement(query: HistoryQuery, after: string | null): Stateme
 export type RawRow = [string, number, number, Kind, number | null, string, string, number, number]
 
 export function toRawPoint([metric, ts, receivedAt, kind, value, text, source, position, index]: RawRow): RawPoint {
-  return { metric, ts, receivedAt, value: toValue(kind, value, text), key: encodeKey([ts, metric, source, position, index]) }
+  return {
+    metric,
+    ts,
+    receivedAt,
+    value: toValue(kind, value, text),
+    key: encodeKey([ts, metric, source, position, index]),
+  }
 }
 
 function encodeKey(key: [ts: number, metric: string, source: string, position: number, index: number]): string {
@@ -133,7 +139,9 @@ function between(from: string, to: string): string {
 }
 
 function ofDevice(query: HistoryQuery): string {
-  return query.metrics === null ? 'device = {device:String}' : 'device = {device:String} AND metric IN {metrics:Array(String)}'
+  return query.metrics === null
+    ? 'device = {device:String}'
+    : 'device = {device:String} AND metric IN {metrics:Array(String)}'
 }
 
 function paramsOf({ device, metrics, from, to, limit }: HistoryQuery): Record<string, unknown> {

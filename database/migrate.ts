@@ -31,17 +31,26 @@ const MIGRATIONS_TABLE = [
  * Applies what is missing. Throws `database_newer` (stop) when the database knows a version that these files do not, and
  * changes nothing then.
  */
-export async function migrate(target: MigrationTarget, migrations: readonly Migration[] = readMigrations()): Promise<void> {
+export async function migrate(
+  target: MigrationTarget,
+  migrations: readonly Migration[] = readMigrations(),
+): Promise<void> {
   const newest = migrations.at(-1)?.version ?? 0
   for (const statement of MIGRATIONS_TABLE) await target.command(statement)
   const applied = await target.scalar('SELECT max(version) FROM telemetry.migrations')
   if (applied > newest) {
-    throw new SurgetankError('database_newer', `It has schema version ${applied}, this surgetank knows up to ${newest}: run the newer one.`)
+    throw new SurgetankError(
+      'database_newer',
+      `It has schema version ${applied}, this surgetank knows up to ${newest}: run the newer one.`,
+    )
   }
   for (const { version, name, statements } of migrations) {
     if (version <= applied) continue
     for (const statement of statements) await target.command(statement)
-    await target.command('INSERT INTO telemetry.migrations (version, name) SELECT {version:UInt32}, {name:String}', { version, name })
+    await target.command('INSERT INTO telemetry.migrations (version, name) SELECT {version:UInt32}, {name:String}', {
+      version,
+      name,
+    })
   }
 }
 

@@ -98,7 +98,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
       return
     }
     const line = `${lineHead(device, receivedAt)}${encoded}}`
-    const bytes = Math.max(payload.length, line.length)
+    const bytes = Math.max(payload.length, line.length + 1)
     loop.partFor(receivedAt, bytes).add(held, bytes, { device, receivedAt, readings }, line)
     hold(bytes)
   }

@@ -105,8 +105,8 @@ async function* chunksOf(view: PumpView, partition: number, from: number, to: nu
 
 const ROLLUPS_SQL = `
   SELECT (SELECT count() FROM telemetry.readings WHERE kind IN ('number', 'integer', 'bool')) AS expected,
-         (SELECT sum(n) FROM telemetry.readings_1m) AS minutely,
-         (SELECT sum(n) FROM telemetry.readings_1h) AS hourly
+         (SELECT sum(readings) FROM telemetry.readings_1m) AS minutely,
+         (SELECT sum(readings) FROM telemetry.readings_1h) AS hourly
   FORMAT JSONEachRow`
 
 /** An insert shows in `readings` before it shows in the rollups, so a difference counts only while no insert is under way. */

@@ -11,6 +11,7 @@
  *   environment is opened anew, which sets the number right, and the transaction runs again [G1].
  * - An error inside a plain transaction commits what came before it. So each transaction runs as a child, which is undone.
  * - A failed commit rejects a second promise that nobody holds, which would end the process. It is taken here.
+ * - After a failed write of the first pages LMDB takes nothing more, and a next commit would never end: it is opened anew.
  * - One process may open an environment once: all handles to a path share it, and one that writes turns it writable.
  * - A cursor or a read transaction that is kept pins pages, and the file grows. So reads are one turn long, by key.
  */
@@ -59,6 +60,7 @@ const STALE_MS = 2_000
 const COMMIT_TICK_MS = 1_000
 const COMMIT_TICKS_MAX = 120
 const CORRUPT_CODES = [-30797, -30796, -30793]
+const PANIC_CODE = -30795
 
 /** All environments of this process by path: LMDB forbids to open one twice in a process. */
 const environments = new Map<string, Held>()
@@ -90,6 +92,7 @@ export function openEnv(options: EnvOptions): Env {
   }
 
   function write<T>(work: (db: Db, txn: number) => T): Promise<T> {
+    if (closed || !options.writable) throw new Error(`${held.path} is not open for writing.`)
     const written = held.lastWrite.then(() => commit(held, work, 0))
     held.lastWrite = written.catch(() => {})
     return written
@@ -160,6 +163,8 @@ function openDb({ path, writable, mapBytes }: Held): Db {
     // Without effect while commits do not overlap; should that ever change, a crash still never opens an unsynced commit.
     safeRestore: true,
     mapSize: mapBytes,
+    // Batching by event turn makes one more promise that nobody holds. A transaction is a batch of its own anyway.
+    eventTurnBatching: false,
   } as const
   try {
     const db = open<Buffer, Uint8Array>(path, options)
@@ -228,8 +233,8 @@ const STALE = new Error('The shared transaction number was set back.')
 async function commit<T>(held: Held, work: (db: Db, txn: number) => T, tries: number): Promise<T> {
   if (held.broken !== null) throw held.broken
   while (held.opening !== null) await held.opening
+  held.db ??= openDb(held)
   const { db } = held
-  if (db === null || !held.writable) throw new SurgetankError('log_unavailable', `${held.path} is not open.`)
   try {
     const result = await inTime(
       held,
@@ -246,17 +251,33 @@ async function commit<T>(held: Held, work: (db: Db, txn: number) => T, tries: nu
     await db.flushed
     return result
   } catch (error) {
-    if (error !== STALE) throw translate(error, held.path)
+    if (error !== STALE) {
+      const translated = translate(error, held.path)
+      if (held.broken === null && isPanicked(db)) await openAnew(held)
+      throw translated
+    }
     if (tries === STALE_TRIES) throw new SurgetankError('log_unavailable', `${held.path}: ${STALE.message}`)
     await openAnew(held)
     return commit(held, work, tries + 1)
   }
 }
 
+/** LMDB's own state after the write of a first page has failed; until it is opened anew, everything fails. */
+function isPanicked(db: Db): boolean {
+  db.resetReadTxn()
+  try {
+    db.getBinary(TXN_KEY)
+    return false
+  } catch (error) {
+    return (error as { code?: unknown }).code === PANIC_CODE
+  } finally {
+    db.resetReadTxn()
+  }
+}
+
 /**
- * LMDB gives no answer at all once the write of its first page has failed: the lock stays taken. Such a commit is given
- * up, and no other begins; whether it is durable shows at the next start. Ticks and not the time count, so that a process
- * that was stopped and goes on does not give up a commit that was stopped with it.
+ * A commit that does not end is given up, and no other begins; whether it is durable shows at the next start. Ticks and
+ * not the time count, so that a process that was stopped and goes on does not give up a commit that was stopped with it.
  */
 async function inTime<T>(held: Held, committed: Promise<T>): Promise<T> {
   let ticks = 0

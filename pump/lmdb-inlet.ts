@@ -45,6 +45,8 @@ const FREE_BYTES_MIN = 256 * 1024 * 1024
 /** Beside chunks and quarantine: half-full pages, pages that wait for a reader, the free list. Address space only. */
 const MAP_SPARE_BYTES = 1024 ** 3
 const TAIL_BYTES_MAX = 64 * 1024 * 1024
+/** How old the writers' position may be that retention goes by, unless room is needed: it only grows. */
+const COMMITTED_MS = 100
 const READER_CHECK_MS = 5_000
 const HOUR_MS = 3_600_000
 
@@ -62,6 +64,8 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
   const bounds = { bytesMax: quarantineBytesMax, pageBytes: opened.pageBytes }
   let { meta, txn } = opened
   let appending = false
+  let committed = 0
+  let committedAt = Number.NEGATIVE_INFINITY
   let readersCheckedAt = 0
 
   return { append, tail, close }
@@ -104,9 +108,12 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
   }
 
   async function nextTrim(bytesNeeded: number): Promise<Trim> {
-    const { position } = await readSourceOf(positions, sourceOf(meta))
-    if (position <= meta.first) return NOTHING
-    const wanted = { first: meta.first, committed: position, bytesNeeded, olderThan: clock() - keepHours * HOUR_MS }
+    if (bytesNeeded > 0 || performance.now() - committedAt >= COMMITTED_MS) {
+      committed = (await readSourceOf(positions, sourceOf(meta))).position
+      committedAt = performance.now()
+    }
+    if (committed <= meta.first) return NOTHING
+    const wanted = { first: meta.first, committed, bytesNeeded, olderThan: clock() - keepHours * HOUR_MS }
     return (await log.read(db => planTrim(wanted, at => readHeader(db, at)))) ?? NOTHING
   }
 
@@ -124,14 +131,14 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
   /** One durable transaction, from `meta` to what `change` makes of it. */
   async function commit(change: (db: Db, before: LogMeta) => LogMeta): Promise<void> {
     const before = { meta, txn }
-    const committed = await log.write((db, number) => {
+    const written = await log.write((db, number) => {
       if (number !== before.txn + 1) throw otherOwner(dir)
       const next = change(db, before.meta)
       putLogMeta(db, next)
       return { meta: next, txn: number }
     })
-    meta = committed.meta
-    txn = committed.txn
+    meta = written.meta
+    txn = written.txn
   }
 
   async function checkReaders(): Promise<void> {

@@ -103,7 +103,7 @@ export function openDeviceTable(): DeviceTable {
     const place = index & CHUNK_MASK
     const heldAt = chunk.presenceAt[place] as number
     const wasOnline = hasFlag(index, ONLINE)
-    if (at < heldAt || (at === heldAt && (isOnline || !wasOnline))) return false
+    if (at < heldAt || (at === heldAt && isOnline)) return false
     chunk.presenceAt[place] = at
     if (isOnline !== wasOnline) {
       chunk.flags[place] = (chunk.flags[place] as number) ^ ONLINE

@@ -7,8 +7,9 @@
  *    `file('/etc/passwd')`, nor what DESCRIBE of a table function reads to infer its columns;
  * 3. `SET readonly = 1` on the connection, after the limits and the allowed settings.
  */
-import { EngineError } from './engine-error.ts'
+
 import type { EngineConnection } from './engine.ts'
+import { EngineError } from './engine-error.ts'
 import { firstWord } from './sql-text.ts'
 
 /** Kinds of a statement as the engine's classifier numbers them. */
@@ -26,7 +27,9 @@ export interface AnalystLimits {
 
 /** Table functions that read nothing but the database itself. Every other one that the engine has is refused. */
 const TABLE_FUNCTIONS_ALLOWED = new Set(
-  'numbers numbers_mt zeros zeros_mt generaterandom generateseries generate_series values view merge null format mergetreeindex'.split(' '),
+  'numbers numbers_mt zeros zeros_mt generaterandom generateseries generate_series values view merge null format mergetreeindex'.split(
+    ' ',
+  ),
 )
 
 /** Functions, also without brackets (`arrayMap(file, …)`, `APPLY file`), and the overlay database that opens files by name. */
@@ -59,7 +62,10 @@ export function analystSettings(asked: readonly Setting[], limits: AnalystLimits
     ['max_temporary_data_on_disk_size_for_query', limits.memoryBytesMax],
   ])
   const free = asked.filter(({ name }) => !caps.has(name))
-  const capped = [...caps].map(([name, cap]) => ({ name, value: String(smaller(asked.findLast(one => one.name === name)?.value, cap)) }))
+  const capped = [...caps].map(([name, cap]) => ({
+    name,
+    value: String(smaller(asked.findLast(one => one.name === name)?.value, cap)),
+  }))
   return [...free, ...capped]
 }
 
@@ -76,7 +82,11 @@ export async function readTableFunctions(connection: EngineConnection): Promise<
 }
 
 /** Throws 164 unless the statement is one that an analyst may run. Sends nothing of it to execution. */
-export async function admitAnalyst(connection: EngineConnection, sql: string, tableFunctions: ReadonlySet<string>): Promise<void> {
+export async function admitAnalyst(
+  connection: EngineConnection,
+  sql: string,
+  tableFunctions: ReadonlySet<string>,
+): Promise<void> {
   const classified = await connection.classify(sql)
   if (classified?.kind === UNKNOWN) await throwSyntaxError(connection, sql)
   const reads = classified === null ? readsByText(sql) : classified.statements === 1 && classified.kind === READS
@@ -95,7 +105,11 @@ async function throwSyntaxError(connection: EngineConnection, sql: string): Prom
 /** For a build of the engine without its classifier: the first word, no second statement, no way out into a file. */
 export function readsByText(sql: string): boolean {
   const word = firstWord(sql)
-  return /^(?:SELECT|WITH|FROM|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN|\()$/.test(word) && !sql.replace(/[;\s]+$/, '').includes(';') && !/\bOUTFILE\b/i.test(sql)
+  return (
+    /^(?:SELECT|WITH|FROM|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN|\()$/.test(word) &&
+    !sql.replace(/[;\s]+$/, '').includes(';') &&
+    !/\bOUTFILE\b/i.test(sql)
+  )
 }
 
 /** A token as the engine's own lexer cuts it. */
@@ -123,7 +137,8 @@ export function refusedName(tokens: readonly EngineToken[], tableFunctions: Read
     if (name === null) return text
     const called = tokens[at + 1]?.type === 'OpeningRoundBracket'
     const lower = name.toLowerCase()
-    if (NAMES_REFUSED.test(name) || (called && tableFunctions.has(lower) && !TABLE_FUNCTIONS_ALLOWED.has(lower))) return text
+    if (NAMES_REFUSED.test(name) || (called && tableFunctions.has(lower) && !TABLE_FUNCTIONS_ALLOWED.has(lower)))
+      return text
   }
   return null
 }

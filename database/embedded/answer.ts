@@ -59,7 +59,8 @@ export function openAnswer(response: ServerResponse, options: AnswerOptions): An
     const to = out ?? start(summary)
     to.end()
     if (to !== response) to.once('end', () => response.end())
-    if (!response.writableFinished && !response.destroyed) await Promise.race([once(response, 'finish'), once(response, 'close')])
+    if (!response.writableFinished && !response.destroyed)
+      await Promise.race([once(response, 'finish'), once(response, 'close')])
   }
 
   function start(summary: Summary | null): Writable {
@@ -114,7 +115,9 @@ function commonHeaders(queryId: string): Record<string, string> {
 
 function compressInto(response: ServerResponse, encoding: 'gzip' | 'br'): Writable {
   const compressor =
-    encoding === 'gzip' ? createGzip({ level: 1 }) : createBrotliCompress({ params: { [constants.BROTLI_PARAM_QUALITY]: 3 } })
+    encoding === 'gzip'
+      ? createGzip({ level: 1 })
+      : createBrotliCompress({ params: { [constants.BROTLI_PARAM_QUALITY]: 3 } })
   // Whether the body then ends or breaks off is decided by `end` and `fail`.
   compressor.pipe(response, { end: false })
   return compressor

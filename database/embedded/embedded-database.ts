@@ -20,6 +20,8 @@ export interface EmbeddedDatabaseOptions {
   /** Of the user `surgetank`, the only one who may write. Made anew at each start of the whole, never stored. */
   readonly password: string
   readonly limits?: Partial<AnalystLimits>
+  /** How long to wait for a folder in use, ms: a predecessor that was killed holds it until the kernel has torn it down. */
+  readonly folderMsMax?: number
   /** Called once when the child has ended after it was ready, for whatever reason. */
   readonly onExit?: (exit: EmbeddedExit) => void
 }
@@ -44,6 +46,7 @@ export interface EmbeddedDatabase {
   kill(): void
 }
 
+const FOLDER_MS_MAX = 10_000
 const READY_MS_MAX = 30_000
 const STOP_MS_MAX = 6_000
 const STDERR_CHARS_MAX = 8_192
@@ -61,11 +64,15 @@ export function embeddedDatabaseEnv(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 }
 
 /**
- * Resolves when the database answers. Rejects with `data_dir_in_use` when another process holds the folder for over 10 s,
+ * Resolves when the database answers. Rejects with `data_dir_in_use` when another process holds the folder for longer than `folderMsMax`,
  * `port_in_use`, or `child_failed`; no process is left then.
  */
 export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
-  const child = fork(childEntry(), { env: embeddedDatabaseEnv(process.env), execArgv: [], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+  const child = fork(childEntry(), {
+    env: embeddedDatabaseEnv(process.env),
+    execArgv: [],
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+  })
   let stderr = ''
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-STDERR_CHARS_MAX)
@@ -77,6 +84,7 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
     port: options.port,
     password: options.password,
     limits: { ...LIMITS, ...options.limits },
+    folderMsMax: options.folderMsMax ?? FOLDER_MS_MAX,
   }
   child.send(open, () => {})
   const { port, version } = await readiness(child, exited, options)
@@ -107,12 +115,19 @@ async function readiness(
   clearTimeout(timer)
   if ('ready' in first && first.ready) return first
   const { stderr } = await exited
-  if (!('ready' in first)) throw new SurgetankError('child_failed', `The embedded ClickHouse did not start. ${stderr.slice(-500)}`)
+  if (!('ready' in first))
+    throw new SurgetankError('child_failed', `The embedded ClickHouse did not start. ${stderr.slice(-500)}`)
   switch (first.why) {
     case 'folder_in_use':
-      throw new SurgetankError('data_dir_in_use', `The embedded ClickHouse cannot open ${dataDir}. ${stderr.slice(-300)}`.trim())
+      throw new SurgetankError(
+        'data_dir_in_use',
+        `The embedded ClickHouse cannot open ${dataDir}. ${stderr.slice(-300)}`.trim(),
+      )
     case 'port_in_use':
-      throw new SurgetankError('port_in_use', `127.0.0.1:${port}, for SQL: end what listens there, or set SURGETANK_SQL_PORT.`)
+      throw new SurgetankError(
+        'port_in_use',
+        `127.0.0.1:${port}, for SQL: end what listens there, or set SURGETANK_SQL_PORT.`,
+      )
     case 'failed':
       throw new SurgetankError('child_failed', `The embedded ClickHouse did not start: ${first.detail}`)
   }

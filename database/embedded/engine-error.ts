@@ -38,7 +38,11 @@ export class EngineError extends Error {
   readonly status: number
 
   constructor(code: number, message: string) {
-    super(/^Code: \d+/.test(message) ? message : `Code: ${code}. DB::Exception: ${message}. (${NAMES[code] ?? 'STD_EXCEPTION'})`)
+    super(
+      /^Code: \d+/.test(message)
+        ? message
+        : `Code: ${code}. DB::Exception: ${message}. (${NAMES[code] ?? 'STD_EXCEPTION'})`,
+    )
     this.name = 'EngineError'
     this.code = code
     this.status = STATUS.get(code) ?? 500

@@ -46,7 +46,11 @@ interface Native {
   StreamQuery(connection: object, sql: string, format: string): object
   StreamFetch(stream: object): Promise<{ bytes: Buffer; numRows: number; done: boolean }>
   StreamCancel(stream: object): void
-  DurableClassifyAsync?(connection: object, sql: string, database: null): Promise<{ statementCount: number; queryClass: number }>
+  DurableClassifyAsync?(
+    connection: object,
+    sql: string,
+    database: null,
+  ): Promise<{ statementCount: number; queryClass: number }>
 }
 
 interface NativeResult {
@@ -78,7 +82,10 @@ export function openEngine(folder: string): Engine {
 function loadNative(): Native {
   const name = PLATFORM_PACKAGES[`${process.platform}-${process.arch}`]
   if (name === undefined) {
-    throw new EngineError(1001, `chDB has no build for ${process.platform} on ${process.arch}; set CLICKHOUSE_URL to use a server`)
+    throw new EngineError(
+      1001,
+      `chDB has no build for ${process.platform} on ${process.arch}; set CLICKHOUSE_URL to use a server`,
+    )
   }
   const chdb = createRequire(import.meta.url).resolve('chdb')
   return createRequire(chdb)(name) as Native
@@ -89,7 +96,10 @@ function connectNative(native: Native, folder: string): object {
     return native.CreateConnection(folder)
   } catch (error) {
     // The engine writes its reason to stderr only; a held lock is by far the most frequent one.
-    throw new EngineError(76, `The engine cannot open its data folder: ${error instanceof Error ? error.message : String(error)}`)
+    throw new EngineError(
+      76,
+      `The engine cannot open its data folder: ${error instanceof Error ? error.message : String(error)}`,
+    )
   }
 }
 

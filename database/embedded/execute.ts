@@ -4,7 +4,14 @@
  * One connection per request (0.1 ms): settings, parameters, the database and a deduplication token can then not leak
  * from one request into the next. A session keeps its connection, and its settings are undone after each request.
  */
-import { admitAnalyst, type AnalystLimits, analystSettings, quote, readTableFunctions, type Setting } from './analyst.ts'
+import {
+  type AnalystLimits,
+  admitAnalyst,
+  analystSettings,
+  quote,
+  readTableFunctions,
+  type Setting,
+} from './analyst.ts'
 import type { Answer } from './answer.ts'
 import { openCanceller } from './cancel.ts'
 import type { Engine, EngineConnection } from './engine.ts'
@@ -49,7 +56,9 @@ const LANES = {
 
 /** Formats whose chunks may simply follow each other; the others repeat a header in each, and are sent whole. */
 const STREAMED = new Set(
-  'JSONEachRow JSONCompactEachRow JSONStringsEachRow JSONCompactStringsEachRow TabSeparated TSV TabSeparatedRaw TSVRaw CSV RowBinary Native Values LineAsString'.split(' '),
+  'JSONEachRow JSONCompactEachRow JSONStringsEachRow JSONCompactStringsEachRow TabSeparated TSV TabSeparatedRaw TSVRaw CSV RowBinary Native Values LineAsString'.split(
+    ' ',
+  ),
 )
 
 export async function openExecutor({ engine, spool, limits }: ExecutorOptions): Promise<Executor> {
@@ -82,19 +91,17 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     if (role !== 'writer' || request.readonly) throw new EngineError(164, 'Cannot execute query in readonly mode')
     const started = performance.now()
     const file = await spool.write(data)
+    let rows = 0
     try {
-      gone.throwIfAborted()
       const leave = await lanes.insert.enter(gone)
-      try {
-        const rows = file.bytes === 0 ? 0 : await withConnection(request, connection => insertFile(connection, request, gone, insert, encoding, file.path))
-        const counts = { readRows: rows, readBytes: file.bytes, writtenRows: rows, writtenBytes: file.bytes }
-        await respond('TabSeparated').end({ ...counts, elapsedMs: performance.now() - started })
-      } finally {
-        leave()
-      }
+      const work = (connection: EngineConnection) => insertFile(connection, request, gone, insert, encoding, file.path)
+      if (file.bytes > 0) rows = await withConnection(request, work).finally(leave)
+      else leave()
     } finally {
       file.remove()
     }
+    const counts = { readRows: rows, readBytes: file.bytes, writtenRows: rows, writtenBytes: file.bytes }
+    await respond('TabSeparated').end({ ...counts, elapsedMs: performance.now() - started })
   }
 
   async function insertFile(
@@ -112,7 +119,12 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     return result.rows
   }
 
-  async function query(connection: EngineConnection, execution: Execution, sql: string, respond: (format: string) => Answer): Promise<void> {
+  async function query(
+    connection: EngineConnection,
+    execution: Execution,
+    sql: string,
+    respond: (format: string) => Answer,
+  ): Promise<void> {
     const { request, role, gone } = execution
     const started = performance.now()
     const format = resultFormat(sql) ?? request.defaultFormat
@@ -120,8 +132,17 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     if (role === 'writer') await prepareWriter(connection, request, sql)
     else await prepareAnalyst(connection, request, sql, streamed)
     const answer = respond(format)
-    await canceller.during(gone, mark => (streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer)))
-    if (!gone.aborted && streamed) await answer.end({ readRows: 0, readBytes: 0, writtenRows: 0, writtenBytes: 0, elapsedMs: performance.now() - started })
+    await canceller.during(gone, mark =>
+      streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer),
+    )
+    if (!gone.aborted && streamed)
+      await answer.end({
+        readRows: 0,
+        readBytes: 0,
+        writtenRows: 0,
+        writtenBytes: 0,
+        elapsedMs: performance.now() - started,
+      })
   }
 
   async function prepareWriter(connection: EngineConnection, request: ClientRequest, sql: string): Promise<void> {
@@ -134,7 +155,12 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     await set(connection, [...request.settings, ...request.params, ...readonly])
   }
 
-  async function prepareAnalyst(connection: EngineConnection, request: ClientRequest, sql: string, streamed: boolean): Promise<void> {
+  async function prepareAnalyst(
+    connection: EngineConnection,
+    request: ClientRequest,
+    sql: string,
+    streamed: boolean,
+  ): Promise<void> {
     const settings = analystSettings(request.settings, limits)
     const whole = streamed ? [] : [{ name: 'max_result_bytes', value: String(limits.resultBytesMax) }]
     await useAnalystDatabase(connection, request.database)
@@ -142,7 +168,10 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     await set(connection, [...settings, ...whole, ...request.params, { name: 'readonly', value: '1' }])
   }
 
-  async function withConnection<Result>(request: ClientRequest, work: (connection: EngineConnection) => Promise<Result>): Promise<Result> {
+  async function withConnection<Result>(
+    request: ClientRequest,
+    work: (connection: EngineConnection) => Promise<Result>,
+  ): Promise<Result> {
     const { session } = request
     if (session === null) {
       const connection = engine.connect()
@@ -167,10 +196,22 @@ async function whole(connection: EngineConnection, sql: string, format: string, 
   const started = performance.now()
   const { bytes, rows, bytesRead } = await connection.run(sql, format)
   if (bytes.length > 0) await answer.write(bytes)
-  await answer.end({ readRows: rows, readBytes: bytesRead, writtenRows: 0, writtenBytes: 0, elapsedMs: performance.now() - started })
+  await answer.end({
+    readRows: rows,
+    readBytes: bytesRead,
+    writtenRows: 0,
+    writtenBytes: 0,
+    elapsedMs: performance.now() - started,
+  })
 }
 
-async function stream(connection: EngineConnection, sql: string, format: string, answer: Answer, gone: AbortSignal): Promise<void> {
+async function stream(
+  connection: EngineConnection,
+  sql: string,
+  format: string,
+  answer: Answer,
+  gone: AbortSignal,
+): Promise<void> {
   for await (const bytes of connection.stream(sql, format)) {
     if (gone.aborted) return
     await answer.write(bytes)
@@ -189,12 +230,14 @@ async function useAnalystDatabase(connection: EngineConnection, database: string
 }
 
 async function set(connection: EngineConnection, settings: readonly Setting[]): Promise<void> {
-  if (settings.length > 0) await connection.run(`SET ${settings.map(({ name, value }) => `${name} = ${quote(value)}`).join(', ')}`)
+  if (settings.length > 0)
+    await connection.run(`SET ${settings.map(({ name, value }) => `${name} = ${quote(value)}`).join(', ')}`)
 }
 
 /** Settings hold for one request, also in a session. */
 async function unset(connection: EngineConnection, settings: readonly Setting[]): Promise<void> {
-  if (settings.length > 0) await connection.run(`SET ${settings.map(({ name }) => `${name} = DEFAULT`).join(', ')}`).catch(() => {})
+  if (settings.length > 0)
+    await connection.run(`SET ${settings.map(({ name }) => `${name} = DEFAULT`).join(', ')}`).catch(() => {})
 }
 
 function quoteName(name: string): string {

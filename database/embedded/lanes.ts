@@ -25,7 +25,9 @@ export function openLane({ runningMax, waitingMax }: LaneLimits): Lane {
       return Promise.resolve(leave)
     }
     if (waiting.size >= waitingMax) {
-      return Promise.reject(new EngineError(202, `Too many simultaneous queries: ${runningMax} run and ${waitingMax} wait`))
+      return Promise.reject(
+        new EngineError(202, `Too many simultaneous queries: ${runningMax} run and ${waitingMax} wait`),
+      )
     }
     return new Promise((resolve, reject) => {
       const start = () => {

@@ -22,6 +22,7 @@ export interface OpenMessage {
   readonly port: number
   readonly password: string
   readonly limits: AnalystLimits
+  readonly folderMsMax: number
 }
 
 /** The first message of the child. `why` names what was in the way. */
@@ -29,8 +30,6 @@ export type ChildMessage =
   | { readonly ready: true; readonly port: number; readonly version: string }
   | { readonly ready: false; readonly why: 'folder_in_use' | 'port_in_use' | 'failed'; readonly detail: string }
 
-/** A predecessor that was killed holds the folder's lock until the kernel has torn it down. */
-const LOCK_MS_MAX = 10_000
 const LOCK_EVERY_MS = 200
 const DRAIN_MS = 3_000
 
@@ -44,10 +43,10 @@ process.once('SIGTERM', () => void end(DRAIN_MS))
 process.once('disconnect', () => void end(0))
 process.once('message', (message: OpenMessage) => void open(message))
 
-async function open({ folder, port, password, limits }: OpenMessage): Promise<void> {
+async function open({ folder, port, password, limits, folderMsMax }: OpenMessage): Promise<void> {
   try {
     mkdirSync(join(folder, 'engine'), { recursive: true })
-    engine = await openFreedEngine(join(folder, 'engine'))
+    engine = await openFreedEngine(join(folder, 'engine'), folderMsMax)
     if (engine === null) return
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
     executor = await openExecutor({ engine, spool: openSpool(join(folder, 'tmp')), limits })
@@ -60,8 +59,8 @@ async function open({ folder, port, password, limits }: OpenMessage): Promise<vo
 }
 
 /** Null when this process is to end before the folder is free. */
-async function openFreedEngine(folder: string): Promise<Engine | null> {
-  const giveUpAt = Date.now() + LOCK_MS_MAX
+async function openFreedEngine(folder: string, msMax: number): Promise<Engine | null> {
+  const giveUpAt = Date.now() + msMax
   while (!ending) {
     try {
       return openEngine(folder)

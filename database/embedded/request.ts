@@ -42,7 +42,9 @@ const SESSION_SECONDS_MAX = 3600
 
 /** Parameters of the interface itself, not settings of the engine. */
 const OF_INTERFACE = new Set(
-  'query query_id database default_format session_id session_timeout session_check user password readonly wait_end_of_query enable_http_compression compress decompress close_session'.split(' '),
+  'query query_id database default_format session_id session_timeout session_check user password readonly wait_end_of_query enable_http_compression compress decompress close_session'.split(
+    ' ',
+  ),
 )
 
 /** Settings of a server's HTTP handler that mean nothing here; clients send them as a matter of course. */
@@ -72,7 +74,10 @@ export function parseRequest(method: string, url: URL, headers: IncomingHttpHead
   const query = url.searchParams
   for (const name of ['compress', 'decompress']) {
     if (isOn(query.get(name))) {
-      throw new EngineError(48, `${name}=1, ClickHouse's own block compression, is not spoken here; use HTTP compression`)
+      throw new EngineError(
+        48,
+        `${name}=1, ClickHouse's own block compression, is not spoken here; use HTTP compression`,
+      )
     }
   }
   const { settings, params } = parseSettings(query)
@@ -122,7 +127,10 @@ function parseSession(query: URLSearchParams): SessionRequest | null {
   if (id === null || id === '') return null
   const seconds = Number(query.get('session_timeout') ?? SESSION_SECONDS_DEFAULT)
   if (id.length > 128 || !(seconds > 0 && seconds <= SESSION_SECONDS_MAX)) {
-    throw new EngineError(36, `A session has an id of up to 128 characters and a timeout of up to ${SESSION_SECONDS_MAX} seconds`)
+    throw new EngineError(
+      36,
+      `A session has an id of up to 128 characters and a timeout of up to ${SESSION_SECONDS_MAX} seconds`,
+    )
   }
   return { id, timeoutMs: seconds * 1000, check: isOn(query.get('session_check')) }
 }

@@ -74,7 +74,8 @@ export async function openSqlServer({ executor, password, port }: SqlServerOptio
   /** A wrong password is refused rather than taken for none: its user believes to be somebody. */
   function roleOf({ user, password: given }: ClientRequest): Role {
     if (user === WRITER && timingSafeEqual(digest(given), digest(password))) return 'writer'
-    if (user === WRITER || given !== '') throw new EngineError(516, 'Authentication failed: password is incorrect, or there is no user with such name')
+    if (user === WRITER || given !== '')
+      throw new EngineError(516, 'Authentication failed: password is incorrect, or there is no user with such name')
     return 'analyst'
   }
 
@@ -93,7 +94,11 @@ export async function openSqlServer({ executor, password, port }: SqlServerOptio
 /** Answers what is no query; false when it is one. */
 function answerWithoutEngine({ method }: IncomingMessage, response: ServerResponse, url: URL): boolean {
   const reads = method === 'GET' || method === 'HEAD'
-  if (url.pathname === '/ping' || url.pathname === '/replicas_status' || (url.pathname === '/' && reads && !url.searchParams.has('query'))) {
+  if (
+    url.pathname === '/ping' ||
+    url.pathname === '/replicas_status' ||
+    (url.pathname === '/' && reads && !url.searchParams.has('query'))
+  ) {
     response.writeHead(200, { 'Content-Type': 'text/plain; charset=UTF-8' }).end('Ok.\n')
     return true
   }

@@ -30,7 +30,8 @@ export function openSessions(connect: () => EngineConnection): Sessions {
     const known = open.get(id)
     if (known?.busy) throw new EngineError(373, 'The session is in use by another request')
     if (known === undefined && check) throw new EngineError(372, 'The session does not exist')
-    if (known === undefined && open.size >= SESSIONS_MAX) throw new EngineError(202, `Too many sessions: ${SESSIONS_MAX} are open`)
+    if (known === undefined && open.size >= SESSIONS_MAX)
+      throw new EngineError(202, `Too many sessions: ${SESSIONS_MAX} are open`)
     const session = known ?? { connection: connect(), busy: false, timer: null }
     session.busy = true
     if (session.timer !== null) clearTimeout(session.timer)

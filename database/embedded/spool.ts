@@ -21,10 +21,19 @@ const DATA_BYTES_MAX = 1024 * 1024 * 1024
 /** A statement, and where its data comes from when it is an INSERT with data. */
 export type Statement =
   | { readonly kind: 'query'; readonly sql: string }
-  | { readonly kind: 'insert'; readonly insert: InsertStatement; readonly data: AsyncIterable<Buffer>; readonly encoding: BodyEncoding | null }
+  | {
+      readonly kind: 'insert'
+      readonly insert: InsertStatement
+      readonly data: AsyncIterable<Buffer>
+      readonly encoding: BodyEncoding | null
+    }
 
 /** Puts the statement together from the address and the body. Reads no more of the body than the text. */
-export async function readStatement(sql: string, body: IncomingMessage, encoding: BodyEncoding | null): Promise<Statement> {
+export async function readStatement(
+  sql: string,
+  body: IncomingMessage,
+  encoding: BodyEncoding | null,
+): Promise<Statement> {
   const inAddress = parseInsert(sql)
   if (inAddress !== null) {
     const inline = Buffer.from(sql.slice(inAddress.dataAt))
@@ -36,7 +45,12 @@ export async function readStatement(sql: string, body: IncomingMessage, encoding
   if (inBody !== null) {
     const whole = text.bytes.toString('latin1')
     const insert = { ...inBody, head: utf8(inBody.head), settings: utf8(inBody.settings) }
-    return { kind: 'insert', insert, data: joined([text.bytes.subarray(Buffer.byteLength(whole.slice(0, inBody.dataAt), 'latin1'))], text.rest), encoding: null }
+    return {
+      kind: 'insert',
+      insert,
+      data: joined([text.bytes.subarray(Buffer.byteLength(whole.slice(0, inBody.dataAt), 'latin1'))], text.rest),
+      encoding: null,
+    }
   }
   if (text.cut) throw new EngineError(307, `The text of a statement is longer than ${TEXT_BYTES_MAX} bytes`)
   const both = sql === '' ? text.bytes.toString() : text.bytes.length === 0 ? sql : `${sql}\n${text.bytes.toString()}`
@@ -117,13 +131,17 @@ export function openSpool(folder: string): Spool {
     } catch (error) {
       remove()
       if (error instanceof EngineError) throw error
-      throw new EngineError(1001, `The data of the insert could not be kept: ${error instanceof Error ? error.message : String(error)}`)
+      throw new EngineError(
+        1001,
+        `The data of the insert could not be kept: ${error instanceof Error ? error.message : String(error)}`,
+      )
     }
 
     async function* counted(): AsyncGenerator<Buffer> {
       for await (const chunk of data) {
         bytes += chunk.length
-        if (bytes > DATA_BYTES_MAX) throw new EngineError(307, `The data of an insert is longer than ${DATA_BYTES_MAX} bytes`)
+        if (bytes > DATA_BYTES_MAX)
+          throw new EngineError(307, `The data of an insert is longer than ${DATA_BYTES_MAX} bytes`)
         yield chunk
       }
     }

@@ -58,7 +58,8 @@ export function parseInsert(sql: string): InsertStatement | null {
   let settings = ''
   if (isWord(at, 'SETTINGS')) {
     const from = at.start
-    while (at !== null && !isWord(at, 'FORMAT') && !isWord(at, 'VALUES') && !isWord(at, 'SELECT')) at = nextToken(sql, at.end)
+    while (at !== null && !isWord(at, 'FORMAT') && !isWord(at, 'VALUES') && !isWord(at, 'SELECT'))
+      at = nextToken(sql, at.end)
     settings = sql.slice(from, at?.start ?? sql.length).trim()
   }
   const head = sql.slice(0, target.end)

@@ -1,6 +1,7 @@
 /** `/v1/devices/{id}/history`: answers, how far they are complete, and what bounds the queries. */
 import { request } from 'node:http'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { encodeCursor } from '../../api/paging.ts'
 import type { RawPoint } from '../../database/database.ts'
 import { SurgetankError } from '../../errors.ts'
 import { type Fixture, message, NOON, openFixture } from './api-fixture.ts'
@@ -130,6 +131,21 @@ test('with ClickHouse away history is 503 with Retry-After, and the newest state
   expect(JSON.parse(text)).toMatchObject({ code: 'database_unavailable' })
   expect(text).not.toContain('10.0.0.7')
   expect((await fixture.get('/v1/devices/press-1')).status).toBe(200)
+})
+
+test('a cursor whose key the database does not know is a 400', async () => {
+  fixture.database.raw = () => Promise.reject(new SurgetankError('invalid_request', 'no key of ours'))
+  const answer = await fixture.get(`${PATH}?cursor=${encodeCursor([1, 2, 'made up'])}`)
+  expect([answer.status, await answer.json()]).toMatchObject([400, { code: 'invalid_request' }])
+})
+
+test('a key with a longest name fits into a cursor', async () => {
+  const key = Buffer.from(JSON.stringify([NOON, '☃'.repeat(128), 'source'.repeat(8), 2 ** 50, 999])).toString(
+    'base64url',
+  )
+  fixture.database.raw = async (_query, after) => [{ ...point(1), key: after ?? key }]
+  const { next } = (await (await fixture.get(`${PATH}?limit=1`)).json()) as { next: string }
+  expect((await fixture.get(`${PATH}?limit=1&cursor=${next}`)).status).toBe(200)
 })
 
 test('a device without rows is known or not by the space', async () => {

@@ -7,14 +7,14 @@ import { connect as connectSocket, type Socket } from 'node:net'
 import * as mqtt from 'mqtt-packet'
 import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
-import { type Broker, type BrokerIngest, type Held, openBroker } from '../../broker/broker.ts'
-import type { IngestEvents, Publish } from '../../ingest/ingest.ts'
+import { type Broker, type Held, openBroker } from '../../broker/broker.ts'
+import type { Ingest, IngestEvents, Publish } from '../../ingest/ingest.ts'
 import type { DeviceState, Presence } from '../../model/device-state.ts'
 
 type Offered = Publish<Held | null> & { readonly reason?: string; readonly detail?: string }
 
 /** An ingest whose commits the test makes: nothing is durable before `settle`. */
-export interface HandIngest extends BrokerIngest<Held | null> {
+export interface HandIngest extends Ingest<Held | null> {
   readonly offered: Offered[]
   /** Called with each message when it is offered. */
   onOffer: (publish: Offered) => void
@@ -83,7 +83,7 @@ export async function openBench(options: BenchOptions = {}): Promise<Bench> {
   }
 }
 
-function openHandIngest(): HandIngest & { connect(events: IngestEvents<Held | null>): HandIngest } {
+export function openHandIngest(): HandIngest & { connect(events: IngestEvents<Held | null>): HandIngest } {
   const waiting: (Held | null)[] = []
   let events: IngestEvents<Held | null> | null = null
   let pressed = false
@@ -118,7 +118,7 @@ function openHandIngest(): HandIngest & { connect(events: IngestEvents<Held | nu
   return ingest
 }
 
-function openHandSpace(): HandSpace {
+export function openHandSpace(): HandSpace {
   const newest = new Map<string, Presence>()
   const space: HandSpace = {
     known: new Set(),

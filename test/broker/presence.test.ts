@@ -1,6 +1,22 @@
+import type { PublishPacket } from 'aedes'
+import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
+import { openAcknowledger } from '../../broker/acknowledge.ts'
+import { openPresence } from '../../broker/presence.ts'
+import { openPublishing } from '../../broker/publish.ts'
+import { openSampledLog } from '../../broker/sampled-log.ts'
 import { registry } from '../../metrics.ts'
-import { type HandIngest, openBench, openClient, openRaw, ping, publishPacket, until } from './harness.ts'
+import {
+  type HandIngest,
+  openBench,
+  openClient,
+  openHandIngest,
+  openHandSpace,
+  openRaw,
+  ping,
+  publishPacket,
+  until,
+} from './harness.ts'
 
 const DEVICE = 'press-17'
 const status = (payload: string, device = DEVICE) => ({ topic: `devices/${device}/status`, payload, qos: 0 as const })
@@ -32,15 +48,16 @@ describe('presence', () => {
     await until(() => space.online(DEVICE) === false)
   })
 
-  it('tells the space once, however many readings a device sends', async () => {
+  it('tells the space once, however many readings a device sends, and however its topics alternate', async () => {
     const { broker, space } = await openBench()
     const client = await openClient(broker.port)
-    for (let id = 1; id <= 100; id++) {
-      client.send(publishPacket(id, { topic: `devices/press-${id % 2}/telemetry` }))
+    for (let round = 1; round <= 3; round++) {
+      for (let id = 1; id <= 100; id++) client.send(publishPacket(id, { topic: `devices/press-${id % 2}/telemetry` }))
+      client.send(publishPacket(101, { topic: `devices/marker-${round}/telemetry` }))
+      await until(() => space.online(`marker-${round}`) === true)
     }
-    await ping(client)
-    await until(() => space.changes.length >= 2)
-    expect(space.changes.map(change => change.device).sort()).toEqual(['press-0', 'press-1'])
+    const told = space.changes.map(change => change.device).sort()
+    expect(told).toEqual(['marker-1', 'marker-2', 'marker-3', 'press-0', 'press-1'])
   })
 
   it('marks a device that the space knows online when it connects', async () => {
@@ -72,7 +89,9 @@ describe('presence', () => {
     await ping(two)
     await one.close()
     await until(() => broker.connections === 1)
-    await ping(two)
+    // Changes are told in order, so what came before this one has been told too.
+    two.send(publishPacket(2, { topic: 'devices/marker/telemetry' }))
+    await until(() => space.online('marker') === true)
     expect(space.online(DEVICE)).toBe(true)
     await two.close()
     await until(() => space.online(DEVICE) === false)
@@ -103,7 +122,8 @@ describe('presence', () => {
       client = next
     }
     await until(() => broker.connections === 1)
-    await ping(client)
+    client.send(publishPacket(2, { topic: 'devices/marker/telemetry' }))
+    await until(() => space.online('marker') === true)
     expect(space.online(DEVICE)).toBe(true)
     await client.close()
     await until(() => space.online(DEVICE) === false)
@@ -166,6 +186,26 @@ describe('presence', () => {
     expect(ingest.offered).toEqual([])
     expect(space.changes).toEqual([])
     expect(listener.received.map(packet => packet.cmd)).toEqual(['connack', 'suback', 'pingresp'])
+  })
+
+  it('takes no news from a will that Aedes swept up, which has no client', async () => {
+    const space = openHandSpace()
+    const clock = () => 1_763_640_000_000
+    const log = openSampledLog(pino({ level: 'silent' }), clock)
+    const publishing = openPublishing({
+      ingest: openHandIngest(),
+      acknowledger: openAcknowledger({ clock, released: () => undefined, notReading: () => undefined }),
+      presence: openPresence({ space, devicesMax: 10, clock, log }),
+      floodgate: { shut: false, inFlightMax: 1 },
+      clock,
+      violated: () => undefined,
+    })
+    const before = await ignored('swept_will')
+    const swept = { ...will('offline'), retain: false } as unknown as PublishPacket
+    const error = await new Promise(resolve => publishing.authorizePublish(null, swept, resolve))
+    expect(error).toBeInstanceOf(Error)
+    expect((await ignored('swept_will')) - before).toBe(1)
+    expect(space.changes).toEqual([])
   })
 
   it('takes status messages for presence, and a later reading puts the device online again', async () => {

@@ -105,34 +105,55 @@ describe('an analyst', () => {
 
   test('leaves no trace of what was denied', async () => {
     expect(existsSync(join(folder, 'out.csv'))).toBe(false)
-    expect(await rows(on.writer, "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name IN ('readings', 'mine')")).toEqual([[1]])
+    expect(
+      await rows(
+        on.writer,
+        "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name IN ('readings', 'mine')",
+      ),
+    ).toEqual([[1]])
   })
 
   test('may set the form of results and smaller limits, and nothing else', async () => {
-    const get = (query: string) => raw(on.url, { path: `/?query=${encodeURIComponent("SELECT getSetting('max_execution_time')")}&${query}` })
+    const get = (query: string) =>
+      raw(on.url, { path: `/?query=${encodeURIComponent("SELECT getSetting('max_execution_time')")}&${query}` })
     expect((await get('max_execution_time=5')).text).toBe('5\n')
     expect((await get('max_execution_time=100000')).text).toBe('60\n')
     expect((await get('max_execution_time=0')).text).toBe('60\n')
     expect((await get('output_format_json_quote_64bit_integers=1&readonly=0&quota_key=x')).status).toBe(200)
-    for (const name of ['output_format_schema', 'format_schema', 'allow_experimental_eval_table_function', 'additional_table_filters', 'workload', 'insert_deduplication_token']) {
+    for (const name of [
+      'output_format_schema',
+      'format_schema',
+      'allow_experimental_eval_table_function',
+      'additional_table_filters',
+      'workload',
+      'insert_deduplication_token',
+    ]) {
       expect(await get(`${name}=1`)).toMatchObject({ status: 403, headers: { 'x-clickhouse-exception-code': '164' } })
     }
   })
 
   test('is stopped at the limit of memory', async () => {
     const query = 'SELECT groupArray(number) FROM numbers(1000000000)'
-    await expect(on.analyst.query({ query, clickhouse_settings: { max_memory_usage: '50000000' } })).rejects.toMatchObject({ code: '241' })
+    await expect(
+      on.analyst.query({ query, clickhouse_settings: { max_memory_usage: '50000000' } }),
+    ).rejects.toMatchObject({ code: '241' })
   })
 
   test('is stopped at the limit of time', async () => {
     const query = 'SELECT sum(sipHash64(number)) FROM numbers(100000000000)'
-    await expect(on.analyst.query({ query, clickhouse_settings: { max_execution_time: 1 } })).rejects.toMatchObject({ code: '159' })
+    await expect(on.analyst.query({ query, clickhouse_settings: { max_execution_time: 1 } })).rejects.toMatchObject({
+      code: '159',
+    })
   })
 
   test('one who floods the lane is told to come later, and surgetank is served meanwhile', async () => {
     const slow = { query: 'SELECT sleep(1)', format: 'JSONEachRow' as const }
-    const flood = Array.from({ length: 70 }, () => raw(on.url, { path: `/?query=${encodeURIComponent(slow.query)}` }).then(answer => answer.status))
-    const first = await Promise.race(flood.map(one => one.then(status => (status === 503 ? status : new Promise(() => {})))))
+    const flood = Array.from({ length: 70 }, () =>
+      raw(on.url, { path: `/?query=${encodeURIComponent(slow.query)}` }).then(answer => answer.status),
+    )
+    const first = await Promise.race(
+      flood.map(one => one.then(status => (status === 503 ? status : new Promise(() => {})))),
+    )
     expect(first).toBe(503)
     const started = performance.now()
     expect(await rows(on.writer, 'SELECT 1')).toEqual([[1]])

@@ -8,7 +8,11 @@ import { Readable } from 'node:stream'
 import { type ClickHouseClient, createClient } from '@clickhouse/client'
 import { openDatabase } from '../../database/clickhouse-database.ts'
 import type { Database } from '../../database/database.ts'
-import { type EmbeddedDatabase, type EmbeddedExit, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
+import {
+  type EmbeddedDatabase,
+  type EmbeddedExit,
+  startEmbeddedDatabase,
+} from '../../database/embedded/embedded-database.ts'
 import { openRowBlock, type ReadingRow } from '../../database/row-binary.ts'
 import { effectiveTs, type Value } from '../../model/reading.ts'
 
@@ -88,7 +92,12 @@ export interface GivenRow {
 
 export const RECEIVED_AT = Date.UTC(2026, 0, 15, 12)
 
-function toRow({ device = 'press-1', metric = 'temperature', sentTs = null, receivedAt = RECEIVED_AT, value }: GivenRow, source: string, position: number, index: number): ReadingRow {
+function toRow(
+  { device = 'press-1', metric = 'temperature', sentTs = null, receivedAt = RECEIVED_AT, value }: GivenRow,
+  source: string,
+  position: number,
+  index: number,
+): ReadingRow {
   const reading = { metric, ts: effectiveTs(sentTs, receivedAt), value, sentTs }
   return { device, receivedAt, reading, source, position, index }
 }
@@ -103,7 +112,10 @@ export interface RawAnswer {
 }
 
 /** A request as curl makes it: exactly these headers and bytes. */
-export function raw(url: string, options: { method?: string; path: string; headers?: Record<string, string>; body?: Buffer | string }): Promise<RawAnswer> {
+export function raw(
+  url: string,
+  options: { method?: string; path: string; headers?: Record<string, string>; body?: Buffer | string },
+): Promise<RawAnswer> {
   return new Promise((resolve, reject) => {
     const { hostname, port } = new URL(url)
     const { method = 'GET', path, headers = {}, body } = options

@@ -7,7 +7,9 @@ let on: Fixture
 beforeAll(async () => {
   on = await openFixture()
   await on.writer.command({ query: 'CREATE DATABASE demo ENGINE = Atomic' })
-  await on.writer.command({ query: 'CREATE TABLE demo.t (id UInt32, s String, v Float64) ENGINE = MergeTree ORDER BY id' })
+  await on.writer.command({
+    query: 'CREATE TABLE demo.t (id UInt32, s String, v Float64) ENGINE = MergeTree ORDER BY id',
+  })
 })
 afterAll(() => on.close())
 
@@ -45,7 +47,11 @@ describe('@clickhouse/client reads', () => {
     ['ArrowStream', '\xff\xff\xff\xff'],
   ])('a result as %s, whole and with one header', async (format, magic) => {
     const { stream } = await on.analyst.exec({ query: `SELECT number AS n FROM numbers(200000) FORMAT ${format}` })
-    expect(Buffer.concat(await stream.toArray()).subarray(0, 4).toString('latin1')).toBe(magic)
+    expect(
+      Buffer.concat(await stream.toArray())
+        .subarray(0, 4)
+        .toString('latin1'),
+    ).toBe(magic)
   })
 
   test('a large result in a stream, in order', async () => {
@@ -58,10 +64,17 @@ describe('@clickhouse/client reads', () => {
   })
 
   test('query parameters of every kind arrive unchanged', async () => {
-    const query = 'SELECT {n:UInt32} + 1 AS n, {s:String} AS s, {list:Array(String)} AS list, {at:DateTime64(3)} AS at, {nothing:Nullable(String)} AS nothing'
+    const query =
+      'SELECT {n:UInt32} + 1 AS n, {s:String} AS s, {list:Array(String)} AS list, {at:DateTime64(3)} AS at, {nothing:Nullable(String)} AS nothing'
     const s = "it's\na \\ tab\t{x:String} \u{1f600}"
-    const result = await on.analyst.query({ query, format: 'JSONEachRow', query_params: { n: 41, s, list: ["x'y", 'z\\'], at: new Date(0), nothing: null } })
-    expect(await result.json()).toEqual([{ n: 42, s, list: ["x'y", 'z\\'], at: '1970-01-01 00:00:00.000', nothing: null }])
+    const result = await on.analyst.query({
+      query,
+      format: 'JSONEachRow',
+      query_params: { n: 41, s, list: ["x'y", 'z\\'], at: new Date(0), nothing: null },
+    })
+    expect(await result.json()).toEqual([
+      { n: 42, s, list: ["x'y", 'z\\'], at: '1970-01-01 00:00:00.000', nothing: null },
+    ])
   })
 
   test('settings hold for one request and not for the next', async () => {
@@ -72,7 +85,13 @@ describe('@clickhouse/client reads', () => {
   })
 
   test('gzip both ways', async () => {
-    const client = createClient({ url: on.url, username: 'surgetank', password: on.password, compression: { request: true, response: true }, log: { level: 127 } })
+    const client = createClient({
+      url: on.url,
+      username: 'surgetank',
+      password: on.password,
+      compression: { request: true, response: true },
+      log: { level: 127 },
+    })
     await client.insert({ table: 'demo.t', values: [{ id: 900, s: 'zipped', v: 1 }], format: 'JSONEachRow' })
     expect(await rows(client, 'SELECT s FROM demo.t WHERE id = 900')).toEqual([['zipped']])
     expect(await rows(client, 'SELECT count() FROM numbers(300000)')).toEqual([[300000]])
@@ -100,7 +119,11 @@ describe('@clickhouse/client reads', () => {
 describe('@clickhouse/client writes', () => {
   test('objects, compact rows, streams and raw bytes', async () => {
     const { writer } = on
-    await writer.insert({ table: 'demo.t', values: [{ id: 1, s: "a\n\nb'; DROP TABLE demo.t", v: 1.5 }], format: 'JSONEachRow' })
+    await writer.insert({
+      table: 'demo.t',
+      values: [{ id: 1, s: "a\n\nb'; DROP TABLE demo.t", v: 1.5 }],
+      format: 'JSONEachRow',
+    })
     await writer.insert({ table: 'demo.t', columns: ['id', 's'], values: [[2, 'x']], format: 'JSONCompactEachRow' })
     await writer.insert({ table: 'demo.t', values: bytesOf('3,"c\n\nd",2\n', '4,e,3\n'), format: 'CSV' })
     const binary = Buffer.from([5, 0, 0, 0, 2, 0x0a, 0x0a, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f])
@@ -118,17 +141,29 @@ describe('@clickhouse/client writes', () => {
 
   test('a row that does not parse leaves nothing of its insert', async () => {
     const values = bytesOf('{"id":70,"s":"good"}\n{"id":"bad"}\n')
-    await expect(on.writer.exec({ query: 'INSERT INTO demo.t FORMAT JSONEachRow', values })).rejects.toMatchObject({ code: expect.stringMatching(/^(27|117|72)$/) })
+    await expect(on.writer.exec({ query: 'INSERT INTO demo.t FORMAT JSONEachRow', values })).rejects.toMatchObject({
+      code: expect.stringMatching(/^(27|117|72)$/),
+    })
     expect(await scalar(on.writer, 'SELECT count() FROM demo.t WHERE id = 70')).toBe(0)
   })
 
   test('a session keeps its temporary table and no setting, and is not shared', async () => {
     const session_id = 'one'
-    await on.writer.command({ query: 'CREATE TEMPORARY TABLE kept (a Int8)', session_id, clickhouse_settings: { max_block_size: '555' } })
+    await on.writer.command({
+      query: 'CREATE TEMPORARY TABLE kept (a Int8)',
+      session_id,
+      clickhouse_settings: { max_block_size: '555' },
+    })
     await on.writer.insert({ table: 'kept', values: [{ a: 7 }], format: 'JSONEachRow', session_id })
-    const result = await on.writer.query({ query: "SELECT a, getSetting('max_block_size') AS size FROM kept", format: 'JSONEachRow', session_id })
+    const result = await on.writer.query({
+      query: "SELECT a, getSetting('max_block_size') AS size FROM kept",
+      format: 'JSONEachRow',
+      session_id,
+    })
     expect(await result.json()).toEqual([{ a: 7, size: expect.not.stringMatching(/^555$/) }])
-    await expect(on.writer.query({ query: 'SELECT a FROM kept', session_id: 'two' })).rejects.toMatchObject({ code: '60' })
+    await expect(on.writer.query({ query: 'SELECT a FROM kept', session_id: 'two' })).rejects.toMatchObject({
+      code: '60',
+    })
   })
 
   test('several statements in one request are refused', async () => {

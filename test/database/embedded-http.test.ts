@@ -37,9 +37,14 @@ describe('a query by curl', () => {
 
   test('with a format in the statement, in the address or in a header', async () => {
     expect((await raw(on.url, { path: `${query('SELECT 1 AS n')}&default_format=JSONEachRow` })).text).toBe('{"n":1}\n')
-    expect((await raw(on.url, { path: query('SELECT 1 AS n'), headers: { 'X-ClickHouse-Format': 'CSV' } })).text).toBe('1\n')
+    expect((await raw(on.url, { path: query('SELECT 1 AS n'), headers: { 'X-ClickHouse-Format': 'CSV' } })).text).toBe(
+      '1\n',
+    )
     const csv = await raw(on.url, { path: query('SELECT 1 AS n FORMAT CSVWithNames') })
-    expect(csv).toMatchObject({ text: '"n"\n1\n', headers: { 'content-type': 'text/csv; charset=UTF-8', 'x-clickhouse-format': 'CSVWithNames' } })
+    expect(csv).toMatchObject({
+      text: '"n"\n1\n',
+      headers: { 'content-type': 'text/csv; charset=UTF-8', 'x-clickhouse-format': 'CSVWithNames' },
+    })
   })
 
   test('with parameters and settings in the address', async () => {
@@ -55,7 +60,8 @@ describe('a query by curl', () => {
   })
 
   test('says Ok to a ping, and to a look at the address', async () => {
-    for (const path of ['/ping', '/', '/replicas_status']) expect(await raw(on.url, { path })).toMatchObject({ status: 200, text: 'Ok.\n' })
+    for (const path of ['/ping', '/', '/replicas_status'])
+      expect(await raw(on.url, { path })).toMatchObject({ status: 200, text: 'Ok.\n' })
     expect((await raw(on.url, { path: '/play' })).status).toBe(404)
   })
 
@@ -82,7 +88,10 @@ describe('a query by curl', () => {
   })
 
   test("ClickHouse's own block compression is refused in a sentence", async () => {
-    expect(await raw(on.url, { path: `${query('SELECT 1')}&compress=1` })).toMatchObject({ status: 501, text: expect.stringContaining('HTTP compression') })
+    expect(await raw(on.url, { path: `${query('SELECT 1')}&compress=1` })).toMatchObject({
+      status: 501,
+      text: expect.stringContaining('HTTP compression'),
+    })
   })
 
   test('a statement longer than 256 KiB is refused', async () => {
@@ -98,7 +107,10 @@ describe('who asks', () => {
       ['default', 'x'],
     ] as const) {
       const authorization = `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`
-      expect(await post('SELECT 1', { authorization })).toMatchObject({ status: 403, headers: { 'x-clickhouse-exception-code': '516' } })
+      expect(await post('SELECT 1', { authorization })).toMatchObject({
+        status: 403,
+        headers: { 'x-clickhouse-exception-code': '516' },
+      })
     }
   })
 
@@ -143,7 +155,11 @@ describe('data of an insert is never a statement', () => {
     ['the body', 'INSERT INTO demo.t FORMAT JSONEachRow', hostile],
     ['the body behind its statement', '', `INSERT INTO demo.t FORMAT JSONEachRow\n${hostile}`],
     ['the address', `INSERT INTO demo.t FORMAT JSONEachRow\n${hostile}`, ''],
-    ['a body behind a part in the address', 'INSERT INTO demo.t FORMAT JSONEachRow {"id":1,"s":"a"}', '\n\nDROP TABLE demo.t'],
+    [
+      'a body behind a part in the address',
+      'INSERT INTO demo.t FORMAT JSONEachRow {"id":1,"s":"a"}',
+      '\n\nDROP TABLE demo.t',
+    ],
   ])('text after a blank line in %s does not run', async (_where, inAddress, body) => {
     const answer = await post(body, asWriter, inAddress === '' ? '/' : query(inAddress))
     expect(answer.status).toBe(400)
@@ -152,8 +168,18 @@ describe('data of an insert is never a statement', () => {
   })
 
   test('blank lines between and within rows are only data', async () => {
-    expect((await post('{"id":20,"s":"x\\n\\ny"}\n\n\n{"id":21,"s":"z"}\n', asWriter, query('INSERT INTO demo.t FORMAT JSONEachRow'))).status).toBe(200)
-    expect((await post("INSERT INTO demo.t (id, s) VALUES (22, 'a;\n\nDROP TABLE demo.t'), (23, 'b')", asWriter)).status).toBe(200)
+    expect(
+      (
+        await post(
+          '{"id":20,"s":"x\\n\\ny"}\n\n\n{"id":21,"s":"z"}\n',
+          asWriter,
+          query('INSERT INTO demo.t FORMAT JSONEachRow'),
+        )
+      ).status,
+    ).toBe(200)
+    expect(
+      (await post("INSERT INTO demo.t (id, s) VALUES (22, 'a;\n\nDROP TABLE demo.t'), (23, 'b')", asWriter)).status,
+    ).toBe(200)
     expect(await scalar(on.writer, 'SELECT count() FROM demo.t WHERE id BETWEEN 20 AND 23')).toBe(4)
   })
 

@@ -5,7 +5,10 @@ import { openDatabase } from '../../database/clickhouse-database.ts'
 import { classOf, translateError } from '../../database/error-classes.ts'
 import { block } from './database-fixture.ts'
 
-const RETRY = [3, 23, 74, 75, 107, 159, 160, 164, 173, 198, 201, 202, 203, 209, 210, 216, 225, 236, 241, 242, 243, 254, 265, 279, 285, 286, 290, 297, 319, 369, 373, 394, 415, 416, 425, 439, 473, 574, 668, 735, 999, 1000]
+const RETRY = [
+  3, 23, 74, 75, 107, 159, 160, 164, 173, 198, 201, 202, 203, 209, 210, 216, 225, 236, 241, 242, 243, 254, 265, 279,
+  285, 286, 290, 297, 319, 369, 373, 394, 415, 416, 425, 439, 473, 574, 668, 735, 999, 1000,
+]
 const POISON = [6, 20, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 128, 130, 131, 321, 349, 395, 469, 632]
 const CONFIGURATION = [16, 36, 44, 47, 60, 62, 73, 81, 115, 193, 194, 218, 497, 516, 692]
 
@@ -23,7 +26,9 @@ describe('the class of a code', () => {
   })
 
   test('252 is a server that cannot keep up, or a block over too many partitions: its words tell', () => {
-    expect(classOf(252, 'Too many parts (3001). Merges are processing significantly slower than inserts.')).toBe('retry')
+    expect(classOf(252, 'Too many parts (3001). Merges are processing significantly slower than inserts.')).toBe(
+      'retry',
+    )
     expect(classOf(252, 'Too many partitions for single INSERT block (more than 100).')).toBe('poison')
   })
 })
@@ -43,7 +48,10 @@ describe('a failure of the client', () => {
   })
 
   test("somebody else's faulty statement is their request, never a reason to stop", () => {
-    expect(translateError(refused('62'), 'a query', 'theirs')).toMatchObject({ code: 'invalid_request', fate: 'reject' })
+    expect(translateError(refused('62'), 'a query', 'theirs')).toMatchObject({
+      code: 'invalid_request',
+      fate: 'reject',
+    })
     expect(translateError(refused('117'), 'a query', 'theirs')).toMatchObject({ code: 'invalid_request' })
     expect(translateError(refused('241'), 'a query', 'theirs')).toMatchObject({ code: 'database_unavailable' })
     expect(translateError(refused('516'), 'a query', 'theirs')).toMatchObject({ code: 'database_misconfigured' })

@@ -47,15 +47,12 @@ describe('[G2] one token', () => {
     expect((await totals('again'))[0]).toBe(20)
   })
 
-  test('is forgotten table by table', async () => {
+  test('that is forgotten is no token: the readings are stored again, and what a view feeds is not', async () => {
     const rowsOfBatch = block(readings('forgotten', 10), 'forgotten')
     await on.database.insertReadings(rowsOfBatch, 'token-forgotten')
-    await on.database.forgetTokens('readings_1m')
+    await on.database.forgetTokens()
     await on.database.insertReadings(rowsOfBatch, 'token-forgotten')
-    expect(await totals('forgotten')).toEqual([10, 20, 10, 1])
-    await on.database.forgetTokens('readings')
-    await on.database.insertReadings(rowsOfBatch, 'token-forgotten')
-    expect(await totals('forgotten')).toEqual([20, 20, 10, 1])
+    expect(await totals('forgotten')).toEqual([20, 10, 10, 1])
   })
 
   test('an aborted insert rejects as one to try again, and the same token completes it', async () => {
@@ -70,31 +67,89 @@ describe('[G2] one token', () => {
 describe('a range of the log', () => {
   beforeAll(async () => {
     for (const position of [5, 6, 7]) {
-      await on.database.insertReadings(block([...readings('range', position), { device: 'range', value: 'text' }], 'ranges', position), `range-${position}`)
+      await on.database.insertReadings(
+        block([...readings('range', position), { device: 'range', value: 'text' }], 'ranges', position),
+        `range-${position}`,
+      )
     }
   })
 
   test('is counted from its first position up to, not including, its end', async () => {
     expect(await on.database.countReadings({ source: 'ranges', from: 5, to: 7 })).toBe(13)
     expect(await on.database.countReadings({ source: 'others', from: 5, to: 7 })).toBe(0)
-    expect(await on.database.countByPosition({ source: 'ranges', from: 0, to: 100 })).toEqual(new Map([[5, 6], [6, 7], [7, 8]]))
+    expect(await on.database.countByPosition({ source: 'ranges', from: 0, to: 100 })).toEqual(
+      new Map([
+        [5, 6],
+        [6, 7],
+        [7, 8],
+      ]),
+    )
     expect((await on.database.countBySource()).get('ranges')).toBe(21)
   })
 
   test('is listed row by row', async () => {
-    expect(await on.database.storedReadings({ source: 'ranges', from: 5, to: 6 })).toEqual([0, 1, 2, 3, 4, 5].map(index => [5, index]))
+    expect(await on.database.storedReadings({ source: 'ranges', from: 5, to: 6 })).toEqual(
+      [0, 1, 2, 3, 4, 5].map(index => [5, index]),
+    )
+  })
+})
+
+describe('[G2] repair of what a kill took from a table behind a view', () => {
+  const range = { source: 'repair', from: 3, to: 5 }
+  const spread = (count: number): GivenRow[] =>
+    Array.from({ length: count }, (_, i) => ({
+      device: 'repair',
+      metric: `m${i % 3}`,
+      sentTs: RECEIVED_AT - i * 400_000,
+      value: i % 7 === 0 ? `t${i}` : i * 1.5,
+    }))
+  const everything = () =>
+    rows(
+      on.writer,
+      `SELECT * FROM (SELECT 'm' AS what, metric, toString(bucket) AS at, readings, avg, min, max FROM telemetry.minutely WHERE device = 'repair'
+       UNION ALL SELECT 'h', metric, toString(bucket), readings, avg, min, max FROM telemetry.hourly WHERE device = 'repair'
+       UNION ALL SELECT value_str, metric, toString(ts), 0, ifNull(value, 0), 0, 0 FROM telemetry.latest WHERE device = 'repair') ORDER BY ALL`,
+    )
+  const take = (table: string) =>
+    on.writer.command({
+      query: `ALTER TABLE telemetry.${table} DELETE WHERE device = 'repair' SETTINGS mutations_sync = 1`,
+    })
+  let whole: unknown[][] = []
+
+  beforeAll(async () => {
+    await on.database.insertReadings(block(spread(400), 'repair', 3), 'repair-3')
+    await on.database.insertReadings(block(spread(200), 'repair', 4), 'repair-4')
+    whole = await everything()
   })
 
-  test('lacks a rollup only when exactly its numeric readings are missing there', async () => {
-    const range = { source: 'lacking', from: 0, to: 1 }
-    await on.database.insertReadings(block(readings('lacking', 20), 'others'), 'lacking-before')
-    await on.database.insertReadings(block([...readings('lacking', 30), { device: 'lacking', value: 'text' }], 'lacking'), 'lacking')
-    expect(await on.database.rollupsLacking(range)).toEqual([])
-    await on.writer.command({ query: "ALTER TABLE telemetry.readings_1h DELETE WHERE device = 'lacking' SETTINGS mutations_sync = 1" })
-    expect(await on.database.rollupsLacking(range)).toEqual([])
-    await on.writer.command({ query: `INSERT INTO telemetry.readings_1h SELECT metric, device, toStartOfHour(ts), count(), sum(value), min(value), max(value)
-      FROM telemetry.readings WHERE source = 'others' AND device = 'lacking' GROUP BY 1, 2, 3` })
-    expect(await on.database.rollupsLacking(range)).toEqual(['readings_1h'])
+  test('nothing is filled where nothing is lacking', async () => {
+    expect(await on.database.repairDerived(range)).toBe(0)
+    expect(await everything()).toEqual(whole)
+  })
+
+  test.each([[['readings_1m']], [['readings_1h']], [['state']], [['readings_1m', 'readings_1h', 'state']]])(
+    '%j is filled, and no other',
+    async tables => {
+      for (const table of tables) await take(table)
+      const filled =
+        (await on.database.repairDerived({ ...range, to: 4 })) +
+        (await on.database.repairDerived({ ...range, from: 4 }))
+      if (tables.includes('readings_1m') || tables.includes('readings_1h')) expect(filled).toBeGreaterThan(0)
+      expect(await everything()).toEqual(whole)
+      expect(await on.database.repairDerived(range)).toBe(0)
+      expect(await everything()).toEqual(whole)
+    },
+  )
+
+  test('rows of another range in the same buckets are left as they are', async () => {
+    await on.database.insertReadings(block(spread(100), 'repair-other', 9), 'repair-other')
+    const both = await everything()
+    expect(await on.database.repairDerived(range)).toBe(0)
+    expect(await on.database.repairDerived({ source: 'repair-other', from: 9, to: 10 })).toBe(0)
+    expect(await everything()).toEqual(both)
+    expect(
+      await scalar(on.writer, "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name LIKE 'repair%'"),
+    ).toBe(0)
   })
 })
 
@@ -103,7 +158,9 @@ describe('migrations', () => {
     const before = await totals('twice')
     await Promise.all([on.database.migrate(), on.database.migrate(), on.database.migrate()])
     expect(await totals('twice')).toEqual(before)
-    expect(await scalar(on.writer, 'SELECT max(version) FROM telemetry.migrations')).toBe(readMigrations().at(-1)?.version)
+    expect(await scalar(on.writer, 'SELECT max(version) FROM telemetry.migrations')).toBe(
+      readMigrations().at(-1)?.version,
+    )
   })
 
   test('a kill after any statement leaves what the next run completes', async () => {
@@ -122,29 +179,44 @@ describe('migrations', () => {
       await migrate(target, migrations).catch(() => {})
       left = Number.POSITIVE_INFINITY
       await migrate(target, migrations)
-      expect(applied.every(sql => sql.includes('IF NOT EXISTS') || sql.startsWith('INSERT INTO telemetry.migrations'))).toBe(true)
+      expect(
+        applied.every(sql => sql.includes('IF NOT EXISTS') || sql.startsWith('INSERT INTO telemetry.migrations')),
+      ).toBe(true)
     }
   })
 
   test('every materialized view writes into a table with a window of tokens', async () => {
-    const targets = await rows(on.writer, "SELECT name, create_table_query FROM system.tables WHERE database = 'telemetry' AND engine LIKE '%MergeTree' AND name != 'migrations'")
+    const targets = await rows(
+      on.writer,
+      "SELECT name, create_table_query FROM system.tables WHERE database = 'telemetry' AND engine LIKE '%MergeTree' AND name != 'migrations'",
+    )
     expect(targets.map(([name]) => name).sort()).toEqual(['readings', 'readings_1h', 'readings_1m', 'state'])
     for (const [, query] of targets) expect(query).toMatch(/non_replicated_deduplication_window = 10000/)
     for (const [, query] of targets) expect(query).toMatch(/fsync_after_insert = 1, fsync_part_directory = 1/)
   })
 
   test('a database of a newer version is refused, and nothing is changed', async () => {
-    await on.writer.command({ query: "INSERT INTO telemetry.migrations (version, name) SELECT 9999, 'from the future'" })
+    await on.writer.command({
+      query: "INSERT INTO telemetry.migrations (version, name) SELECT 9999, 'from the future'",
+    })
     await expect(on.database.migrate()).rejects.toMatchObject({ code: 'database_newer', fate: 'stop' })
-    await on.writer.command({ query: 'ALTER TABLE telemetry.migrations DELETE WHERE version = 9999 SETTINGS mutations_sync = 1' })
+    await on.writer.command({
+      query: 'ALTER TABLE telemetry.migrations DELETE WHERE version = 9999 SETTINGS mutations_sync = 1',
+    })
   })
 
   test('a statement ends at the end of a line, and comments are left out', () => {
-    expect(splitStatements("-- a;\nSELECT 1, -- b;\n ';' AS c;\n\nSELECT 2;\n")).toEqual(["SELECT 1,\n ';' AS c", 'SELECT 2'])
+    expect(splitStatements("-- a;\nSELECT 1, -- b;\n ';' AS c;\n\nSELECT 2;\n")).toEqual([
+      "SELECT 1,\n ';' AS c",
+      'SELECT 2',
+    ])
   })
 
   test('each column of the readings is explained where analysts see it', async () => {
-    const columns = await rows(on.analyst, "SELECT name, comment FROM system.columns WHERE database = 'telemetry' AND table = 'readings' ORDER BY position")
+    const columns = await rows(
+      on.analyst,
+      "SELECT name, comment FROM system.columns WHERE database = 'telemetry' AND table = 'readings' ORDER BY position",
+    )
     for (const [, comment] of columns) expect(String(comment).length).toBeGreaterThan(10)
     const names = columns.map(([name]) => name).join(', ')
     expect(readFileSync(new URL('../../database/row-binary.ts', import.meta.url), 'utf8')).toContain(`'${names}'`)

@@ -16,7 +16,11 @@ const READINGS: GivenRow[] = Array.from({ length: 2400 }, (_, i): GivenRow => {
   const common = { device: 'press', receivedAt: RECEIVED, sentTs }
   if (i % 50 === 0) return { ...common, metric: 'note', value: `n${i}` }
   if (i % 75 === 0) return { ...common, metric: 'speed', value: BigInt(2 ** 53) + BigInt(2 * i) }
-  return { ...common, metric: i % 2 === 0 ? 'speed' : 'heat', value: i % 33 === 0 ? i % 2 === 0 : Math.round(1e6 * Math.sin(i)) / 1e3 }
+  return {
+    ...common,
+    metric: i % 2 === 0 ? 'speed' : 'heat',
+    value: i % 33 === 0 ? i % 2 === 0 : Math.round(1e6 * Math.sin(i)) / 1e3,
+  }
 })
 
 beforeAll(async () => {
@@ -56,9 +60,12 @@ describe('raw readings', () => {
     expect(await on.database.history({ ...ALL, metrics: [] }, null)).toEqual([])
   })
 
-  test.each(['', 'nonsense', Buffer.from('[1,"a"]').toString('base64url'), Buffer.from('{}').toString('base64url')])('the key %j is refused', async key => {
-    await expect(on.database.history(ALL, key)).rejects.toMatchObject({ code: 'invalid_request' })
-  })
+  test.each(['', 'nonsense', Buffer.from('[1,"a"]').toString('base64url'), Buffer.from('{}').toString('base64url')])(
+    'the key %j is refused',
+    async key => {
+      await expect(on.database.history(ALL, key)).rejects.toMatchObject({ code: 'invalid_request' })
+    },
+  )
 })
 
 describe('buckets', () => {
@@ -81,14 +88,18 @@ describe('buckets', () => {
 
   test('in falling order, up to a limit', async () => {
     const rising = await on.database.historyBuckets({ ...ALL, metrics: ['heat'] }, HOUR, ['count'])
-    const falling = await on.database.historyBuckets({ ...ALL, metrics: ['heat'], order: 'desc', limit: 3 }, HOUR, ['count'])
+    const falling = await on.database.historyBuckets({ ...ALL, metrics: ['heat'], order: 'desc', limit: 3 }, HOUR, [
+      'count',
+    ])
     expect(falling).toEqual([...rising].reverse().slice(0, 3))
   })
 
   test('the last of a bucket is its newest numeric reading', async () => {
     const buckets = await on.database.historyBuckets({ ...ALL, metrics: ['heat'] }, HOUR, ['count', 'last'])
     for (const { bucket, values } of buckets) {
-      const inBucket = READINGS.filter(({ metric, sentTs }) => metric === 'heat' && Math.floor((sentTs ?? 0) / HOUR) * HOUR === bucket)
+      const inBucket = READINGS.filter(
+        ({ metric, sentTs }) => metric === 'heat' && Math.floor((sentTs ?? 0) / HOUR) * HOUR === bucket,
+      )
       const newest = inBucket.reduce((best, one) => ((one.sentTs ?? 0) > (best.sentTs ?? 0) ? one : best))
       expect(values).toEqual([inBucket.length, Number(newest.value)])
     }
@@ -99,7 +110,14 @@ describe('buckets', () => {
   })
 
   test('come from the coarsest rollup that fills them', () => {
-    expect([1000, 90_000, MINUTE, 90 * MINUTE, HOUR, 24 * HOUR].map(rollupUnit)).toEqual([null, null, MINUTE, MINUTE, HOUR, HOUR])
+    expect([1000, 90_000, MINUTE, 90 * MINUTE, HOUR, 24 * HOUR].map(rollupUnit)).toEqual([
+      null,
+      null,
+      MINUTE,
+      MINUTE,
+      HOUR,
+      HOUR,
+    ])
   })
 })
 

@@ -13,10 +13,40 @@ beforeAll(async () => {
 afterAll(() => on.close())
 
 const VALUES: readonly Value[] = [
-  0, -0, 1, -1, 0.1, 21.5, 1e308, -1e308, 5e-324, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER, 1e21, 123456789.123456789,
-  9007199254740993n, -9007199254740993n, 18446744073709551616n, BigInt('9'.repeat(64)),
-  true, false, null,
-  '', ' ', 'text', 'a\nb\n\nc', 'tab\tquote"\'`\\', '\0', 'x\0y', '\u{1f600} \u00e9 \u4e2d', '\uffff', 'null', '1', 'x'.repeat(127), 'x'.repeat(128), '\u00e9'.repeat(128),
+  0,
+  -0,
+  1,
+  -1,
+  0.1,
+  21.5,
+  1e308,
+  -1e308,
+  5e-324,
+  Number.MAX_SAFE_INTEGER,
+  Number.MIN_SAFE_INTEGER,
+  1e21,
+  123456789.12345679,
+  9007199254740993n,
+  -9007199254740993n,
+  18446744073709551616n,
+  BigInt('9'.repeat(64)),
+  true,
+  false,
+  null,
+  '',
+  ' ',
+  'text',
+  'a\nb\n\nc',
+  'tab\tquote"\'`\\',
+  '\0',
+  'x\0y',
+  '\u{1f600} \u00e9 \u4e2d',
+  '\uffff',
+  'null',
+  '1',
+  'x'.repeat(127),
+  'x'.repeat(128),
+  '\u00e9'.repeat(128),
 ]
 
 async function latestOf(prefix: string): Promise<Map<string, LatestRow>> {
@@ -33,7 +63,10 @@ describe('[G3] a value', () => {
   beforeAll(() => on.database.insertReadings(block(given, 'values'), 'values'))
 
   test('comes back from history exactly, with its times', async () => {
-    const points = await on.database.history({ device: 'values', metrics: null, from: 0, to: RECEIVED_AT, order: 'asc', limit: 1000 }, null)
+    const points = await on.database.history(
+      { device: 'values', metrics: null, from: 0, to: RECEIVED_AT, order: 'asc', limit: 1000 },
+      null,
+    )
     expect(points).toHaveLength(VALUES.length)
     for (const point of points) {
       expect(point.value).toBe(VALUES[Number(point.metric.slice(1))])
@@ -47,18 +80,32 @@ describe('[G3] a value', () => {
   })
 
   test('is a number for SQL only when it is one', async () => {
-    const query = "SELECT kind, count(), countIf(isNull(value)) FROM telemetry.readings WHERE device = 'values' GROUP BY kind ORDER BY kind"
+    const query =
+      "SELECT kind, count(), countIf(isNull(value)) FROM telemetry.readings WHERE device = 'values' GROUP BY kind ORDER BY kind"
     const kinds = await rows(on.analyst, query)
     const nulls = Object.fromEntries(kinds.map(([kind, all, none]) => [kind, [all, none]]))
     expect(nulls).toEqual({ number: [13, 0], integer: [4, 0], bool: [2, 0], string: [14, 14], null: [1, 1] })
-    const views = await rows(on.analyst, "SELECT count() FROM telemetry.latest WHERE device = 'values' AND isNull(value) = (kind IN ('string', 'null'))")
+    const views = await rows(
+      on.analyst,
+      "SELECT count() FROM telemetry.latest WHERE device = 'values' AND isNull(value) = (kind IN ('string', 'null'))",
+    )
     expect(views).toEqual([[VALUES.length]])
   })
 
   test('keeps the time that the device gave, also when its clock was ahead', async () => {
     const ahead = RECEIVED_AT + 3_600_000
-    await on.database.insertReadings(block([{ device: 'clock', value: 1, sentTs: ahead }, { device: 'clock', value: 2 }], 'clock'), 'clock')
-    const query = "SELECT toUnixTimestamp64Milli(ts), sent_ts, value FROM telemetry.readings WHERE device = 'clock' ORDER BY value"
+    await on.database.insertReadings(
+      block(
+        [
+          { device: 'clock', value: 1, sentTs: ahead },
+          { device: 'clock', value: 2 },
+        ],
+        'clock',
+      ),
+      'clock',
+    )
+    const query =
+      "SELECT toUnixTimestamp64Milli(ts), sent_ts, value FROM telemetry.readings WHERE device = 'clock' ORDER BY value"
     expect(await rows(on.analyst, query)).toEqual([
       [RECEIVED_AT, ahead, 1],
       [RECEIVED_AT, 0, 2],
@@ -69,8 +116,20 @@ describe('[G3] a value', () => {
     const count = 40_000
     const builder = openRowBlock()
     for (let i = 0; i < count; i++) {
-      const reading = { metric: `m${i % 7}`, ts: RECEIVED_AT - i, value: i % 3 === 0 ? `\u00e9${i}` : i, sentTs: RECEIVED_AT - i }
-      builder.add({ device: 'large', receivedAt: RECEIVED_AT, reading, source: 'large', position: 2 ** 40 + i, index: i })
+      const reading = {
+        metric: `m${i % 7}`,
+        ts: RECEIVED_AT - i,
+        value: i % 3 === 0 ? `\u00e9${i}` : i,
+        sentTs: RECEIVED_AT - i,
+      }
+      builder.add({
+        device: 'large',
+        receivedAt: RECEIVED_AT,
+        reading,
+        source: 'large',
+        position: 2 ** 40 + i,
+        index: i,
+      })
     }
     const large = builder.finish()
     expect(large.bytes.length).toBeGreaterThan(2)
@@ -91,7 +150,9 @@ describe('[G4] the newest reading', () => {
     const expected = new Map<string, Value>()
     for (let device = 0; device < 60; device++) {
       const some = moments.filter((_, i) => ((i * 7919 + device * 104729) >>> 3) % 4 === 0)
-      const order = some.map((row, i) => ({ row, key: (i * 31 + device * 17) % some.length })).sort((a, b) => a.key - b.key)
+      const order = some
+        .map((row, i) => ({ row, key: (i * 31 + device * 17) % some.length }))
+        .sort((a, b) => a.key - b.key)
       const given = order.map(({ row }): GivenRow => ({ ...row, device: `tie-${device}` }))
       const half = Math.floor(given.length / 2)
       await on.database.insertReadings(block(given.slice(0, half), 'ties', device), `tie-${device}-a`)
@@ -109,8 +170,14 @@ describe('[G4] the newest reading', () => {
   })
 
   test('a late, older reading does not replace it', async () => {
-    await on.database.insertReadings(block([{ device: 'late', value: 'new', sentTs: RECEIVED_AT - 10 }], 'late', 1), 'late-1')
-    await on.database.insertReadings(block([{ device: 'late', value: 'old', sentTs: RECEIVED_AT - 99, receivedAt: RECEIVED_AT + 60_000 }], 'late', 2), 'late-2')
+    await on.database.insertReadings(
+      block([{ device: 'late', value: 'new', sentTs: RECEIVED_AT - 10 }], 'late', 1),
+      'late-1',
+    )
+    await on.database.insertReadings(
+      block([{ device: 'late', value: 'old', sentTs: RECEIVED_AT - 99, receivedAt: RECEIVED_AT + 60_000 }], 'late', 2),
+      'late-2',
+    )
     expect((await latestOf('late')).get('late/temperature')?.value).toBe('new')
   })
 })

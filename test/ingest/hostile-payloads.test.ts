@@ -45,17 +45,25 @@ describe('a hostile payload is stored exactly, or quarantined with its reason [G
   })
 
   it('answers 256 KB of anything within 50 ms', () => {
-    const slow = Object.values(JSON_ROWS)
+    const large = Object.values(JSON_ROWS)
       .flat()
       .filter(([, payload]) => payload.length > 10_000)
-      .filter(([, payload]) => {
-        const start = performance.now()
-        decodePayload(Buffer.from(payload as string), null, NOW)
-        return performance.now() - start > 50
-      })
+    const slow = large.filter(([, payload]) => msOf(payload as string) > 50)
+    expect(large.length).toBeGreaterThan(10)
     expect(slow.map(([what]) => what)).toEqual([])
   })
 })
+
+/** The best of a few, because the machine may be busy with something else. */
+function msOf(payload: string): number {
+  const bytes = Buffer.from(payload)
+  const tries = Array.from({ length: 5 }, () => {
+    const start = performance.now()
+    decodePayload(bytes, null, NOW)
+    return performance.now() - start
+  })
+  return Math.min(...tries)
+}
 
 /** Through the decoder, and then through the line of the log and back, as a writer will see it. */
 function check(payload: string | Uint8Array, metric: string | null, expected: Stored | Reason): void {

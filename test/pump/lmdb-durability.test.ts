@@ -3,6 +3,10 @@ import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openEnv } from '../../pump/lmdb-env.ts'
+import { openLmdbInlet } from '../../pump/lmdb-inlet.ts'
+import { type LogMeta, putLogMeta, readLogMeta } from '../../pump/lmdb-log.ts'
+import { openLmdbView } from '../../pump/lmdb-view.ts'
 import type { PumpBooks } from '../../pump/pump.ts'
 import { batchOf, holdClaim, lineOf } from '../contracts/pump-contract.ts'
 import { buildShim, canMount, killed, onSmallDisk, startChild, told } from './children.ts'
@@ -85,6 +89,24 @@ describe('the log on this disk', () => {
     },
   )
 
+  it.skipIf(!CAN_MOUNT)(
+    'goes on in its own file on a full disk, in the place of what is in ClickHouse already',
+    async () => {
+      const { outcomes } = await onSmallDisk<{ outcomes: string[] }>('fillBesideWritten', harness.dir, 16)
+      expect(outcomes.at(-1)).toBe('none')
+      expect(outcomes.filter(outcome => outcome === 'none').length).toBeGreaterThan(5)
+    },
+  )
+
+  it('leaves a part of its disk free for ClickHouse, which alone makes room', async () => {
+    const bounds = { bytesMax: 1 << 28, keepHours: 24, quarantineBytesMax: 1 << 20 }
+    const inlet = await openLmdbInlet({ dir: harness.dir, ...bounds, freeBytesMin: Number.MAX_SAFE_INTEGER })
+    await expect(inlet.append(batchOf(0, 1))).rejects.toMatchObject({ code: 'log_unavailable', fate: 'retry' })
+    await inlet.close()
+    await (await harness.openInlet()).append(batchOf(0, 1))
+    expect((await (await harness.openView()).books()).partitions[0]).toMatchObject({ end: 1 })
+  })
+
   it('resolves an append only after the disk has confirmed it [G1]', async context => {
     if (shim === null) return context.skip('No compiler for the shim here.')
     const env = { LD_PRELOAD: shim, SYNC_DELAY_MS: '150' }
@@ -93,11 +115,32 @@ describe('the log on this disk', () => {
     for (const ms of took) expect(ms).toBeGreaterThan(149)
   })
 
-  it('has nothing of an append that the disk did not confirm, and takes it again', async context => {
-    if (shim === null) return context.skip('No compiler for the shim here.')
-    const env = { LD_PRELOAD: shim, SYNC_FAILS: join(harness.dir, 'sync-fails') }
-    const outcome = await told(startChild('failSync', harness.dir, 0, env), 'error')
-    expect(outcome).toEqual({ error: 'log_unavailable', during: 1, after: 2, unhandled: [] })
+  for (const [failure, variable] of [
+    ['did not confirm', 'SYNC_FAILS'],
+    ['took without its last page', 'META_FAILS'],
+  ] as const) {
+    it(`has nothing of an append that the disk ${failure}, and takes it again`, async context => {
+      if (shim === null) return context.skip('No compiler for the shim here.')
+      const env = { LD_PRELOAD: shim, [variable]: join(harness.dir, 'fails') }
+      const outcome = await told(startChild('failDisk', harness.dir, 0, env), 'error')
+      expect(outcome).toEqual({ error: 'log_unavailable', during: 1, after: 2, unhandled: [] })
+    })
+  }
+
+  it('undoes a transaction that fails half-way, and goes on', async () => {
+    const env = openEnv({ path: join(harness.dir, 'any'), writable: true, mapBytes: 1 << 20 })
+    const [a, b] = [Buffer.from('a'), Buffer.from('b')]
+    await env.write(db => db.putSync(a, b))
+    const failed = env.write(db => {
+      db.putSync(a, a)
+      db.putSync(b, b)
+      throw new RangeError('half-way')
+    })
+    await expect(failed).rejects.toThrow('half-way')
+    expect(await env.read(db => [db.getBinary(a)?.toString(), db.getBinary(b)])).toEqual(['b', undefined])
+    await env.write(db => db.putSync(b, a))
+    expect(await env.read(db => db.getBinary(b)?.toString())).toBe('a')
+    await env.close()
   })
 
   it('never serves a chunk with a bit flipped, and serves those before it [G3]', async () => {
@@ -119,7 +162,16 @@ describe('the log on this disk', () => {
     }
   })
 
-  it('refuses a log of a newer format, and a log older than what ClickHouse holds of it', async () => {
+  it('refuses a log of a newer format', async () => {
+    await (await harness.openInlet()).close()
+    const env = openEnv({ path: join(harness.dir, 'log'), writable: true, mapBytes: 1 << 20 })
+    await env.write(db => putLogMeta(db, { ...(readLogMeta(db) as LogMeta), format: 2 }))
+    await env.close()
+    await expect(harness.openInlet()).rejects.toMatchObject({ code: 'log_newer', fate: 'stop' })
+    await expect((await harness.openView()).books()).rejects.toMatchObject({ code: 'log_newer' })
+  })
+
+  it('refuses a log that is older than what ClickHouse holds of it', async () => {
     const inlet = await harness.openInlet()
     await inlet.append(batchOf(0, 1))
     await inlet.close()
@@ -157,7 +209,6 @@ describe('the log on this disk', () => {
   it('does not make a directory to look into', async () => {
     const missing = join(harness.dir, 'missing')
     await mkdir(join(harness.dir, 'empty'))
-    const { openLmdbView } = await import('../../pump/lmdb-view.ts')
     await expect(openLmdbView({ dir: missing })).rejects.toMatchObject({ code: 'data_dir_unusable' })
     const view = await openLmdbView({ dir: join(harness.dir, 'empty') })
     expect(await view.books()).toMatchObject({ partitions: [], bytes: 0 })

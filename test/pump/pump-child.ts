@@ -25,7 +25,8 @@ const roles: Record<string, () => Promise<void>> = {
   hold,
   fillDisk,
   timeAppends,
-  failSync,
+  failDisk,
+  fillBesideWritten,
 }
 void roles[role ?? '']?.()
 
@@ -169,12 +170,12 @@ async function timeAppends(): Promise<void> {
   process.exit(0)
 }
 
-/** Appends while fdatasync fails, and again when it does not any more. */
-async function failSync(): Promise<void> {
+/** Appends while the file `fails` makes the disk fail, and again when it does not any more. */
+async function failDisk(): Promise<void> {
   const inlet = await openLmdbInlet(BOUNDS)
   const view = await openLmdbView({ dir })
   await inlet.append(batchOf(0, 1))
-  const failing = join(dir, 'sync-fails')
+  const failing = join(dir, 'fails')
   writeFileSync(failing, '')
   const error = await errorOf(inlet, batchOf(1, 1))
   const during = (await view.books()).partitions[0]?.end
@@ -183,5 +184,25 @@ async function failSync(): Promise<void> {
   const after = (await view.books()).partitions[0]?.end
   await new Promise(resolve => setTimeout(resolve, 100))
   tell({ error, during, after, unhandled })
+  process.exit(0)
+}
+
+/** On a disk of a few MB that another has filled: appends beside chunks that are all in ClickHouse already. */
+async function fillBesideWritten(): Promise<void> {
+  const log = join(dir, 'log')
+  const inlet = await openLmdbInlet({ ...BOUNDS, dir: log })
+  const outlet = await openLmdbOutlet({ dir: log })
+  for (let i = 0; i < 40; i++) await inlet.append(batchOf(i * 100, 1_000))
+  await new Promise<void>(resolve => {
+    outlet.consume(async claim => {
+      await claim.commit(40, null)
+      resolve()
+      await new Promise(() => {})
+    })
+  })
+  fillUp(join(dir, 'filler'))
+  const outcomes = []
+  for (let i = 0; i < 10; i++) outcomes.push(await errorOf(inlet, batchOf(i * 100, 1_000)))
+  tell({ outcomes })
   process.exit(0)
 }

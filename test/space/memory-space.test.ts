@@ -14,7 +14,9 @@ test('a device with five metrics takes at most 350 bytes, and cut texts do not k
   const [measured] = (await once(child, 'message')) as [{ bytesPerDevice: number; bytesPerCutText: number }]
   expect(measured.bytesPerDevice).toBeLessThan(350)
   expect(measured.bytesPerDevice).toBeGreaterThan(100)
-  expect(measured.bytesPerCutText).toBeLessThan(600)
+  // Each was cut from a text of 4 kB; what the tables take for so few devices is in it too.
+  expect(measured.bytesPerCutText).toBeLessThan(1500)
+  expect(measured.bytesPerCutText).toBeGreaterThan(100)
 })
 
 test('a repetition, or a late reading that changes nothing, is no change that a watcher is told', async () => {
@@ -28,11 +30,15 @@ test('a repetition, or a late reading that changes nothing, is no change that a 
 
 test('of devices that only connect, those that did so last are remembered', async () => {
   const space = openMemorySpace({ devicesMax: 10 })
-  const strangers = Array.from({ length: 100_001 }, (_, at) => ({ device: `s${at}`, online: true, at: 1000 }))
+  const strangers = Array.from({ length: 100_000 }, (_, at) => ({ device: `s${at}`, online: true, at: 1000 }))
   await space.mergePresence(strangers)
-  await space.merge([reading('s0', 1000, 1), reading('s100000', 1000, 1)])
-  expect((await space.get('s0'))?.online).toBe(false)
-  expect((await space.get('s100000'))?.online).toBe(true)
+  await space.mergePresence([
+    { device: 's0', online: true, at: 1001 },
+    { device: 'one more', online: true, at: 1000 },
+  ])
+  await space.merge(['s0', 's1', 's2', 'one more'].map(device => reading(device, 1000, 1)))
+  const online = (await space.getMany(['s0', 's1', 's2', 'one more'])).map(state => state.online)
+  expect(online).toEqual([true, false, true, true])
   await space.close()
 })
 

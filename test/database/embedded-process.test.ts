@@ -1,0 +1,189 @@
+/** The child process that owns the engine: its deaths, its starts, and what survives them. */
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { type EmbeddedExit, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
+import { block, bytesOf, type Fixture, openFixture, raw, rows, scalar } from './database-fixture.ts'
+
+let on: Fixture
+const exits: EmbeddedExit[] = []
+beforeAll(async () => {
+  on = await openFixture(exit => exits.push(exit))
+  await on.database.migrate()
+})
+afterAll(() => on.close())
+
+const RUNNING = "SELECT count() FROM system.processes WHERE query LIKE '%sipHash64%' AND query NOT LIKE '%processes%'"
+const ENDLESS = 'SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1'
+
+async function untilRunning(count: number): Promise<void> {
+  await vi.waitFor(async () => expect(await scalar(on.writer, RUNNING)).toBe(count), { timeout: 5_000, interval: 50 })
+}
+
+describe('a client that goes away', () => {
+  test.each(['JSONEachRow', 'JSON'] as const)('ends its query, of a result as %s', async format => {
+    const gone = new AbortController()
+    const query = on.analyst.query({ query: ENDLESS, format, abort_signal: gone.signal })
+    await untilRunning(1)
+    gone.abort()
+    await expect(query).rejects.toThrow(/aborted/)
+    await untilRunning(0)
+  })
+
+  test('ends its query while it reads a large result slowly', async () => {
+    const gone = new AbortController()
+    const result = await on.writer.query({
+      query: 'SELECT number, sipHash64(number) FROM numbers(1000000000)',
+      format: 'JSONEachRow',
+      abort_signal: gone.signal,
+    })
+    const stream = result.stream()
+    await once(stream, 'readable')
+    gone.abort()
+    stream.on('error', () => {}).destroy()
+    await untilRunning(0)
+  })
+
+  test('in the middle of the data of an insert leaves neither rows nor a file', async () => {
+    const gone = new AbortController()
+    async function* rowsForEver() {
+      for (;;) yield Buffer.from('{"device":"endless"}\n')
+    }
+    const values = Readable.from(rowsForEver(), { objectMode: false })
+    const insert = on.writer.exec({
+      query: 'INSERT INTO telemetry.readings FORMAT JSONEachRow',
+      values,
+      abort_signal: gone.signal,
+    })
+    await vi.waitFor(() => expect(readdirSync(join(on.folder, 'tmp'))).toHaveLength(1))
+    gone.abort()
+    await expect(insert).rejects.toThrow()
+    await vi.waitFor(() => expect(readdirSync(join(on.folder, 'tmp'))).toEqual([]))
+    expect(await scalar(on.writer, "SELECT count() FROM telemetry.readings WHERE device = 'endless'")).toBe(0)
+  })
+})
+
+describe('a child that is killed', () => {
+  test('[G2] in the middle of inserts, again and again, leaves each row once, and answers on the same port', async () => {
+    const batches = 12
+    const rowsOf = (batch: number) =>
+      block(
+        Array.from({ length: 500 }, (_, i) => ({ device: 'kill', metric: `m${i % 5}`, value: batch * 500 + i })),
+        'kill',
+        batch,
+      )
+    for (let batch = 0; batch < batches; batch++) {
+      const insert = () => on.database.insertReadings(rowsOf(batch), `kill-${batch}`)
+      if (batch % 4 === 3) {
+        const before = exits.length
+        const attempt = insert().catch(error => expect(error).toMatchObject({ fate: 'retry' }))
+        await setTimeout(batch * 2)
+        on.child.kill()
+        await attempt
+        await vi.waitFor(() => expect(exits.length).toBe(before + 1))
+        await on.restart()
+      }
+      await insert()
+    }
+    await on.database.repairDerived({ source: 'kill', from: 0, to: batches })
+    const totals = await rows(
+      on.writer,
+      `SELECT (SELECT count() FROM telemetry.readings WHERE source = 'kill'), (SELECT uniqExact(value) FROM telemetry.readings WHERE source = 'kill'),
+        (SELECT sum(readings) FROM telemetry.readings_1m WHERE device = 'kill'), (SELECT sum(readings) FROM telemetry.readings_1h WHERE device = 'kill')`,
+    )
+    expect(totals).toEqual([[batches * 500, batches * 500, batches * 500, batches * 500]])
+    expect(exits[0]).toMatchObject({ signal: 'SIGKILL', expected: true })
+  })
+
+  test('by its own fault is told apart from one that was ended', async () => {
+    const before = exits.length
+    process.kill(on.child.pid, 'SIGKILL')
+    await vi.waitFor(() => expect(exits.length).toBe(before + 1))
+    expect(exits.at(-1)).toMatchObject({ signal: 'SIGKILL', expected: false })
+    await expect(on.database.countBySource()).rejects.toMatchObject({ code: 'database_unavailable' })
+    await on.restart()
+  })
+
+  test('leaves files of inserts that the next start removes', async () => {
+    on.child.kill()
+    await vi.waitFor(() => expect(on.database.ping()).resolves.toBe(false))
+    writeFileSync(join(on.folder, 'tmp', 'insert-1-1'), 'half')
+    await on.restart()
+    expect(readdirSync(join(on.folder, 'tmp'))).toEqual([])
+  })
+})
+
+describe('the end', () => {
+  test('by SIGTERM is in order, also with queries under way', async () => {
+    const before = exits.length
+    const under = raw(on.url, { path: `/?query=${encodeURIComponent('SELECT sleep(0.5)')}` })
+    const endless = raw(on.url, { path: `/?query=${encodeURIComponent(ENDLESS)}` }).catch(() => ({ status: 0 }))
+    await untilRunning(1)
+    await on.child.stop()
+    expect((await under).status).toBe(200)
+    expect((await endless).status).not.toBe(200)
+    expect(exits.slice(before)).toEqual([expect.objectContaining({ code: 0, expected: true })])
+    await on.restart()
+  })
+
+  test('of the parent, by SIGKILL, is the end of the child: folder and port are free again', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'surgetank-parent-'))
+    const parent = fork(fileURLToPath(new URL('./lone-parent.mjs', import.meta.url)), [folder], { execArgv: [] })
+    const [{ port }] = (await once(parent, 'message')) as [{ port: number }]
+    await raw(`http://127.0.0.1:${port}`, { path: '/ping' })
+    parent.kill('SIGKILL')
+    const child = await startEmbeddedDatabase({ dataDir: folder, port, password: 'x' })
+    await child.stop()
+    rmSync(folder, { recursive: true })
+  })
+})
+
+describe('a start', () => {
+  test('on a taken port says so', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as { port: number }
+    const folder = mkdtempSync(join(tmpdir(), 'surgetank-port-'))
+    await expect(startEmbeddedDatabase({ dataDir: folder, port, password: 'x' })).rejects.toMatchObject({
+      code: 'port_in_use',
+      fate: 'stop',
+    })
+    server.close()
+    rmSync(folder, { recursive: true })
+  })
+
+  test('on the folder of a database that runs waits for it to end', async () => {
+    const second = startEmbeddedDatabase({ dataDir: on.folder, port: 0, password: 'x' })
+    on.child.kill()
+    const child = await second
+    await child.stop()
+    await on.restart()
+  })
+
+  test('on a folder that stays in use is refused after a while', async () => {
+    await expect(
+      startEmbeddedDatabase({ dataDir: on.folder, port: 0, password: 'x', folderMsMax: 500 }),
+    ).rejects.toMatchObject({ code: 'data_dir_in_use', fate: 'stop' })
+    expect(await on.database.ping()).toBe(true)
+  })
+
+  test('twice on one folder keeps what was stored', async () => {
+    await (
+      await on.writer.exec({
+        query: 'INSERT INTO telemetry.readings (device) FORMAT JSONEachRow',
+        values: bytesOf('{"device":"kept"}'),
+      })
+    ).stream.toArray()
+    await on.child.stop()
+    await on.restart()
+    expect(await scalar(on.writer, "SELECT count() FROM telemetry.readings WHERE device = 'kept'")).toBe(1)
+    expect(existsSync(join(on.folder, 'engine'))).toBe(true)
+  })
+})

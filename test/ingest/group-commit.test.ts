@@ -1,0 +1,447 @@
+import fc from 'fast-check'
+import { afterEach, describe, expect, it } from 'vitest'
+import { SurgetankError } from '../../errors.ts'
+import { type OpenIngest, openIngest } from '../../ingest/group-commit.ts'
+import type { Publish } from '../../ingest/ingest.ts'
+import { metrics } from '../../metrics.ts'
+import { parseLines } from '../../model/message.ts'
+import type { Batch } from '../../pump/pump.ts'
+import { type HandPump, type HandSpace, openHandLog, openHandPump, openHandSpace, turn } from './hand-driven.ts'
+
+const NOW = Date.UTC(2026, 10, 20, 12)
+const FULL = new SurgetankError('log_unavailable', 'The disk is full.')
+
+let opened: { ingest: OpenIngest<string>; pump: HandPump }[] = []
+
+afterEach(async () => {
+  for (const { ingest, pump } of opened) {
+    const closed = ingest.close()
+    pump.giveUp()
+    await closed
+  }
+  opened = []
+})
+
+describe('group commit', () => {
+  it('settles a message only when the log has made it durable, and merges it into the space after that [G1]', async () => {
+    const order: string[] = []
+    const { ingest, pump, space } = await open({
+      settled: held => order.push(...held),
+      merge: () => order.push('merge'),
+    })
+    ingest.offer(publish('a'))
+    const append = await pump.next()
+    await turn()
+    expect(order).toEqual([])
+    expect(space.merged).toEqual([])
+    expect(ingest.held).toBe(1)
+    await append.succeed()
+    expect(order).toEqual(['a', 'merge'])
+    expect(space.merged).toEqual(parseLines(append.batch.lines.join('\n')))
+    expect(ingest.held).toBe(0)
+  })
+
+  it('takes all that was offered in one turn in one append, in order of arrival', async () => {
+    const { ingest, pump, settled } = await open()
+    for (const held of ['a', 'b', 'c']) ingest.offer(publish(held))
+    const append = await pump.next()
+    expect(values(append.batch)).toEqual(['a', 'b', 'c'])
+    expect(append.batch).toMatchObject({ readings: 3, firstReceivedAt: NOW, lastReceivedAt: NOW, refused: [] })
+    await append.succeed()
+    expect(settled).toEqual(['a', 'b', 'c'])
+  })
+
+  it('has one append under way, and fills the next meanwhile', async () => {
+    const { ingest, pump, settled } = await open()
+    ingest.offer(publish('a'))
+    const first = await pump.next()
+    ingest.offer(publish('b'))
+    await turn()
+    ingest.offer(publish('c'))
+    await turn()
+    expect(pump.made).toBe(1)
+    await first.succeed()
+    const second = await pump.next()
+    expect(values(second.batch)).toEqual(['b', 'c'])
+    await second.succeed()
+    expect(settled).toEqual(['a', 'b', 'c'])
+    expect(pump.underWayMax).toBe(1)
+  })
+
+  it('gives each append lines of one UTC day', async () => {
+    const { ingest, pump, settled } = await open()
+    const midnight = Date.UTC(2026, 10, 21)
+    ingest.offer(publish('a', { receivedAt: midnight - 2 }))
+    ingest.offer(publish('b', { receivedAt: midnight - 1 }))
+    ingest.offer(publish('c', { receivedAt: midnight }))
+    const before = await pump.next()
+    expect(values(before.batch)).toEqual(['a', 'b'])
+    expect(before.batch).toMatchObject({ firstReceivedAt: midnight - 2, lastReceivedAt: midnight - 1 })
+    await before.succeed()
+    const after = await pump.next()
+    expect(values(after.batch)).toEqual(['c'])
+    expect(settled).toEqual(['a', 'b'])
+    await after.succeed()
+    expect(settled).toEqual(['a', 'b', 'c'])
+  })
+
+  it('keeps the oldest and the newest receipt when the clock was set back', async () => {
+    const { ingest, pump } = await open()
+    for (const receivedAt of [NOW, NOW - 500, NOW + 20]) ingest.offer(publish('a', { receivedAt }))
+    expect((await pump.next()).batch).toMatchObject({ firstReceivedAt: NOW - 500, lastReceivedAt: NOW + 20 })
+  })
+
+  it('gives no append more than a megabyte', async () => {
+    const { ingest, pump } = await open()
+    const text = 'x'.repeat(250)
+    for (let index = 0; index < 9_000; index++) ingest.offer(publish(`${text}${index}`))
+    let messages = 0
+    while (messages < 9_000) {
+      const append = await pump.next()
+      expect(append.batch.lines.join('\n').length).toBeLessThanOrEqual(1024 * 1024)
+      messages += append.batch.lines.length
+      await append.succeed()
+    }
+    expect(pump.made).toBe(3)
+  })
+
+  it('stores devices and metrics of any allowed name', async () => {
+    const { ingest, pump, space } = await open()
+    for (const device of ['__proto__', 'constructor', 'a:b.c-d_e']) {
+      ingest.offer(publish('x', { device, json: '{"__proto__":1,"constructor":2}' }))
+    }
+    const append = await pump.next()
+    await append.succeed()
+    expect(space.merged.map(({ device }) => device)).toEqual(['__proto__', 'constructor', 'a:b.c-d_e'])
+    expect(parseLines(append.batch.lines.join('\n'))).toEqual(space.merged)
+  })
+})
+
+describe('a log that takes nothing', () => {
+  it('is tried again with the very same batch until it does; nothing is lost, acknowledged or out of order [G1] [G5]', async () => {
+    const { ingest, pump, settled, pressures, log } = await open()
+    ingest.offer(publish('a'))
+    const first = await pump.next()
+    ingest.offer(publish('b'))
+    await first.fail(FULL)
+    expect([ingest.stalled, ingest.pressure]).toEqual([true, true])
+    const second = await pump.next()
+    expect(second.batch).toBe(first.batch)
+    await second.fail(FULL)
+    const third = await pump.next()
+    expect(third.batch).toBe(first.batch)
+    expect(settled).toEqual([])
+    await third.succeed()
+    expect(settled).toEqual(['a'])
+    expect([ingest.stalled, ingest.pressure]).toEqual([false, false])
+    await (await pump.next()).succeed()
+    expect(settled).toEqual(['a', 'b'])
+    expect(pressures).toEqual([true, false])
+    expect(log.lines.map(line => line.split(':')[0])).toEqual(['warn', 'info'])
+  })
+
+  it('is tried again after an error that nobody knows, and loudly', async () => {
+    const { ingest, pump, settled, log } = await open()
+    ingest.offer(publish('a'))
+    await (await pump.next()).fail(new TypeError('a bug'))
+    expect(ingest.stalled).toBe(true)
+    expect(log.lines[0]).toMatch(/^error: /)
+    await (await pump.next()).succeed()
+    expect(settled).toEqual(['a'])
+  })
+
+  it('does not keep ingest from closing; what was not durable is never settled', async () => {
+    const { ingest, pump, settled } = await open()
+    ingest.offer(publish('a'))
+    await (await pump.next()).fail(FULL)
+    await ingest.close()
+    expect(settled).toEqual([])
+    expect(pump.made).toBe(1)
+  })
+
+  it('is awaited when it is just writing while ingest closes', async () => {
+    const { ingest, pump, settled } = await open()
+    ingest.offer(publish('a'))
+    const append = await pump.next()
+    ingest.offer(publish('b'))
+    const closed = ingest.close()
+    await append.succeed()
+    await closed
+    expect(settled).toEqual(['a'])
+    expect(pump.made).toBe(1)
+  })
+})
+
+describe('a repetition', () => {
+  const own = (held: string, ts = NOW - 1_000, device = 'd'): Publish<string> =>
+    publish(held, { device, json: `{"ts":${ts},"values":{"v":1}}` })
+
+  it('is acknowledged in its place and stored once', async () => {
+    const { ingest, pump, settled } = await open()
+    const before = await total(metrics.duplicates)
+    for (const held of ['a', 'a again', 'b', 'a once more']) ingest.offer(own(held, held === 'b' ? NOW : undefined))
+    const append = await pump.next()
+    expect(append.batch.lines).toHaveLength(2)
+    expect(append.batch.readings).toBe(2)
+    await append.succeed()
+    expect(settled).toEqual(['a', 'a again', 'b', 'a once more'])
+    expect((await total(metrics.duplicates)) - before).toBe(2)
+  })
+
+  it('is never acknowledged before what it repeats is durable [G1]', async () => {
+    const { ingest, pump, settled } = await open()
+    ingest.offer(own('a'))
+    const append = await pump.next()
+    ingest.offer(own('a again'))
+    await append.fail(FULL)
+    expect(settled).toEqual([])
+    await (await pump.next()).succeed()
+    await turn()
+    expect(settled).toEqual(['a', 'a again'])
+    expect(pump.made).toBe(2)
+  })
+
+  it('is known after a restart, by the end of the log', async () => {
+    const before = await open()
+    before.ingest.offer(own('a'))
+    const append = await before.pump.next()
+    await append.succeed()
+    const after = await open({ tail: append.batch.lines })
+    after.ingest.offer(own('a again'))
+    await turn()
+    await turn()
+    expect(after.settled).toEqual(['a again'])
+    expect(after.pump.made).toBe(0)
+  })
+
+  it('is none of another device, of another time, or of readings without a time of their own', async () => {
+    const { ingest, pump } = await open()
+    ingest.offer(own('a'))
+    ingest.offer(own('b', NOW - 1_000, 'other'))
+    ingest.offer(own('c', NOW - 999))
+    for (const held of ['d', 'e']) ingest.offer(publish(held, { json: '{"v":1}' }))
+    for (const held of ['f', 'g']) ingest.offer(publish(held, { json: `[{"ts":${NOW},"values":{"v":1}},{"v":1}]` }))
+    expect((await pump.next()).batch.lines).toHaveLength(7)
+  })
+
+  it('is none of a message that was refused', async () => {
+    const { ingest, pump, space } = await open()
+    space.answer = 'too_many_metrics'
+    ingest.offer(own('a'))
+    space.answer = 'ok'
+    ingest.offer(own('a again'))
+    const { batch } = await pump.next()
+    expect([batch.lines.length, batch.refused.length]).toEqual([1, 1])
+  })
+})
+
+describe('a refused message', () => {
+  it('is kept durably with its reason and its bytes, and settled in its place', async () => {
+    const { ingest, pump, settled } = await open()
+    const before = await total(metrics.quarantined, { reason: 'number_out_of_range' })
+    const poison = publish('b', { json: '{"v":1e999}' })
+    ingest.offer(publish('a'))
+    ingest.offer(poison)
+    ingest.offer(publish('c'))
+    poison.payload.fill(0)
+    const append = await pump.next()
+    expect(values(append.batch)).toEqual(['a', 'c'])
+    expect(append.batch.refused).toEqual([
+      {
+        receivedAt: NOW,
+        device: 'd',
+        topic: 'devices/d/telemetry',
+        reason: 'number_out_of_range',
+        detail: '"1e999" is beyond every double.',
+        payload: Buffer.from('{"v":1e999}'),
+      },
+    ])
+    await append.succeed()
+    expect(settled).toEqual(['a', 'b', 'c'])
+    expect((await total(metrics.quarantined, { reason: 'number_out_of_range' })) - before).toBe(1)
+  })
+
+  it('may be refused by the broker, with its own reason and without a device', async () => {
+    const { ingest, pump, space, settled } = await open()
+    ingest.offerRefused(publish('a', { device: '' }), 'unknown_topic', 'No such topic.')
+    const append = await pump.next()
+    expect(append.batch).toMatchObject({ lines: [], readings: 0 })
+    expect(append.batch.refused).toMatchObject([{ device: '', reason: 'unknown_topic', detail: 'No such topic.' }])
+    await append.succeed()
+    expect(settled).toEqual(['a'])
+    expect(space.merged).toEqual([])
+  })
+
+  it.each(['too_many_metrics', 'too_many_devices'] as const)(
+    'is one for which the space has no room: %s',
+    async reason => {
+      const { ingest, pump, space } = await open()
+      space.answer = reason
+      ingest.offer(publish('a', { json: '{"v":1,"w":2}' }))
+      const { batch } = await pump.next()
+      expect(batch.refused).toMatchObject([{ reason, payload: Buffer.from('{"v":1,"w":2}') }])
+      expect(batch.lines).toEqual([])
+    },
+  )
+})
+
+describe('pressure', () => {
+  it('begins at the bound on held bytes and ends below half of it [G5]', async () => {
+    const { ingest, pump, pressures, settled } = await open({ heldBytesMax: 200_000 })
+    let offered = 0
+    const offer = () => ingest.offer(publish(`${'x'.repeat(200)}${offered++}`))
+    offer()
+    const first = await pump.next()
+    while (!ingest.pressure) offer()
+    expect(offered).toBeGreaterThan(600)
+    expect(pressures).toEqual([true])
+    offer()
+    await first.succeed()
+    expect(ingest.pressure).toBe(true)
+    await (await pump.next()).succeed()
+    expect(ingest.pressure).toBe(false)
+    expect(pressures).toEqual([true, false])
+    expect(settled).toHaveLength(offered)
+  })
+
+  it('counts the line of a small payload with long names', async () => {
+    const { ingest } = await open({ heldBytesMax: 100_000 })
+    const json = `{"${'n'.repeat(120)}":[${'0,'.repeat(998)}0]}`
+    expect(json.length).toBeLessThan(3_000)
+    ingest.offer(publish('a', { json }))
+    expect(ingest.pressure).toBe(true)
+  })
+})
+
+describe('drain', () => {
+  it('resolves when all that was offered is settled', async () => {
+    const { ingest, pump, settled } = await open()
+    await ingest.drain(60_000)
+    ingest.offer(publish('a'))
+    const drained = ingest.drain(60_000)
+    await (await pump.next()).succeed()
+    await drained
+    expect(settled).toEqual(['a'])
+  })
+
+  it('gives up waiting after the time given', async () => {
+    const { ingest, settled } = await open()
+    ingest.offer(publish('a'))
+    await ingest.drain(20)
+    expect(settled).toEqual([])
+    expect(ingest.held).toBe(1)
+  })
+})
+
+describe('a space that is away', () => {
+  it('never holds an acknowledgement; it is counted, and logged when it goes and when it comes [G1]', async () => {
+    const { ingest, pump, space, settled, log } = await open()
+    const before = await total(metrics.mergeErrors)
+    space.merging = () => Promise.reject(new Error('away'))
+    for (const held of ['a', 'b']) {
+      ingest.offer(publish(held))
+      await (await pump.next()).succeed()
+    }
+    space.merging = async () => {}
+    ingest.offer(publish('c'))
+    await (await pump.next()).succeed()
+    expect(settled).toEqual(['a', 'b', 'c'])
+    expect((await total(metrics.mergeErrors)) - before).toBe(2)
+    expect(log.lines.map(line => line.split(':')[0])).toEqual(['warn', 'info'])
+  })
+
+  it('has a bounded number of merges under way when it does not answer [G5]', async () => {
+    let underWay = 0
+    const { ingest, pump, space, settled } = await open()
+    space.merging = () => {
+      underWay++
+      return new Promise(() => {})
+    }
+    for (let index = 0; index < 20; index++) {
+      ingest.offer(publish(String(index)))
+      await (await pump.next()).succeed()
+    }
+    expect(settled).toHaveLength(20)
+    expect(underWay).toBe(16)
+  })
+})
+
+it('whatever comes and however the log fails, all is settled once, in order, and durable by then [G1] [G5]', async () => {
+  const step = fc.constantFrom('new', 'own', 'poison', 'next day', 'turn', 'fail')
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40 }), async steps => {
+      const durable = new Set<string>()
+      const settled: string[] = []
+      let failures = 0
+      const settle = (held: readonly string[]) => {
+        expect(held.filter(one => !durable.has(one))).toEqual([])
+        settled.push(...held)
+      }
+      const append = async (batch: Batch) => {
+        await turn()
+        if (failures-- > 0) throw FULL
+        for (const value of values(batch)) durable.add(String(value))
+        for (const { detail } of batch.refused) durable.add(detail)
+      }
+      const { ingest } = await open({ settled: settle, append })
+      const offered: string[] = []
+      let receivedAt = NOW
+      for (const [index, what] of steps.entries()) {
+        const name = what === 'own' ? 'own' : `${what} ${index}`
+        if (what === 'new') ingest.offer(publish(name, { receivedAt }))
+        else if (what === 'own') ingest.offer(publish(name, { json: `{"ts":${NOW},"values":{"v":"own"}}`, receivedAt }))
+        else if (what === 'poison') ingest.offerRefused(publish(name, { receivedAt }), 'unknown_topic', name)
+        else if (what === 'next day') receivedAt += 86_400_000
+        else if (what === 'fail') failures = 1
+        else await turn()
+        if (['new', 'own', 'poison'].includes(what)) offered.push(name)
+      }
+      await ingest.drain(10_000)
+      expect(settled).toEqual(offered)
+    }),
+    { numRuns: 20 },
+  )
+})
+
+interface Opening {
+  readonly tail?: readonly string[]
+  readonly heldBytesMax?: number
+  readonly settled?: (held: readonly string[]) => void
+  readonly merge?: () => void
+  /** A log of the test's own instead of the hand-driven one. */
+  readonly append?: (batch: Batch) => Promise<void>
+}
+
+async function open(opening: Opening = {}) {
+  const pump: HandPump = openHandPump(opening.tail)
+  const space: HandSpace = openHandSpace(opening.merge)
+  const log = openHandLog()
+  const settled: string[] = []
+  const pressures: boolean[] = []
+  const limits = { heldBytesMax: opening.heldBytesMax ?? 64 * 1024 * 1024 }
+  const ingest = await openIngest<string>(
+    { pump: { tail: pump.tail, append: opening.append ?? pump.append }, space, limits, log },
+    {
+      settled: opening.settled ?? (held => void settled.push(...held)),
+      pressureChanged: pressure => void pressures.push(pressure),
+    },
+  )
+  opened.push({ ingest, pump })
+  return { ingest, pump, space, log, settled, pressures }
+}
+
+function publish(held: string, given: { device?: string; json?: string; receivedAt?: number } = {}): Publish<string> {
+  const { device = 'd', json = `{"v":${JSON.stringify(held)}}`, receivedAt = NOW } = given
+  return { device, metric: null, topic: `devices/${device}/telemetry`, payload: Buffer.from(json), receivedAt, held }
+}
+
+function values(batch: Batch): unknown[] {
+  return parseLines(batch.lines.join('\n')).map(({ readings }) => readings[0]?.value)
+}
+
+async function total(metric: typeof metrics.duplicates, labels: Record<string, string> = {}): Promise<number> {
+  const { values } = await metric.get()
+  return values
+    .filter(value => Object.entries(labels).every(([name, label]) => value.labels[name] === label))
+    .reduce((sum, { value }) => sum + value, 0)
+}

@@ -1,0 +1,110 @@
+/** A log and a space that a test drives by hand: each append and merge ends when the test says so. */
+import type { IngestLog } from '../../ingest/commit-loop.ts'
+import type { Message } from '../../model/message.ts'
+import type { Batch, Chunk, PumpInlet } from '../../pump/pump.ts'
+import type { Space } from '../../space/space.ts'
+
+export interface Append {
+  readonly batch: Batch
+  /** Ends the append; resolves when ingest has taken notice. */
+  succeed(): Promise<void>
+  fail(error: unknown): Promise<void>
+}
+
+export interface HandPump extends Pick<PumpInlet, 'append' | 'tail'> {
+  /** The next append, as soon as ingest makes it. */
+  next(): Promise<Append>
+  /** Fails every append that is still under way. */
+  giveUp(): void
+  /** Appends made so far, and the most that were under way at one time. */
+  readonly made: number
+  readonly underWayMax: number
+}
+
+export function openHandPump(tail: readonly string[] = []): HandPump {
+  const waiting: Append[] = []
+  const takers: ((append: Append) => void)[] = []
+  const open = new Set<Append>()
+  let underWayMax = 0
+  let made = 0
+
+  return {
+    append,
+    tail: async () => (tail.length === 0 ? [] : [chunkOf(tail)]),
+    next,
+    giveUp: () => {
+      for (const append of open) append.fail(new Error('given up'))
+    },
+    get made() {
+      return made
+    },
+    get underWayMax() {
+      return underWayMax
+    },
+  }
+
+  function append(batch: Batch): Promise<void> {
+    made++
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void): Promise<void> => {
+        open.delete(taken)
+        settle()
+        return turn()
+      }
+      const taken: Append = { batch, succeed: () => end(resolve), fail: error => end(() => reject(error)) }
+      open.add(taken)
+      underWayMax = Math.max(underWayMax, open.size)
+      const taker = takers.shift()
+      if (taker === undefined) waiting.push(taken)
+      else taker(taken)
+    })
+  }
+
+  async function next(): Promise<Append> {
+    return waiting.shift() ?? new Promise(resolve => takers.push(resolve))
+  }
+}
+
+export interface HandSpace extends Pick<Space, 'merge' | 'claimMetric'> {
+  readonly merged: Message[]
+  /** What the next claims answer. */
+  answer: ReturnType<Space['claimMetric']>
+  /** How the next merges end. */
+  merging: () => Promise<void>
+}
+
+export function openHandSpace(onMerge: () => void = () => {}): HandSpace {
+  const space: HandSpace = {
+    merged: [],
+    answer: 'ok',
+    merging: async () => {},
+    claimMetric: () => space.answer,
+    merge: messages => {
+      onMerge()
+      space.merged.push(...messages)
+      return space.merging()
+    },
+  }
+  return space
+}
+
+export interface HandLog extends IngestLog {
+  readonly lines: string[]
+}
+
+export function openHandLog(): HandLog {
+  const lines: string[] = []
+  const write = (level: string) => (_: object, sentence: string) => void lines.push(`${level}: ${sentence}`)
+  return { lines, info: write('info'), warn: write('warn'), error: write('error') }
+}
+
+/** Lets everything that is ready run. */
+export function turn(): Promise<void> {
+  return new Promise(resolve => setImmediate(resolve))
+}
+
+function chunkOf(lines: readonly string[]): Chunk {
+  const text = lines.map(line => `${line}\n`).join('')
+  const head = { partition: 0, position: 0, firstReceivedAt: 0, lastReceivedAt: 0 }
+  return { ...head, messages: lines.length, readings: lines.length, lines: Buffer.from(text) }
+}
