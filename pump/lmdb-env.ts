@@ -11,7 +11,8 @@
  *   environment is opened anew, which sets the number right, and the transaction runs again [G1].
  * - An error inside a plain transaction commits what came before it. So each transaction runs as a child, which is undone.
  * - A failed commit rejects a second promise that nobody holds, which would end the process. It is taken here.
- * - After a failed write of the first pages LMDB takes nothing more, and a next commit would never end: it is opened anew.
+ * - After a commit that the disk refused, LMDB's list of free pages is not what the file says, and after a refused write of
+ *   the first pages the next commit never ends. So the environment is opened anew after each commit that failed.
  * - One process may open an environment once: all handles to a path share it, and one that writes turns it writable.
  * - A cursor or a read transaction that is kept pins pages, and the file grows. So reads are one turn long, by key.
  */
@@ -60,7 +61,6 @@ const STALE_MS = 2_000
 const COMMIT_TICK_MS = 1_000
 const COMMIT_TICKS_MAX = 120
 const CORRUPT_CODES = [-30797, -30796, -30793]
-const PANIC_CODE = -30795
 
 /** All environments of this process by path: LMDB forbids to open one twice in a process. */
 const environments = new Map<string, Held>()
@@ -253,25 +253,12 @@ async function commit<T>(held: Held, work: (db: Db, txn: number) => T, tries: nu
   } catch (error) {
     if (error !== STALE) {
       const translated = translate(error, held.path)
-      if (held.broken === null && isPanicked(db)) await openAnew(held)
+      if (translated !== error && held.broken === null) await openAnew(held)
       throw translated
     }
     if (tries === STALE_TRIES) throw new SurgetankError('log_unavailable', `${held.path}: ${STALE.message}`)
     await openAnew(held)
     return commit(held, work, tries + 1)
-  }
-}
-
-/** LMDB's own state after the write of a first page has failed; until it is opened anew, everything fails. */
-function isPanicked(db: Db): boolean {
-  db.resetReadTxn()
-  try {
-    db.getBinary(TXN_KEY)
-    return false
-  } catch (error) {
-    return (error as { code?: unknown }).code === PANIC_CODE
-  } finally {
-    db.resetReadTxn()
   }
 }
 

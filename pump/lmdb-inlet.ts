@@ -144,8 +144,8 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
   async function checkReaders(): Promise<void> {
     if (performance.now() - readersCheckedAt < READER_CHECK_MS) return
     readersCheckedAt = performance.now()
-    // A reader that was killed in the middle of a read would pin its pages for ever.
-    await log.read(db => db.readerCheck())
+    // A reader that was killed in the middle of a read would pin its pages for ever. The append itself is durable by now.
+    await log.read(db => db.readerCheck()).catch(() => {})
   }
 
   async function tail(messagesMax: number): Promise<Chunk[]> {

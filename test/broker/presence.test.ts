@@ -49,7 +49,8 @@ describe('presence', () => {
   })
 
   it('tells the space once, however many readings a device sends, and however its topics alternate', async () => {
-    const { broker, space } = await openBench()
+    const { broker, space, ingest } = await openBench()
+    ingest.onOffer = () => setImmediate(() => ingest.settle())
     const client = await openClient(broker.port)
     for (let round = 1; round <= 3; round++) {
       for (let id = 1; id <= 100; id++) client.send(publishPacket(id, { topic: `devices/press-${id % 2}/telemetry` }))

@@ -13,15 +13,46 @@ describe('SIGKILL under load, 20 rounds', () => {
   })
 })
 
-/** What each planted bug does, which kill shows it, and what the checker must say. */
-const BUGS: readonly (PlantedBug & { target: Target; shows: keyof RoundsReport })[] = []
+/** Each with the process whose kill shows it, and what the checker must say. Small batches: a kill meets an insert more often. */
+const BUGS: readonly (PlantedBug & { target: Target; shows: 'lost' | 'duplicated' | 'statesWrong' })[] = [
+  {
+    title: 'acknowledging before the fsync loses readings',
+    file: 'ingest/commit-loop.js',
+    from: /if \(await commit\(part\)\)\s+options\.committed\(part\);/,
+    to: 'options.committed(part);\nawait commit(part);',
+    target: 'tree',
+    shows: 'lost',
+  },
+  {
+    title: 'committing the position before the insert loses readings',
+    file: 'writers/writer.js',
+    from: /const deadLetters = await insertPlanned\((.*)\);/,
+    to: 'await claim.commit(batch.to, null);\nconst deadLetters = await insertPlanned($1);',
+    target: 'writer',
+    shows: 'lost',
+  },
+  {
+    title: 'forgetting an open plan at the start stores readings twice',
+    file: 'writers/writer.js',
+    from: /if \(claim\.plan !== null\)\s+position = await finishPlan\(claim, claim\.plan, options\);/,
+    to: '',
+    target: 'writer',
+    shows: 'duplicated',
+  },
+]
 
 describe('a planted bug is caught', () => {
   for (const bug of BUGS) {
     it(bug.title, async () => {
       const { root, dist } = plant(bug)
       try {
-        const report = await runRounds({ rounds: 6, seed: 2, dist, targets: [bug.target] })
+        const report = await runRounds({
+          rounds: 8,
+          seed: 2,
+          dist,
+          targets: [bug.target],
+          env: { SURGETANK_BATCH_MS: '50' },
+        })
         print(bug.title, report)
         expect(holds(report)).toBe(false)
         expect(report[bug.shows]).toBeGreaterThan(0)

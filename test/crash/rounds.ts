@@ -20,6 +20,7 @@ export interface RoundsOptions {
   /** Kills only these; all three in turn of chance when left out. */
   readonly targets?: readonly Target[]
   readonly rate?: number
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export interface RoundsReport extends CheckReport {
@@ -35,7 +36,8 @@ const DRAIN_MS_MAX = 30_000
 
 export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
   const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-crash-'))
-  const system = { dataDir, ports: await freePorts(), ...(options.dist === undefined ? {} : { dist: options.dist }) }
+  const { dist = 'dist', env = {} } = options
+  const system = { dataDir, ports: await freePorts(), dist, env }
   const journal = openJournal()
   const kills = { tree: 0, writer: 0, database: 0 }
   const random = seeded(options.seed)

@@ -148,19 +148,18 @@ describe('[G4] the newest reading', () => {
       { value, sentTs: RECEIVED_AT - 1000, receivedAt: RECEIVED_AT - 500 },
     ])
     const expected = new Map<string, Value>()
+    const inserts: GivenRow[][] = [[], [], []]
     for (let device = 0; device < 60; device++) {
       const some = moments.filter((_, i) => ((i * 7919 + device * 104729) >>> 3) % 4 === 0)
-      const order = some
-        .map((row, i) => ({ row, key: (i * 31 + device * 17) % some.length }))
-        .sort((a, b) => a.key - b.key)
-      const given = order.map(({ row }): GivenRow => ({ ...row, device: `tie-${device}` }))
-      const half = Math.floor(given.length / 2)
-      await on.database.insertReadings(block(given.slice(0, half), 'ties', device), `tie-${device}-a`)
-      await on.database.insertReadings(block(given.slice(half), 'ties', device), `tie-${device}-b`)
+      const given = some.map((row): GivenRow => ({ ...row, device: `tie-${device}` }))
+      for (const [i, row] of given.entries()) inserts[(i * 31 + device * 17) % inserts.length]?.push(row)
       const newest = given
         .map(({ value, sentTs, receivedAt }) => ({ ts: sentTs ?? 0, receivedAt: receivedAt ?? RECEIVED_AT, value }))
         .reduce((best, one) => (isNewer(one, best) ? one : best))
       expected.set(`tie-${device}/temperature`, newest.value)
+    }
+    for (const [i, given] of inserts.entries()) {
+      await on.database.insertReadings(block(i === 1 ? given.reverse() : given, 'ties', i), `tie-${i}`)
     }
     const latest = await latestOf('tie-')
     expect(latest.size).toBe(60)
