@@ -30,7 +30,7 @@ import {
   toRawPoint,
 } from './history.ts'
 import { migrate } from './migrate.ts'
-import { OF_RANGE, repairDerived } from './repair.ts'
+import { OF_RANGE, rangeParams, repairDerived } from './repair.ts'
 import { READINGS_COLUMNS } from './row-binary.ts'
 import { toValue, VALUE_COLUMNS } from './values.ts'
 
@@ -121,13 +121,13 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
 
   async function countReadings(range: SourceRange): Promise<number> {
     const sql = `SELECT count() FROM telemetry.readings WHERE ${OF_RANGE}`
-    const rows = await all<[number]>('counting readings', { sql, params: { ...range } })
+    const rows = await all<[number]>('counting readings', { sql, params: rangeParams(range) })
     return rows[0]?.[0] ?? 0
   }
 
   function storedReadings(range: SourceRange): Promise<[position: number, index: number][]> {
     const sql = `SELECT source_position, source_index FROM telemetry.readings WHERE ${OF_RANGE} ORDER BY source_position, source_index`
-    return all('listing stored readings', { sql, params: { ...range } })
+    return all('listing stored readings', { sql, params: rangeParams(range) })
   }
 
   /** By setting the window to none and back: the engine drops the tokens that no longer fit. */
@@ -144,7 +144,7 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
 
   async function countByPosition(range: SourceRange): Promise<Map<number, number>> {
     const sql = `SELECT source_position, count() FROM telemetry.readings WHERE ${OF_RANGE} GROUP BY source_position`
-    return new Map(await all<[number, number]>('counting readings by position', { sql, params: { ...range } }))
+    return new Map(await all<[number, number]>('counting readings by position', { sql, params: rangeParams(range) }))
   }
 
   async function* latest(): AsyncIterable<LatestRow[]> {

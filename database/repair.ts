@@ -10,9 +10,16 @@
 import type { SourceRange } from './database.ts'
 import type { Statement } from './history.ts'
 
-/** The rows of a range, by the parameters source, from and to. */
-export const OF_RANGE =
-  'source = {source:String} AND source_position >= {from:UInt64} AND source_position < {to:UInt64}'
+/**
+ * The rows of a range, by the parameters of `rangeParams`. The positions alone let parts be passed over; the pairs are exact.
+ */
+export const OF_RANGE = `source = {source:String} AND source_position >= {from:UInt64} AND source_position <= {to:UInt64}
+  AND (source_position, source_index) >= ({from:UInt64}, {fromIndex:UInt32})
+  AND (source_position, source_index) < ({to:UInt64}, {toIndex:UInt32})`
+
+export function rangeParams({ source, from, fromIndex = 0, to, toIndex = 0 }: SourceRange): Record<string, unknown> {
+  return { source, from, fromIndex, to, toIndex }
+}
 
 const NUMERIC = "kind IN ('number', 'integer', 'bool')"
 
@@ -30,7 +37,7 @@ export interface RepairTarget {
 
 /** Returns how many rows of rollups were filled. The state takes its rows in any case: to repeat a maximum changes nothing. */
 export async function repairDerived(target: RepairTarget, range: SourceRange): Promise<number> {
-  await target.command(STATE_OF_RANGE, { ...range })
+  await target.command(STATE_OF_RANGE, rangeParams(range))
   let filled = 0
   for (const rollup of ROLLUPS) filled += await repairRollup(target, rollup, range)
   return filled
@@ -43,7 +50,7 @@ const STATE_OF_RANGE = `INSERT INTO telemetry.state (device, metric, newest) SET
 
 async function repairRollup({ command, all }: RepairTarget, rollup: Rollup, range: SourceRange): Promise<number> {
   const lacking = lackingRows(rollup)
-  const [counted] = await all<[number]>({ sql: `SELECT count() FROM (${lacking})`, params: { ...range } })
+  const [counted] = await all<[number]>({ sql: `SELECT count() FROM (${lacking})`, params: rangeParams(range) })
   const rows = counted?.[0] ?? 0
   if (rows === 0) return 0
   const apart = `telemetry.repair_${rollup.name}`
@@ -51,7 +58,7 @@ async function repairRollup({ command, all }: RepairTarget, rollup: Rollup, rang
   await command(`CREATE TABLE ${apart} AS telemetry.${rollup.name}`)
   await command(
     `INSERT INTO ${apart} (metric, device, bucket, readings, value_sum, value_min, value_max) SETTINGS insert_deduplicate = 0, async_insert = 0 ${lacking}`,
-    { ...range },
+    rangeParams(range),
   )
   const years = await all<[number]>({ sql: `SELECT DISTINCT toYear(bucket) FROM ${apart}`, params: {} })
   for (const [year] of years)

@@ -3,7 +3,6 @@
  * would be full at the rate of the last minute. Read once a second from the books.
  */
 import type { Logger } from 'pino'
-import type { Database } from '../database/database.ts'
 import { metrics } from '../metrics.ts'
 import type { PumpBooks, PumpView } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
@@ -11,12 +10,10 @@ import type { Space } from '../space/space.ts'
 export interface GaugeOptions {
   readonly view: PumpView
   readonly space: Space
-  readonly database: Database
   readonly log: Logger
 }
 
 const EVERY_MS = 1_000
-const PING_EVERY = 5
 const WINDOW_MS = 60_000
 
 interface Sample {
@@ -25,9 +22,8 @@ interface Sample {
 }
 
 /** Starts; the returned function stops. */
-export function openGauges({ view, space, database, log }: GaugeOptions): () => void {
+export function openGauges({ view, space, log }: GaugeOptions): () => void {
   const samples: Sample[] = []
-  let ticks = 0
   let running = false
   const timer = setInterval(() => void tick(), EVERY_MS)
   timer.unref()
@@ -48,7 +44,6 @@ export function openGauges({ view, space, database, log }: GaugeOptions): () => 
       metrics.devices.set(devices)
       metrics.devicesOnline.set(online)
       metrics.rehydrating.set(space.warm ? 0 : 1)
-      if (ticks++ % PING_EVERY === 0) metrics.databaseUp.set((await database.ping()) ? 1 : 0)
     } catch (error) {
       log.warn({ err: error }, 'the books cannot be read')
     } finally {

@@ -20,6 +20,7 @@ import { VERSION } from '../version.ts'
 import { openAllMetrics } from './all-metrics.ts'
 import { openDataDir, type Ports } from './data-dir.ts'
 import { superviseDatabase } from './database-child.ts'
+import { openDatabaseWatch } from './database-watch.ts'
 import { openGauges } from './gauges.ts'
 import { checkHealth } from './health.ts'
 import { superviseWriter } from './writer-child.ts'
@@ -82,12 +83,14 @@ async function startParts(settings: Settings, log: Logger, undo: (() => unknown)
   undo.push(broker.close)
 
   const allMetrics = openAllMetrics()
+  const watch = openDatabaseWatch(database)
+  undo.push(watch.close)
   const api = await openApi({
     port: settings.SURGETANK_HTTP_PORT,
     space,
     database,
     view,
-    health: () => checkHealth({ database, space, stalled: () => ingest?.stalled === true }),
+    health: async () => checkHealth({ space, databaseUp: () => watch.up, stalled: () => ingest?.stalled === true }),
     metricsText: allMetrics.text,
     staleAfterMs: settings.SURGETANK_STALE_SECONDS * 1_000,
     clock,
@@ -98,7 +101,7 @@ async function startParts(settings: Settings, log: Logger, undo: (() => unknown)
 
   const stopped = new AbortController()
   void rehydrate({ space, database, view, log, stopped: stopped.signal })
-  const closeGauges = openGauges({ view, space, database, log })
+  const closeGauges = openGauges({ view, space, log })
   undo.push(closeGauges, () => stopped.abort())
   const writer = await superviseWriter(
     {
@@ -119,6 +122,7 @@ async function startParts(settings: Settings, log: Logger, undo: (() => unknown)
   async function stop(): Promise<void> {
     stopped.abort()
     closeGauges()
+    watch.close()
     await Promise.all([drainBroker(), writer.stop()])
     await api.close()
     await database.close()

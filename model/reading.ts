@@ -71,5 +71,7 @@ export function compareValues(a: Value, b: Value): number {
     const byDouble = Number(a) - Number(b)
     return byDouble !== 0 ? byDouble : Buffer.compare(Buffer.from(String(a)), Buffer.from(String(b)))
   }
-  return Number(a) - Number(b)
+  const [x, y] = [Number(a), Number(b)]
+  // -0 is before 0: ClickHouse takes the two for equal, and in an exact tie keeps either.
+  return x - y || Number(Object.is(y, -0)) - Number(Object.is(x, -0))
 }

@@ -38,6 +38,7 @@ export interface ClaimEnvs {
 
 const POLL_MS = 25
 const LOOK_MS = 500
+const BEHIND_MS_MAX = 4_000
 
 /** Takes the claim over from whoever has it. Rejects with `log_cut` when the log is an older copy. */
 export async function takeClaim(envs: ClaimEnvs): Promise<HeldClaim | 'no log'> {
@@ -50,10 +51,18 @@ export async function takeClaim(envs: ClaimEnvs): Promise<HeldClaim | 'no log'> 
     putPositionsMeta(db, { ...before, epoch: before.epoch + 1 })
     return { epoch: before.epoch + 1, record: readSource(db, source) }
   })
-  const end = (await log.read(readLogMeta))?.end ?? 0
   const reached = Math.max(record.position, record.plan?.to ?? 0)
-  if (reached > end) throw behindPositions(end, reached)
+  // Right after this process opened the log it may see it as it was a moment ago, see `lmdb-env.ts`.
+  const deadline = performance.now() + BEHIND_MS_MAX
+  for (let end = await endOf(log); end < reached; end = await endOf(log)) {
+    if (performance.now() > deadline) throw behindPositions(end, reached)
+    await pause(LOOK_MS)
+  }
   return holdClaim(envs, { source, epoch, record })
+}
+
+async function endOf(log: Env): Promise<number> {
+  return (await log.read(readLogMeta))?.end ?? 0
 }
 
 function holdClaim(

@@ -11,12 +11,14 @@
  *   environment is opened anew, which sets the number right, and the transaction runs again [G1].
  * - An error inside a plain transaction commits what came before it. So each transaction runs as a child, which is undone.
  * - A failed commit rejects a second promise that nobody holds, which would end the process. It is taken here.
+ * - A full disk can end the process: lmdb words that error into a buffer that is too small. So nothing is written to a disk
+ *   that has not a few MB left.
  * - After a commit that the disk refused, LMDB's list of free pages is not what the file says, and after a refused write of
  *   the first pages the next commit never ends. So the environment is opened anew after each commit that failed.
  * - One process may open an environment once: all handles to a path share it, and one that writes turns it writable.
  * - A cursor or a read transaction that is kept pins pages, and the file grows. So reads are one turn long, by key.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, realpathSync, statSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, realpathSync, statfsSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 import { SurgetankError } from '../errors.ts'
@@ -28,9 +30,10 @@ export interface Env {
   read<T>(work: (db: Db) => T): Promise<T | null>
   /**
    * Runs `work` as one transaction: durable when it resolves, and when it rejects, as if it had never run. `work` may run
-   * more than once, so it changes nothing but `db`. Rejects with `log_unavailable` (retry) when the disk does not take it.
+   * more than once, so it changes nothing but `db`; `bytes` is what it writes, about, when that is much. Rejects with
+   * `log_unavailable` (retry) when the disk does not take it.
    */
-  write<T>(work: (db: Db, txn: number) => T): Promise<T>
+  write<T>(work: (db: Db, txn: number) => T, bytes?: number): Promise<T>
   close(): Promise<void>
 }
 
@@ -56,6 +59,7 @@ interface Held {
 
 const TXN_KEY = Buffer.from('t')
 const HEADER_BYTES = 8192
+const DISK_BYTES_MIN = 4 * 1024 * 1024
 const STALE_TRIES = 5
 const STALE_MS = 2_000
 const COMMIT_TICK_MS = 1_000
@@ -91,9 +95,12 @@ export function openEnv(options: EnvOptions): Env {
     }
   }
 
-  function write<T>(work: (db: Db, txn: number) => T): Promise<T> {
+  function write<T>(work: (db: Db, txn: number) => T, bytes = 0): Promise<T> {
     if (closed || !options.writable) throw new Error(`${held.path} is not open for writing.`)
-    const written = held.lastWrite.then(() => commit(held, work, 0))
+    const written = held.lastWrite.then(() => {
+      checkDisk(held.path, bytes)
+      return commit(held, work, 0)
+    })
     held.lastWrite = written.catch(() => {})
     return written
   }
@@ -228,6 +235,12 @@ async function openAnew(held: Held): Promise<void> {
   held.db = openDb(held)
 }
 
+function checkDisk(path: string, bytes: number): void {
+  const { bavail, bsize } = statfsSync(path)
+  if (bavail * bsize >= DISK_BYTES_MIN + 2 * bytes) return
+  throw new SurgetankError('log_unavailable', `The disk of ${path} is full. Free some of it.`)
+}
+
 const STALE = new Error('The shared transaction number was set back.')
 
 async function commit<T>(held: Held, work: (db: Db, txn: number) => T, tries: number): Promise<T> {
@@ -294,5 +307,5 @@ function translate(error: unknown, path: string): unknown {
     return new SurgetankError('log_corrupt', `${path} cannot be read: ${error.message}`, error)
   }
   if (typeof code !== 'number' && commitError === undefined) return error
-  return new SurgetankError('log_unavailable', `${path}: ${error.message}. Is the disk full?`, error)
+  return new SurgetankError('log_unavailable', `${path}: ${error.message}.`, error)
 }

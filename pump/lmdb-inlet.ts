@@ -34,14 +34,12 @@ export interface LmdbInletOptions {
   readonly keepHours: number
   /** The most that quarantined messages may take on disk. */
   readonly quarantineBytesMax: number
-  /** Space that the log leaves on its disk; by default FREE_BYTES_MIN. */
+  /** Space that the log leaves on its disk; by default 256 MB, or a twentieth of a small disk. */
   readonly freeBytesMin?: number
   /** ms since 1970 UTC. */
   readonly clock?: () => number
 }
 
-/** Left free on the log's disk: what ClickHouse and the positions need to drain the log, which alone makes room in it. */
-const FREE_BYTES_MIN = 256 * 1024 * 1024
 /** Beside chunks and quarantine: half-full pages, pages that wait for a reader, the free list. Address space only. */
 const MAP_SPARE_BYTES = 1024 ** 3
 const TAIL_BYTES_MAX = 64 * 1024 * 1024
@@ -55,7 +53,7 @@ const HOUR_MS = 3_600_000
  * `log_cut` when the writers are further than the log: it was restored from an older copy.
  */
 export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInlet> {
-  const { dir, bytesMax, keepHours, quarantineBytesMax, freeBytesMin = FREE_BYTES_MIN, clock = Date.now } = options
+  const { dir, bytesMax, keepHours, quarantineBytesMax, freeBytesMin, clock = Date.now } = options
   const mapBytes = 2 * (bytesMax + quarantineBytesMax) + MAP_SPARE_BYTES
   const log = openEnv({ path: logPath(dir), writable: true, mapBytes })
   const positions = openPositions(dir, false)
@@ -82,10 +80,7 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
         const trimmed = trimChunks(db, before, trim)
         const appended = lines === null ? trimmed : putChunk(db, trimmed, { batch, lines, bytes })
         return putRefused(db, appended, batch.refused, bounds)
-      })
-    } catch (error) {
-      await freePages(error)
-      throw error
+      }, bytes + refusedBytes(batch))
     } finally {
       appending = false
     }
@@ -97,12 +92,11 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
     for (;;) {
       const held = meta.bytes - meta.bytesTrimmed
       const over = bytes === 0 ? 0 : held + bytes - bytesMax
-      const trim = await nextTrim(over)
-      if (over <= trim.bytes) {
-        if (bytes > 0 && !disk.allows(bytes, held + meta.quarantineBytes)) throw diskFull(dir, freeBytesMin)
-        return trim
-      }
-      if (trim.chunks === 0) throw logFull(bytesMax)
+      const short = bytes > 0 && !disk.allows(bytes, held + meta.quarantineBytes)
+      // Chunks that are in ClickHouse already make room inside the file, whatever their age.
+      const trim = await nextTrim(short ? bytesMax : over)
+      if (!short && over <= trim.bytes) return trim
+      if (trim.chunks === 0) throw short ? diskFull(dir) : logFull(bytesMax)
       await commit((db, before) => trimChunks(db, before, trim))
     }
   }
@@ -117,26 +111,15 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
     return (await log.read(db => planTrim(wanted, at => readHeader(db, at)))) ?? NOTHING
   }
 
-  /** After the disk took no more: pages of chunks that are in ClickHouse already can be written again, whatever their age. */
-  async function freePages(error: unknown): Promise<void> {
-    if (!(error instanceof SurgetankError) || error.code !== 'log_unavailable') return
-    try {
-      const trim = await nextTrim(bytesMax)
-      if (trim.chunks > 0) await commit((db, before) => trimChunks(db, before, trim))
-    } catch {
-      // The append's own error is the one to tell.
-    }
-  }
-
   /** One durable transaction, from `meta` to what `change` makes of it. */
-  async function commit(change: (db: Db, before: LogMeta) => LogMeta): Promise<void> {
+  async function commit(change: (db: Db, before: LogMeta) => LogMeta, bytes = 0): Promise<void> {
     const before = { meta, txn }
     const written = await log.write((db, number) => {
       if (number !== before.txn + 1) throw otherOwner(dir)
       const next = change(db, before.meta)
       putLogMeta(db, next)
       return { meta: next, txn: number }
-    })
+    }, bytes)
     meta = written.meta
     txn = written.txn
   }
@@ -225,16 +208,18 @@ function putChunk(db: Db, before: LogMeta, chunk: { batch: Batch; lines: Buffer;
   return { ...before, end: before.end + 1, readings: before.readings + readings, bytes: before.bytes + bytes }
 }
 
+function refusedBytes({ refused }: Batch): number {
+  return refused.reduce((sum, { payload }) => sum + payload.length, 0)
+}
+
 function logFull(bytesMax: number): SurgetankError {
   const detail = `It holds ${bytesMax} bytes that are not yet in ClickHouse, the most it may. It takes more when the writers have made room.`
   return new SurgetankError('log_unavailable', detail)
 }
 
-function diskFull(dir: string, freeBytesMin: number): SurgetankError {
-  return new SurgetankError(
-    'log_unavailable',
-    `The disk of ${dir} has less than ${freeBytesMin} bytes left. Free some.`,
-  )
+function diskFull(dir: string): SurgetankError {
+  const detail = `The disk of ${dir} is almost full; what is left is for ClickHouse, which makes room in the log.`
+  return new SurgetankError('log_unavailable', detail)
 }
 
 function otherOwner(dir: string): SurgetankError {

@@ -58,10 +58,11 @@ const LIMITS: AnalystLimits = {
   resultBytesMax: 128 * 1024 * 1024,
 }
 
-/** A statement under way holds one thread of libuv's pool, and files need some, too: more than all lanes together. */
-export function embeddedDatabaseEnv(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return { ...env, UV_THREADPOOL_SIZE: '20' }
-}
+/**
+ * All of the child's environment: nothing of this process's reaches it. A statement under way holds one thread of libuv's
+ * pool, and files need some, too: more than all lanes together. Times without a zone are UTC, as everywhere here.
+ */
+const ENVIRONMENT = { UV_THREADPOOL_SIZE: '20', TZ: 'UTC' }
 
 /**
  * Resolves when the database answers. Rejects with `data_dir_in_use` when another process holds the folder for longer than `folderMsMax`,
@@ -69,7 +70,7 @@ export function embeddedDatabaseEnv(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
  */
 export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
   const child = fork(childEntry(), {
-    env: embeddedDatabaseEnv(process.env),
+    env: ENVIRONMENT,
     execArgv: [],
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   })

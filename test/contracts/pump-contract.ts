@@ -4,16 +4,8 @@
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { SurgetankError } from '../../errors.ts'
-import type {
-  Batch,
-  Claim,
-  Consumption,
-  DeadLetter,
-  PumpInlet,
-  PumpOutlet,
-  PumpView,
-  Refused,
-} from '../../pump/pump.ts'
+import type { Claim, PumpInlet, PumpOutlet, PumpView } from '../../pump/pump.ts'
+import { batchOf, deferred, holdClaim, letterOf, lineOf, RECEIVED_AT, refusedOf, rejection } from './pump-samples.ts'
 
 export interface PumpHarness {
   openInlet(bounds?: InletBounds): Promise<PumpInlet>
@@ -29,80 +21,7 @@ export interface InletBounds {
   readonly clock?: () => number
 }
 
-export const RECEIVED_AT = Date.UTC(2026, 10, 20, 12)
 const ALL = { chunksMax: 1_000, bytesMax: 64 << 20 }
-
-/** A batch of `count` lines of one reading each, numbered from `from` on. */
-export function batchOf(from: number, count: number, more: Partial<Batch> = {}): Batch {
-  const lines = Array.from({ length: count }, (_, i) => lineOf(from + i))
-  const times = { firstReceivedAt: RECEIVED_AT + from, lastReceivedAt: RECEIVED_AT + from + count }
-  return { lines, readings: count, ...times, refused: [], ...more }
-}
-
-export function lineOf(number: number): string {
-  return `{"device":"press-${number % 7}","receivedAt":${RECEIVED_AT + number},"readings":[["temperature",null,${number}]]}`
-}
-
-export function refusedOf(number: number, bytes = 20): Refused {
-  const payload = Buffer.alloc(bytes, number & 255)
-  const topic = 'devices/press-1/telemetry'
-  return {
-    receivedAt: RECEIVED_AT + number,
-    device: 'press-1',
-    topic,
-    reason: 'not_json',
-    detail: `number ${number}`,
-    payload,
-  }
-}
-
-function letterOf(source: string, position: number, index: number): DeadLetter {
-  const about = { device: 'press-1', receivedAt: RECEIVED_AT, reason: 'refused', detail: 'no such type' }
-  return { source, position, index, ...about, line: lineOf(index) }
-}
-
-interface HeldClaim {
-  readonly claim: Claim
-  readonly consumption: Consumption
-  /** Lets `work` return, and ends the consumption. */
-  end(): Promise<void>
-}
-
-/** Takes a claim and keeps `work` from returning until it is ended. */
-export async function holdClaim(outlet: PumpOutlet): Promise<HeldClaim> {
-  const claimed = deferred<Claim>()
-  const over = deferred<void>()
-  const consumption = outlet.consume(async claim => {
-    claimed.resolve(claim)
-    claim.lost.addEventListener('abort', () => over.resolve())
-    await over.promise
-  })
-  const claim = await claimed.promise
-  return { claim, consumption, end }
-
-  async function end(): Promise<void> {
-    over.resolve()
-    await consumption.stop()
-  }
-}
-
-function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
-  let resolve: (value: T) => void = () => {}
-  const promise = new Promise<T>(done => {
-    resolve = done
-  })
-  return { promise, resolve }
-}
-
-async function rejection(promise: Promise<unknown>): Promise<SurgetankError> {
-  try {
-    await promise
-  } catch (error) {
-    if (error instanceof SurgetankError) return error
-    throw error
-  }
-  throw new Error('It did not reject.')
-}
 
 export function pumpContract(name: string, fresh: () => Promise<PumpHarness>): void {
   describe(`${name}, as every pump`, () => {

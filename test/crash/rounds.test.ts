@@ -2,6 +2,7 @@
 import { rmSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { holds } from './checker.ts'
+import { runOutage } from './outage.ts'
 import { type PlantedBug, plant } from './planted-bugs.ts'
 import { type RoundsReport, runRounds, type Target } from './rounds.ts'
 
@@ -10,6 +11,21 @@ describe('SIGKILL under load, 20 rounds', () => {
     const report = await runRounds({ rounds: 20, seed: 1 })
     print('as built', report)
     expect(holds(report), JSON.stringify(report, null, 2)).toBe(true)
+  })
+})
+
+describe('ClickHouse away for a minute under load', () => {
+  it('devices see nothing, memory stays flat, and the log drains [G1] [G2] [G5]', async () => {
+    const report = await runOutage({ seconds: 60, rate: 2_000 })
+    const { reconnects, ackP99Ms, lagAtEnd, drainedAfterMs, rssGrowthMb, acked, lost, duplicated } = report
+    process.stdout.write(
+      `ClickHouse away for 60 s: ${acked} readings acknowledged, lost ${lost}, duplicated ${duplicated}, reconnects ${reconnects}, ` +
+        `PUBACK p99 ${ackP99Ms.toFixed(1)} ms, lag at the end ${lagAtEnd}, drained in ${(drainedAfterMs / 1_000).toFixed(1)} s, ` +
+        `memory ${rssGrowthMb.toFixed(0)} MB more\n`,
+    )
+    expect(holds(report), JSON.stringify(report, null, 2)).toBe(true)
+    expect(reconnects).toBe(0)
+    expect(rssGrowthMb).toBeLessThan(64)
   })
 })
 

@@ -1,5 +1,5 @@
 /** What an analyst may do, and everything that was found to get around one of the walls. */
-import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -14,7 +14,10 @@ beforeAll(async () => {
   on = await openFixture()
   await on.database.migrate()
 })
-afterAll(() => on.close())
+afterAll(async () => {
+  await on.close()
+  rmSync(folder, { recursive: true, force: true })
+})
 
 const ALLOWED = [
   'SELECT count() FROM telemetry.readings',

@@ -87,6 +87,18 @@ describe('a range of the log', () => {
     expect((await on.database.countBySource()).get('ranges')).toBe(21)
   })
 
+  test('may begin and end within a chunk', async () => {
+    const half = { source: 'ranges', from: 5, fromIndex: 4, to: 6, toIndex: 3 }
+    expect(await on.database.countReadings(half)).toBe(5)
+    expect(await on.database.storedReadings(half)).toEqual([
+      [5, 4],
+      [5, 5],
+      [6, 0],
+      [6, 1],
+      [6, 2],
+    ])
+  })
+
   test('is listed row by row', async () => {
     expect(await on.database.storedReadings({ source: 'ranges', from: 5, to: 6 })).toEqual(
       [0, 1, 2, 3, 4, 5].map(index => [5, index]),

@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { batchOf, holdClaim } from '../contracts/pump-contract.ts'
+import { batchOf, holdClaim } from '../contracts/pump-samples.ts'
 import { killed, startChild, told } from './children.ts'
 import { type LmdbHarness, openLmdbHarness } from './lmdb-harness.ts'
 
@@ -82,6 +82,22 @@ describe('the log on this disk, between processes', () => {
       expect((await later.books()).partitions[0]).toMatchObject({ end: appended, committed: appended - 1 })
     })
   }
+
+  it('sees the newest again by itself after an opening has set the number back, also while nothing is appended', async () => {
+    const child = startChild('append', harness.dir)
+    await told(child, 'appendedTo')
+    await killed(child)
+    const view = await harness.openView()
+    const end = async () => (await view.books()).partitions[0]?.end ?? 0
+    const newest = await end()
+    await told(startChild('setBack', join(harness.dir, 'log'), 1), 'setBack')
+    expect(await end()).toBe(newest - 1)
+    const since = performance.now()
+    while ((await end()) < newest) {
+      expect(performance.now() - since).toBeLessThan(10_000)
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
+  })
 
   it('loses no append while other processes open and close it without end [G1]', async () => {
     const inlet = await harness.openInlet()

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openLmdbInlet } from '../../pump/lmdb-inlet.ts'
-import { lineOf, RECEIVED_AT } from '../contracts/pump-contract.ts'
+import { lineOf, RECEIVED_AT } from '../contracts/pump-samples.ts'
 
 const MS = 3_000
 const dir = await mkdtemp(join(process.argv[2] ?? tmpdir(), 'surgetank-append-'))

@@ -8,7 +8,7 @@ import { openLmdbInlet } from '../../pump/lmdb-inlet.ts'
 import { openLmdbOutlet } from '../../pump/lmdb-outlet.ts'
 import { openLmdbView } from '../../pump/lmdb-view.ts'
 import type { PumpInlet } from '../../pump/pump.ts'
-import { batchOf, refusedOf } from '../contracts/pump-contract.ts'
+import { batchOf, refusedOf } from '../contracts/pump-samples.ts'
 
 const [role, dir = '', given = '0'] = process.argv.slice(2)
 const number = Number(given)
@@ -26,7 +26,6 @@ const roles: Record<string, () => Promise<void>> = {
   fillDisk,
   timeAppends,
   failDisk,
-  fillBesideWritten,
 }
 void roles[role ?? '']?.()
 
@@ -184,25 +183,5 @@ async function failDisk(): Promise<void> {
   const after = (await view.books()).partitions[0]?.end
   await new Promise(resolve => setTimeout(resolve, 100))
   tell({ error, during, after, unhandled })
-  process.exit(0)
-}
-
-/** On a disk of a few MB that another has filled: appends beside chunks that are all in ClickHouse already. */
-async function fillBesideWritten(): Promise<void> {
-  const log = join(dir, 'log')
-  const inlet = await openLmdbInlet({ ...BOUNDS, dir: log })
-  const outlet = await openLmdbOutlet({ dir: log })
-  for (let i = 0; i < 40; i++) await inlet.append(batchOf(i * 100, 1_000))
-  await new Promise<void>(resolve => {
-    outlet.consume(async claim => {
-      await claim.commit(40, null)
-      resolve()
-      await new Promise(() => {})
-    })
-  })
-  fillUp(join(dir, 'filler'))
-  const outcomes = []
-  for (let i = 0; i < 10; i++) outcomes.push(await errorOf(inlet, batchOf(i * 100, 1_000)))
-  tell({ outcomes })
   process.exit(0)
 }

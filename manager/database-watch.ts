@@ -1,0 +1,40 @@
+/** Does ClickHouse answer? Asked every few seconds, beside everything else: nobody waits for a database that hangs. */
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Database } from '../database/database.ts'
+import { metrics } from '../metrics.ts'
+
+export interface DatabaseWatch {
+  /** By the last answer, or the lack of one. */
+  readonly up: boolean
+  close(): void
+}
+
+const EVERY_MS = 2_000
+const ANSWER_MS_MAX = 1_500
+
+export function openDatabaseWatch(database: Pick<Database, 'ping'>): DatabaseWatch {
+  let up = true
+  let asking = false
+  const timer = setInterval(() => void ask(), EVERY_MS)
+  void ask()
+  return {
+    get up() {
+      return up
+    },
+    close: () => clearInterval(timer),
+  }
+
+  async function ask(): Promise<void> {
+    // The last question has not been answered: that is an answer.
+    if (asking) return tell(false)
+    asking = true
+    const answered = database.ping().catch(() => false)
+    void answered.then(() => (asking = false))
+    tell(await Promise.race([answered, pause(ANSWER_MS_MAX, false)]))
+  }
+
+  function tell(answers: boolean): void {
+    up = answers
+    metrics.databaseUp.set(answers ? 1 : 0)
+  }
+}
