@@ -148,7 +148,8 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   }
 
   async function* latest(): AsyncIterable<LatestRow[]> {
-    const sql = `SELECT device, metric, toUnixTimestamp64Milli(ts), toUnixTimestamp64Milli(received_at), ${VALUE_COLUMNS} FROM telemetry.latest`
+    const sql = `SELECT device, metric, toUnixTimestamp64Milli(ts), toUnixTimestamp64Milli(received_at), ${VALUE_COLUMNS},
+      toUnixTimestamp64Milli(seen_at) FROM telemetry.latest`
     for await (const page of pages<LatestTuple>('reading the newest state', { sql, params: {} }))
       yield page.map(toLatestRow)
   }
@@ -223,10 +224,10 @@ async function* readPages<Row>(
   }
 }
 
-type LatestTuple = [string, string, number, number, Kind, number | null, string]
+type LatestTuple = [string, string, number, number, Kind, number | null, string, number]
 
-function toLatestRow([device, metric, ts, receivedAt, kind, value, text]: LatestTuple): LatestRow {
-  return { device, metric, ts, receivedAt, value: toValue(kind, value, text) }
+function toLatestRow([device, metric, ts, receivedAt, kind, value, text, seenAt]: LatestTuple): LatestRow {
+  return { device, metric, ts, receivedAt, value: toValue(kind, value, text), seenAt }
 }
 
 function withSignal(signal: AbortSignal | undefined): { abort_signal?: AbortSignal } {

@@ -40,6 +40,8 @@ export interface LatestRow {
   readonly ts: number
   readonly receivedAt: number
   readonly value: Value
+  /** The last receipt of any reading of this metric, also of one that came late. */
+  readonly seenAt: number
 }
 
 export type Aggregate = 'avg' | 'min' | 'max' | 'sum' | 'count' | 'last'

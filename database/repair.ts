@@ -44,8 +44,8 @@ export async function repairDerived(target: RepairTarget, range: SourceRange): P
 }
 
 /** Not by a token: a repair of the same rows must not be dropped as a repetition of one that was lost. */
-const STATE_OF_RANGE = `INSERT INTO telemetry.state (device, metric, newest) SETTINGS insert_deduplicate = 0, async_insert = 0
-  SELECT device, metric, max(tuple(ts, received_at, kind, ifNull(value, 0), value_str))
+const STATE_OF_RANGE = `INSERT INTO telemetry.state (device, metric, newest, seen_at) SETTINGS insert_deduplicate = 0, async_insert = 0
+  SELECT device, metric, max(tuple(ts, received_at, kind, ifNull(value, 0), value_str)), max(received_at)
   FROM telemetry.readings WHERE ${OF_RANGE} GROUP BY device, metric`
 
 async function repairRollup({ command, all }: RepairTarget, rollup: Rollup, range: SourceRange): Promise<number> {

@@ -34,7 +34,7 @@ function parseAmount(value: Value): number {
   return Math.floor(value < 1e17 ? value / 1e3 : value / 1e6)
 }
 
-/** Half a µs is added because 1631266595.44 is a hair less as a double, and must not lose its last millisecond. */
+/** Half a µs is added because 2148850618.463 is a hair less as a double, and must not lose its last millisecond. */
 function fromSeconds(seconds: number): number {
   return Math.floor(seconds * 1000 + 0.0005)
 }

@@ -52,6 +52,7 @@ async function startParts(settings: Settings, log: Logger, undo: (() => unknown)
   undo.push(data.release)
   const password = randomBytes(24).toString('base64url')
   const clock = Date.now
+  const startedAt = clock()
   const sql = await superviseDatabase({ dataDir: data.database, port: settings.SURGETANK_SQL_PORT, password, log })
   undo.push(sql.stop)
   const database = openDatabase(sql.access)
@@ -100,7 +101,7 @@ async function startParts(settings: Settings, log: Logger, undo: (() => unknown)
   undo.push(api.close)
 
   const stopped = new AbortController()
-  void rehydrate({ space, database, view, log, stopped: stopped.signal })
+  void rehydrate({ space, database, view, startedAt, log, stopped: stopped.signal })
   const closeGauges = openGauges({ view, space, log })
   undo.push(closeGauges, () => stopped.abort())
   const writer = await superviseWriter(

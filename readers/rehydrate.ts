@@ -17,6 +17,8 @@ export interface RehydrateOptions {
   readonly space: Space
   readonly database: Database
   readonly view: PumpView
+  /** ms since 1970 UTC, before the broker took connections: who was heard of since is the broker's to tell. */
+  readonly startedAt: number
   readonly log: Logger
   readonly stopped: AbortSignal
 }
@@ -43,11 +45,17 @@ export async function rehydrate(options: RehydrateOptions): Promise<void> {
   }
 }
 
-async function loadLatest({ database, space, stopped }: RehydrateOptions): Promise<number> {
+async function loadLatest({ database, space, startedAt, stopped }: RehydrateOptions): Promise<number> {
   let rows = 0
   for await (const page of database.latest()) {
     if (stopped.aborted) return rows
     await space.merge(page.map(toMessage))
+    // A reading that came late is not the newest, but its device was heard of when it came.
+    await space.mergePresence(
+      page
+        .filter(({ seenAt }) => seenAt < startedAt)
+        .map(({ device, seenAt }) => ({ device, online: false, at: seenAt })),
+    )
     rows += page.length
   }
   return rows

@@ -51,7 +51,8 @@ CREATE TABLE IF NOT EXISTS telemetry.state
            received_at DateTime64(3, 'UTC'),
            kind        Enum8('number' = 1, 'integer' = 2, 'bool' = 3, 'string' = 4, 'null' = 5),
            value       Float64,
-           value_str       String)) COMMENT 'The greatest of all its readings; read it through the view `latest`'
+           value_str       String)) COMMENT 'The greatest of all its readings; read it through the view `latest`',
+  seen_at         SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'The last receipt of any of its readings, late ones included'
 )
 ENGINE = AggregatingMergeTree
 ORDER BY (device, metric)
@@ -59,7 +60,7 @@ SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fs
 
 -- A plain projection, without GROUP BY: the engine collapses equal keys of a block while it sorts it, at half the cost.
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.state_mv TO telemetry.state AS
-SELECT device, metric, tuple(ts, received_at, kind, ifNull(value, 0), value_str) AS newest
+SELECT device, metric, tuple(ts, received_at, kind, ifNull(value, 0), value_str) AS newest, received_at AS seen_at
 FROM telemetry.readings;
 
 -- Rollups: numbers only (number, integer, bool). Sums, not averages, so that partial rows of late readings add up.
@@ -113,7 +114,7 @@ GROUP BY metric, device, bucket;
 CREATE VIEW IF NOT EXISTS telemetry.latest AS
 SELECT device, metric, newest.ts AS ts, newest.kind AS kind,
        if(newest.kind IN ('string', 'null'), NULL, newest.value) AS value,
-       newest.value_str AS value_str, newest.received_at AS received_at
+       newest.value_str AS value_str, newest.received_at AS received_at, seen_at
 FROM telemetry.state FINAL;
 
 -- Per minute, hour and day (UTC) of the reading's time: how many numeric readings, their average, least and greatest.

@@ -145,6 +145,7 @@ export const TIMES: Row[] = [
   ['ms', withTs(String(TS)), timed(TS)],
   ['seconds', withTs('1763640000'), timed(1763640000000)],
   ['seconds with a fraction', withTs('1631266595.44'), timed(1631266595440)],
+  ['seconds with a fraction that is a hair less as a double', withTs('2148850618.463'), timed(2148850618463)],
   ['seconds as Python prints them', withTs('1763640000.1234567'), timed(1763640000123)],
   ['seconds with an exponent', withTs('1.76364e9'), timed(1763640000000)],
   ['ms with a fraction', withTs('1763640000123.9'), timed(1763640000123)],
