@@ -25,7 +25,7 @@ import type { Settings } from '../settings.ts'
 import type { Space } from '../space/space.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { openAdmission } from './admission.ts'
-import { attach, connectionOf, readOn } from './aedes-internals.ts'
+import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
 import { openConnectRate } from './connect-rate.ts'
 import { Connection, type Held } from './connection.ts'
 import { openFlow } from './flow.ts'
@@ -149,12 +149,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connections.add(connection)
     const client = aedes.handle(socket)
     connection.client = client
-    connection.gate = new FrameGate(
-      socket,
-      flow.floodgate,
-      fault => refuse(connection, fault),
-      () => flow.waits(connection),
-    )
+    connection.gate = new FrameGate(socket, flow.floodgate, connection.topics, {
+      refuse: fault => refuse(connection, fault),
+      waits: () => flow.waits(connection),
+      heard: () => keepAwake(client),
+      take: (known, frame, payload) => publishing.takeKnown(connection, known, frame, payload),
+      readAgain: () => queueMicrotask(() => readOn(client)),
+    })
     attach(client, connection)
     socket.once('close', () => ended(connection))
   }

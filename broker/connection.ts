@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net'
 import type { Client } from 'aedes'
 import type { FrameGate } from './frame-gate.ts'
-import type { Route } from './topics.ts'
+import { KnownTopics } from './publish-frame.ts'
 
 /** A message handed to ingest, and what it takes to acknowledge it. */
 export class Held {
@@ -37,9 +37,8 @@ export class Connection {
   /** True from CONNACK on. */
   connected = false
 
-  /** The topic of the last message, and what it means: most devices only ever use one. */
-  topic = ''
-  route: Route | null = null
+  /** Telemetry topics that it published to, and what they mean. */
+  readonly topics = new KnownTopics()
   /** The newest message that is not acknowledged. */
   newest: Held | null = null
 

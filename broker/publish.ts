@@ -1,19 +1,21 @@
 /**
- * What happens to a PUBLISH: Aedes' `authorizePublish` hook, the hot path. The topic is understood (one string compare for a
- * device that keeps to its topic), the message goes to ingest, and its acknowledgement waits for `settled` [G1].
+ * What happens to a PUBLISH. The first to a topic comes by Aedes' `authorizePublish` hook and the topic is understood; those
+ * that follow come straight from the gate (`takeKnown`), the hot path. The message goes to ingest, and its acknowledgement
+ * waits for `settled` [G1].
  *
  * Nothing is ever fanned out or retained: a retain flag is left unread. Bad data never closes a connection, or the device
  * would send it again for ever; only what breaks MQTT itself does.
  */
 import type { AedesOptions, Client, PublishPacket } from 'aedes'
-import type { Ingest, Publish } from '../ingest/ingest.ts'
+import type { Ingest } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { Acknowledger } from './acknowledge.ts'
 import { connectionOf, leaveToUs } from './aedes-internals.ts'
 import { type Connection, Held } from './connection.ts'
 import type { Floodgate } from './frame-gate.ts'
 import type { PresenceKeeper } from './presence.ts'
-import { parseStatus, parseTopic, type Refused, type Telemetry } from './topics.ts'
+import type { KnownTopic, PublishFrame } from './publish-frame.ts'
+import { parseStatus, parseTopic, refuseStatus } from './topics.ts'
 
 /** The first byte of PUBACK and of PUBREC [MQTT 3.1.1, 3.4 and 3.5]. */
 const PUBACK = 0x40
@@ -21,6 +23,8 @@ const PUBREC = 0x50
 
 export interface Publishing {
   readonly authorizePublish: NonNullable<AedesOptions['authorizePublish']>
+  /** A message to a topic that `authorizePublish` has seen on this connection. */
+  takeKnown(connection: Connection, known: KnownTopic, frame: PublishFrame, payload: Buffer): void
   /** Adds what was counted since the last call to the metrics: a labelled counter is too dear per message. */
   count(): void
 }
@@ -40,7 +44,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
   const received = [0, 0, 0]
   let dropped = 0
 
-  return { authorizePublish, count }
+  return { authorizePublish, takeKnown, count }
 
   function authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void {
     // Aedes gives a will without a type, and one that it swept up without a client.
@@ -57,60 +61,64 @@ export function openPublishing(options: PublishingOptions): Publishing {
       return
     }
     const { topic } = packet
-    const known = topic === connection.topic ? connection.route : null
-    const route = known ?? parseTopic(topic)
+    const route = parseTopic(topic)
     if (route.kind === 'reserved') {
       violated(connection, 'reserved_topic')
       return
     }
-    if (route.kind === 'status') {
-      takeStatus(connection, packet, route.device)
+    const state = route.kind === 'status' ? parseStatus(packet.payload) : null
+    if (route.kind === 'status' && state !== null) {
+      takeStatus(connection, packet, route.device, state)
       return
     }
-    if (!offer(connection, packet, route) || known !== null) return
-    connection.topic = topic
-    connection.route = route
+    const receivedAt = clock()
+    const held = admit(connection, packet.qos, packet.messageId ?? 0, receivedAt)
+    if (held === undefined) return
+    const payload = packet.payload as Buffer
+    if (route.kind !== 'telemetry') {
+      const { device, reason, detail } = route.kind === 'status' ? refuseStatus(route.device) : route
+      ingest.offerRefused({ device, metric: null, topic, payload, receivedAt, held }, reason, detail)
+      return
+    }
+    ingest.offer({ device: route.device, metric: route.metric, topic, payload, receivedAt, held })
+    connection.topics.add(topic, route)
     // After the offer, so that the space knows the device by now.
-    if (route.kind === 'telemetry') presence.hold(connection, route.device, true)
+    presence.hold(connection, route.device, true)
   }
 
-  /** False when it was dropped: QoS 0 never waits. */
-  function offer(connection: Connection, packet: PublishPacket, route: Telemetry | Refused): boolean {
-    received[packet.qos] = (received[packet.qos] ?? 0) + 1
-    if (packet.qos === 0 && (floodgate.shut || ingest.pressure)) {
-      dropped++
-      return false
-    }
+  function takeKnown(connection: Connection, { topic, route }: KnownTopic, frame: PublishFrame, payload: Buffer): void {
     const receivedAt = clock()
-    const held = packet.qos === 0 ? null : hold(connection, packet, receivedAt)
-    if (held !== null) connection.newest = held
-    const publish: Publish<Held | null> = {
-      device: route.device,
-      metric: route.kind === 'telemetry' ? route.metric : null,
-      topic: packet.topic,
-      payload: packet.payload as Buffer,
-      receivedAt,
-      held,
+    const held = admit(connection, frame.qos, frame.messageId, receivedAt)
+    if (held === undefined) return
+    ingest.offer({ device: route.device, metric: route.metric, topic, payload, receivedAt, held })
+  }
+
+  /** What acknowledges the message; null for QoS 0; undefined when it was dropped: QoS 0 never waits. */
+  function admit(connection: Connection, qos: number, messageId: number, receivedAt: number): Held | null | undefined {
+    received[qos] = (received[qos] ?? 0) + 1
+    if (qos === 0) {
+      if (!floodgate.shut && !ingest.pressure) return null
+      dropped++
+      return undefined
     }
-    if (route.kind === 'telemetry') ingest.offer(publish)
-    else ingest.offerRefused(publish, route.reason, route.detail)
-    return true
+    const held = new Held(connection, qos === 1 ? PUBACK : PUBREC, messageId, receivedAt)
+    connection.newest = held
+    return held
   }
 
   /** Presence is of the moment and not in the log: it is acknowledged at once, but in order. */
-  function takeStatus(connection: Connection, packet: PublishPacket, device: string): void {
-    const state = parseStatus(packet.payload)
-    if (state === null) {
-      const detail = 'A status is online, offline, or {"state":"online"} or {"state":"offline"}.'
-      offer(connection, packet, { kind: 'refused', device, reason: 'invalid_status', detail })
-      return
-    }
+  function takeStatus(
+    connection: Connection,
+    packet: PublishPacket,
+    device: string,
+    state: 'online' | 'offline',
+  ): void {
     if (state === 'online') presence.hold(connection, device, false)
     else presence.release(connection, device)
     // A reading after this puts the device online again.
-    connection.topic = ''
-    connection.route = null
-    if (packet.qos > 0) acknowledger.afterEarlier(hold(connection, packet, clock()))
+    connection.topics.clear()
+    const answer = packet.qos === 1 ? PUBACK : PUBREC
+    if (packet.qos > 0) acknowledger.afterEarlier(new Held(connection, answer, packet.messageId ?? 0, clock()))
   }
 
   /** A will is presence or nothing; never a reading, and never published: an error makes Aedes forget it. */
@@ -121,10 +129,6 @@ export function openPublishing(options: PublishingOptions): Publishing {
     if (offline && client?.closed === true) presence.release(connectionOf(client), route.device)
     else metrics.presenceIgnored.inc({ reason: offline ? 'swept_will' : 'will' })
     done(new Error('A will is presence and is not published.'))
-  }
-
-  function hold(connection: Connection, packet: PublishPacket, receivedAt: number): Held {
-    return new Held(connection, packet.qos === 1 ? PUBACK : PUBREC, packet.messageId ?? 0, receivedAt)
   }
 
   function count(): void {

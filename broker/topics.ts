@@ -72,6 +72,10 @@ function refuse(reason: Refused['reason'], detail: string, device = ''): Refused
   return { kind: 'refused', device, reason, detail }
 }
 
+export function refuseStatus(device: string): Refused {
+  return refuse('invalid_status', 'A status is online, offline, or {"state":"online"} or {"state":"offline"}.', device)
+}
+
 /** A status or will payload is a word or a small document; more is none. */
 const STATUS_BYTES_MAX = 256
 

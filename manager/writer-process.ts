@@ -19,7 +19,7 @@ process.once('disconnect', () => process.exit(1))
 process.send?.({ kind: 'hello' })
 
 async function run(config: WriterConfig): Promise<void> {
-  setPriority(constants.priority.PRIORITY_BELOW_NORMAL)
+  setPriority(constants.priority.PRIORITY_LOW)
   const log = pino({ level: config.logLevel, base: { part: 'writer' } }, pino.destination(2))
   const database = openDatabase({ url: config.databaseUrl, user: 'surgetank', password: config.databasePassword })
   const outlet = await openLmdbOutlet({

@@ -7,6 +7,7 @@
  * SIGINT of a terminal reaches the whole group and is left to the parent, which drains in order.
  */
 import { mkdirSync } from 'node:fs'
+import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { AnalystLimits } from './analyst.ts'
@@ -38,6 +39,8 @@ let executor: Executor | null = null
 let engine: Engine | null = null
 let ending = false
 
+// Before the engine makes its threads, which inherit it: a spike of telemetry has the CPU, and inserts and queries what is left.
+setPriority(constants.priority.PRIORITY_LOW)
 process.on('SIGINT', () => {})
 process.once('SIGTERM', () => void end(DRAIN_MS))
 process.once('disconnect', () => void end(0))
