@@ -8,7 +8,7 @@
 import { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import type { PumpInlet } from '../pump/pump.ts'
-import { Part } from './part.ts'
+import { openLineMemory, Part } from './part.ts'
 
 /** The part of a pino logger that ingest uses. */
 export interface IngestLog {
@@ -42,6 +42,7 @@ const RETRY_MS_MAX = 1_000
 
 export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLoop<Held> {
   const { pump, log, clock } = options
+  const memory = openLineMemory()
   let parts: Part<Held>[] = []
   let running: Promise<void> | null = null
   let stalled = false
@@ -60,7 +61,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     running ??= nextTurn().then(run)
     const last = parts.at(-1)
     if (last?.hasRoom(receivedAt, bytes)) return last
-    const part = new Part<Held>()
+    const part = new Part<Held>(memory.take())
     parts.push(part)
     return part
   }
@@ -74,7 +75,9 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     while (!closed) {
       const part = parts.shift()
       if (part === undefined) break
-      if (await commit(part)) options.committed(part)
+      if (!(await commit(part))) break
+      options.committed(part)
+      memory.giveBack(part.lines)
     }
     running = null
   }

@@ -3,80 +3,81 @@
  * multipliers for each process. Its published collisions need the published multipliers, so no device can prepare a message
  * that is taken for one of another. Ten times cheaper than the cryptographic hashes of Node.
  */
-export type Fingerprinter = (device: string, readings: string, print: Int32Array) => void
+export type Fingerprinter = (device: string, readings: Uint8Array, from: number, to: number, print: Int32Array) => void
 
 type Four = [number, number, number, number]
 
-interface Scratch {
-  readonly bytes: Uint8Array
-  /** The same memory. */
-  readonly words: Int32Array
-}
-
-/** Longer messages are hashed in a buffer of their own. */
-const SCRATCH_BYTES = 64 * 1024
 const BLOCK_BYTES = 16
-/** The most that UTF-8 takes for one UTF-16 code unit. */
-const UTF8_BYTES_MAX = 3
 
-const encoder = new TextEncoder()
-
-/** `random` gives whole numbers of 32 bits. The fingerprint is written into the first four words of `print`. */
+/**
+ * `random` gives whole numbers of 32 bits. Takes the readings as they stand in a line, UTF-8 from `from` up to `to`, and the
+ * device, which is ASCII; the fingerprint is written into the first four words of `print`.
+ */
 export function openFingerprinter(random: () => number): Fingerprinter {
-  const [s1, s2, s3, s4] = Array.from({ length: 4 }, () => random() | 0) as Four
+  const seeds = Array.from({ length: 4 }, () => random() | 0) as Four
   const [c1, c2, c3, c4] = Array.from({ length: 4 }, () => random() | 1) as Four
-  const scratch = newScratch(SCRATCH_BYTES)
+  const rest = new Uint8Array(BLOCK_BYTES)
+  const name = new Uint8Array(256)
 
-  return (device, readings, print) => {
-    const bytesMax = device.length + 1 + readings.length * UTF8_BYTES_MAX + BLOCK_BYTES
-    const { bytes, words } = bytesMax > SCRATCH_BYTES ? newScratch(bytesMax) : scratch
-    hash(words, fill(bytes, device, readings), print)
+  return (device, readings, from, to, print) => {
+    for (let word = 0; word < 4; word++) print[word] = seeds[word] as number
+    absorb(print, readings, from, to)
+    const chars = Math.min(device.length, name.length)
+    for (let at = 0; at < chars; at++) name[at] = device.charCodeAt(at)
+    absorb(print, name, 0, chars)
+    finishAll(print, to - from, device.length)
   }
 
-  function hash(words: Int32Array, length: number, print: Int32Array): void {
-    let h1 = s1
-    let h2 = s2
-    let h3 = s3
-    let h4 = s4
-    const end = Math.ceil(length / BLOCK_BYTES) * 4
-    for (let at = 0; at < end; at += 4) {
-      h1 = (rotate(h1 ^ scramble(words[at] as number, c1, 15, c2), 19) + h2) | 0
+  /** Mixes bytes in, block by block, the last one filled up with zeros; their number is mixed in at the end. */
+  function absorb(state: Int32Array, bytes: Uint8Array, from: number, to: number): void {
+    let h1 = state[0] as number
+    let h2 = state[1] as number
+    let h3 = state[2] as number
+    let h4 = state[3] as number
+    for (let start = from; start < to; start += BLOCK_BYTES) {
+      const isWhole = start + BLOCK_BYTES <= to
+      const block = isWhole ? bytes : fillRest(bytes, start, to)
+      const at = isWhole ? start : 0
+      h1 = (rotate(h1 ^ scramble(word(block, at), c1, 15, c2), 19) + h2) | 0
       h1 = (Math.imul(h1, 5) + 0x561ccd1b) | 0
-      h2 = (rotate(h2 ^ scramble(words[at + 1] as number, c2, 16, c3), 17) + h3) | 0
+      h2 = (rotate(h2 ^ scramble(word(block, at + 4), c2, 16, c3), 17) + h3) | 0
       h2 = (Math.imul(h2, 5) + 0x0bcaa747) | 0
-      h3 = (rotate(h3 ^ scramble(words[at + 2] as number, c3, 17, c4), 15) + h4) | 0
+      h3 = (rotate(h3 ^ scramble(word(block, at + 8), c3, 17, c4), 15) + h4) | 0
       h3 = (Math.imul(h3, 5) + 0x96cd1c35) | 0
-      h4 = (rotate(h4 ^ scramble(words[at + 3] as number, c4, 18, c1), 13) + h1) | 0
+      h4 = (rotate(h4 ^ scramble(word(block, at + 12), c4, 18, c1), 13) + h1) | 0
       h4 = (Math.imul(h4, 5) + 0x32ac3b17) | 0
     }
-    h1 = (h1 ^ length) + (h2 ^ length) + (h3 ^ length) + (h4 ^ length)
-    h2 = (h2 ^ length) + h1
-    h3 = (h3 ^ length) + h1
-    h4 = (h4 ^ length) + h1
-    h1 = finish(h1)
-    h2 = finish(h2)
-    h3 = finish(h3)
-    h4 = finish(h4)
-    h1 = h1 + h2 + h3 + h4
-    print[0] = h1
-    print[1] = h2 + h1
-    print[2] = h3 + h1
-    print[3] = h4 + h1
+    state[0] = h1
+    state[1] = h2
+    state[2] = h3
+    state[3] = h4
+  }
+
+  function fillRest(bytes: Uint8Array, from: number, to: number): Uint8Array {
+    for (let at = 0; at < BLOCK_BYTES; at++) rest[at] = from + at < to ? (bytes[from + at] as number) : 0
+    return rest
   }
 }
 
-function newScratch(bytesMin: number): Scratch {
-  const words = new Int32Array(Math.ceil(bytesMin / 4))
-  return { words, bytes: new Uint8Array(words.buffer) }
+/** Both lengths go in, so that it is told where the readings end and the device begins. */
+function finishAll(state: Int32Array, readingsBytes: number, deviceChars: number): void {
+  const h1 = (state[0] as number) ^ readingsBytes
+  const h2 = (state[1] as number) ^ deviceChars
+  const h3 = (state[2] as number) ^ readingsBytes
+  const h4 = (state[3] as number) ^ deviceChars
+  const sum = (h1 + h2 + h3 + h4) | 0
+  const [f1, f2, f3, f4] = [finish(sum), finish((h2 + sum) | 0), finish((h3 + sum) | 0), finish((h4 + sum) | 0)]
+  const all = (f1 + f2 + f3 + f4) | 0
+  state[0] = all
+  state[1] = f2 + all
+  state[2] = f3 + all
+  state[3] = f4 + all
 }
 
-/** Readings, NUL (which neither part can hold), device, and zeros to the end of the block. Returns the bytes before the zeros. */
-function fill(bytes: Uint8Array, device: string, readings: string): number {
-  let length = encoder.encodeInto(readings, bytes).written
-  bytes[length++] = 0
-  for (let at = 0; at < device.length; at++) bytes[length++] = device.charCodeAt(at)
-  for (let at = length; at % BLOCK_BYTES !== 0; at++) bytes[at] = 0
-  return length
+/** Little-endian, from any place. */
+function word(bytes: Uint8Array, at: number): number {
+  const low = (bytes[at] as number) | ((bytes[at + 1] as number) << 8)
+  return low | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24)
 }
 
 function scramble(word: number, first: number, turn: number, second: number): number {

@@ -51,7 +51,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
   const { pump, space, limits, log, clock = () => performance.now() } = options
   const repetitions = openRepetitions(() => randomInt(2 ** 32))
   for (const chunk of await pump.tail(limits.tailMessagesMax ?? TAIL_MESSAGES_MAX)) {
-    repetitions.rememberLines(chunk.lines.toString())
+    repetitions.rememberLines(chunk.lines)
   }
   const feed = openSpaceFeed(space, log)
   const loop = openCommitLoop<Held>({ pump, log, clock, committed, stalledChanged: updatePressure })
@@ -92,14 +92,16 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
       return
     }
     const encoded = encodeReadings(readings)
-    if (hasOwnTimes(readings) && repetitions.remember(device, encoded)) {
-      loop.partFor(receivedAt, payload.length).addRepetition(held, payload.length)
+    const head = lineHead(device, receivedAt)
+    const part = loop.partFor(receivedAt, Math.max(payload.length, head.length + encoded.length))
+    const bytes = Math.max(payload.length, part.write(head, encoded))
+    const { lines, readingsAt, readingsEnd } = part
+    if (hasOwnTimes(readings) && repetitions.remember(device, lines, readingsAt, readingsEnd)) {
+      part.addRepetition(held, payload.length)
       hold(payload.length)
       return
     }
-    const line = `${lineHead(device, receivedAt)}${encoded}}`
-    const bytes = Math.max(payload.length, line.length + 1)
-    loop.partFor(receivedAt, bytes).add(held, bytes, { device, receivedAt, readings }, line)
+    part.add(held, bytes, { device, receivedAt, readings })
     hold(bytes)
   }
 

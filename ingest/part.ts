@@ -2,13 +2,18 @@
  * What one append makes durable, while it is being collected: messages, refused messages and repetitions, in order of arrival.
  *
  * A part holds lines of one UTC day of `receivedAt` only, because its rows must end in one partition of ClickHouse, and
- * about PART_BYTES_MAX at most, so that a chunk of the log stays small enough to be read and retried whole.
+ * about PART_BYTES_MAX at most, so that a chunk of the log stays small enough to be read and retried whole. Lines are
+ * written as bytes when they come: strings that wait for the commit would be copied by every collection of garbage.
  */
 import type { Message } from '../model/message.ts'
 import type { Batch, Refused } from '../pump/pump.ts'
 
 const PART_BYTES_MAX = 1024 * 1024
 const DAY_MS = 86_400_000
+const NEWLINE = 0x0a
+/** The most that UTF-8 takes for one UTF-16 code unit. */
+const UTF8_BYTES_MAX = 3
+const SPARES_MAX = 4
 
 export class Part<Held> {
   readonly held: Held[] = []
@@ -18,22 +23,43 @@ export class Part<Held> {
   repetitions = 0
   /** Of each message its payload or its line, whichever is longer: what it takes until it is settled. */
   bytes = 0
-  private readonly lines: string[] = []
+  lines: Buffer
+  /** Of the line written last: where its readings begin, and where they end. */
+  readingsAt = 0
+  readingsEnd = 0
+  private length = 0
   private firstReceivedAt = 0
   private lastReceivedAt = 0
+
+  /** `lines` is this part's until its append has ended. */
+  constructor(lines: Buffer) {
+    this.lines = lines
+  }
 
   /** False when this message must begin another part. */
   hasRoom(receivedAt: number, bytes: number): boolean {
     if (this.held.length === 0) return true
     if (this.bytes + bytes > PART_BYTES_MAX) return false
-    return this.lines.length === 0 || dayOf(receivedAt) === dayOf(this.firstReceivedAt)
+    return this.messages.length === 0 || dayOf(receivedAt) === dayOf(this.firstReceivedAt)
   }
 
-  add(held: Held, bytes: number, message: Message, line: string): void {
+  /** Writes a line, from its head (ASCII) and its readings; it counts only when `add` follows. Returns its bytes. */
+  write(head: string, readings: string): number {
+    const { length } = this
+    this.reserve(length + head.length + readings.length * UTF8_BYTES_MAX + 2)
+    this.readingsAt = length + this.lines.write(head, length, 'latin1')
+    this.readingsEnd = this.readingsAt + this.lines.write(readings, this.readingsAt, 'utf8')
+    this.lines[this.readingsEnd] = 0x7d
+    this.lines[this.readingsEnd + 1] = NEWLINE
+    return this.readingsEnd + 2 - length
+  }
+
+  /** The message of the line written last. */
+  add(held: Held, bytes: number, message: Message): void {
     const { receivedAt } = message
-    if (this.lines.length === 0 || receivedAt < this.firstReceivedAt) this.firstReceivedAt = receivedAt
-    if (this.lines.length === 0 || receivedAt > this.lastReceivedAt) this.lastReceivedAt = receivedAt
-    this.lines.push(line)
+    if (this.messages.length === 0 || receivedAt < this.firstReceivedAt) this.firstReceivedAt = receivedAt
+    if (this.messages.length === 0 || receivedAt > this.lastReceivedAt) this.lastReceivedAt = receivedAt
+    this.length = this.readingsEnd + 2
     this.messages.push(message)
     this.readings += message.readings.length
     this.hold(held, bytes)
@@ -51,14 +77,39 @@ export class Part<Held> {
 
   /** Null when there is nothing to append: all of it was durable before. */
   batch(): Batch | null {
-    if (this.lines.length === 0 && this.refused.length === 0) return null
-    const { lines, readings, firstReceivedAt, lastReceivedAt, refused } = this
-    return { lines, readings, firstReceivedAt, lastReceivedAt, refused }
+    const { messages, readings, firstReceivedAt, lastReceivedAt, refused } = this
+    if (messages.length === 0 && refused.length === 0) return null
+    const lines = this.lines.subarray(0, Math.max(0, this.length - 1))
+    return { lines, messages: messages.length, readings, firstReceivedAt, lastReceivedAt, refused }
+  }
+
+  private reserve(bytes: number): void {
+    if (bytes <= this.lines.length) return
+    const larger = Buffer.allocUnsafeSlow(Math.max(bytes, this.lines.length * 2))
+    this.lines.copy(larger, 0, 0, this.length)
+    this.lines = larger
   }
 
   private hold(held: Held, bytes: number): void {
     this.held.push(held)
     this.bytes += bytes
+  }
+}
+
+/** Memory for the lines of parts, used again and again: at most as much as SPARES_MAX parts take. */
+export interface LineMemory {
+  take(): Buffer
+  giveBack(lines: Buffer): void
+}
+
+export function openLineMemory(): LineMemory {
+  const spares: Buffer[] = []
+  const size = 2 * PART_BYTES_MAX
+  return {
+    take: () => spares.pop() ?? Buffer.allocUnsafeSlow(size),
+    giveBack: lines => {
+      if (spares.length < SPARES_MAX && lines.length === size) spares.push(lines)
+    },
   }
 }
 

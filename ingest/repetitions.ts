@@ -16,18 +16,19 @@ import { openFingerprinter } from './fingerprint.ts'
 
 export interface Repetitions {
   /**
-   * True when this message is in the window; else it is put there. `readings` is what `encodeReadings` wrote; each of them
-   * must have the device's own time.
+   * True when this message is in the window; else it is put there. `bytes` hold, from `from` up to `to`, what `encodeReadings`
+   * wrote; each reading must have the device's own time.
    */
-  remember(device: string, readings: string): boolean
+  remember(device: string, bytes: Buffer, from: number, to: number): boolean
   /** Puts lines of the log into the window, oldest first. */
-  rememberLines(lines: string): void
+  rememberLines(lines: Buffer): void
 }
 
 const ENTRIES_MAX = 2 ** 19
 /** 32-bit words of a fingerprint; the first is never 0, which stands for a free place. */
 const WORDS = 3
 
+const NEWLINE = 0x0a
 const LINE_HEAD = '{"device":"'
 const LINE_READINGS = ',"readings":'
 /** Stands in a line when a reading has no time of its own. A text that holds it makes its line unknown, which is harmless. */
@@ -47,8 +48,8 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
 
   return { remember, rememberLines }
 
-  function remember(device: string, readings: string): boolean {
-    fingerprint(device, readings, print)
+  function remember(device: string, bytes: Buffer, from: number, to: number): boolean {
+    fingerprint(device, bytes, from, to, print)
     if (print[0] === 0) print[0] = 1
     if (isTaken(old, find(old, print))) return true
     const place = find(young, print)
@@ -74,21 +75,21 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
     young.entries++
   }
 
-  function rememberLines(lines: string): void {
+  function rememberLines(lines: Buffer): void {
     for (let from = 0; from < lines.length; ) {
-      const newline = lines.indexOf('\n', from)
+      const newline = lines.indexOf(NEWLINE, from)
       const to = newline === -1 ? lines.length : newline
-      rememberLine(lines.slice(from, to))
+      rememberLine(lines.subarray(from, to))
       from = to + 1
     }
   }
 
-  /** The line is cut as text: parsing everything that a restart reads would hold it up. */
-  function rememberLine(line: string): void {
+  /** The line is cut where its parts are known to be: parsing everything that a restart reads would hold it up. */
+  function rememberLine(line: Buffer): void {
     const deviceEnd = line.indexOf('"', LINE_HEAD.length)
     const head = line.indexOf(LINE_READINGS, deviceEnd)
     if (head === -1 || line.includes(WITHOUT_TIME)) return
-    remember(line.slice(LINE_HEAD.length, deviceEnd), line.slice(head + LINE_READINGS.length, -1))
+    remember(line.toString('latin1', LINE_HEAD.length, deviceEnd), line, head + LINE_READINGS.length, line.length - 1)
   }
 }
 

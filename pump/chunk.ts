@@ -26,14 +26,11 @@ export const HEADER_BYTES = 64
 /** Larger values are read through shared memory by lmdb, which is not safe once the environment is opened anew. */
 const LINES_BYTES_LIMIT = 16 * 1024 * 1024
 
-/** The lines of a batch in the form of the log. Throws RangeError on what no caller may send. */
-export function packLines(batch: Batch): Buffer {
-  const lines = Buffer.from(batch.lines.join('\n'))
+/** Throws RangeError on a batch that no caller may send. */
+export function checkBatch({ lines, firstReceivedAt, lastReceivedAt }: Batch): void {
   if (lines.length >= LINES_BYTES_LIMIT)
     throw new RangeError(`A batch of ${lines.length} bytes is too large for a chunk.`)
-  const { firstReceivedAt, lastReceivedAt } = batch
   if (utcDay(firstReceivedAt) !== utcDay(lastReceivedAt)) throw new RangeError('A batch must be of one UTC day.')
-  return lines
 }
 
 function utcDay(ms: number): number {

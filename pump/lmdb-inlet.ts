@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { SurgetankError } from '../errors.ts'
-import { footprint, HEADER_BYTES, packHeader, packLines } from './chunk.ts'
+import { checkBatch, footprint, HEADER_BYTES, packHeader } from './chunk.ts'
 import { openDisk } from './disk.ts'
 import { type Db, type Env, openEnv } from './lmdb-env.ts'
 import {
@@ -72,13 +72,14 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
     if (appending) throw new Error('One append at a time.')
     appending = true
     try {
-      const lines = batch.lines.length === 0 ? null : packLines(batch)
+      checkBatch(batch)
+      const { pageBytes } = bounds
       const bytes =
-        lines === null ? 0 : footprint(lines.length, bounds.pageBytes) + footprint(HEADER_BYTES, bounds.pageBytes)
+        batch.messages === 0 ? 0 : footprint(batch.lines.length, pageBytes) + footprint(HEADER_BYTES, pageBytes)
       const trim = await makeRoom(bytes)
       await commit((db, before) => {
         const trimmed = trimChunks(db, before, trim)
-        const appended = lines === null ? trimmed : putChunk(db, trimmed, { batch, lines, bytes })
+        const appended = batch.messages === 0 ? trimmed : putChunk(db, trimmed, batch, bytes)
         return putRefused(db, appended, batch.refused, bounds)
       }, bytes + refusedBytes(batch))
     } finally {
@@ -197,11 +198,10 @@ function trimChunks(db: Db, before: LogMeta, { chunks, bytes }: Trim): LogMeta {
   return { ...before, first: before.first + chunks, bytesTrimmed: before.bytesTrimmed + bytes }
 }
 
-function putChunk(db: Db, before: LogMeta, chunk: { batch: Batch; lines: Buffer; bytes: number }): LogMeta {
-  const { batch, lines, bytes } = chunk
-  const { firstReceivedAt, lastReceivedAt, readings } = batch
+function putChunk(db: Db, before: LogMeta, batch: Batch, bytes: number): LogMeta {
+  const { lines, messages, firstReceivedAt, lastReceivedAt, readings } = batch
   const sums = { readingsBefore: before.readings, bytesBefore: before.bytes }
-  const header = { messages: batch.lines.length, readings, firstReceivedAt, lastReceivedAt, ...sums, bytes }
+  const header = { messages, readings, firstReceivedAt, lastReceivedAt, ...sums, bytes }
   const key = chunkKey(before.end, 'header')
   db.putSync(key, packHeader(key, header, lines))
   db.putSync(chunkKey(before.end, 'lines'), lines)

@@ -25,8 +25,10 @@ export const BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 /** What one group commit makes durable. All of one UTC day of `receivedAt`: an insert must stay in one table partition. */
 export interface Batch {
-  /** Lines without newlines, in order of arrival. May be empty when only refused messages came. */
-  readonly lines: readonly string[]
+  /** Lines in order of arrival, UTF-8, with a newline between them. Must not change until the append has ended. */
+  readonly lines: Buffer
+  /** How many lines; 0 when only refused messages came. */
+  readonly messages: number
   /** Readings in all lines. */
   readonly readings: number
   /** The oldest and newest `receivedAt` of the lines, ms. */

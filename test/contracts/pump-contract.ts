@@ -61,7 +61,7 @@ export function pumpContract(name: string, fresh: () => Promise<PumpHarness>): v
       it('gives every byte of a line back as it was [G3]', async () => {
         const inlet = await harness.openInlet()
         const line = `{"device":"d","receivedAt":1,"readings":[["ä\u2028😀\\u0000\\n",null,-0],["n",null,9007199254740993]]}`
-        await inlet.append(batchOf(0, 1, { lines: [line], readings: 2 }))
+        await inlet.append(batchOf(0, 1, { lines: Buffer.from(line), readings: 2 }))
         const [chunk] = await (await harness.openView()).read(0, 0, ALL)
         expect(chunk?.lines.toString()).toBe(line)
       })

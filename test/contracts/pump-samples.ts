@@ -6,9 +6,9 @@ export const RECEIVED_AT = Date.UTC(2026, 10, 20, 12)
 
 /** A batch of `count` lines of one reading each, numbered from `from` on. */
 export function batchOf(from: number, count: number, more: Partial<Batch> = {}): Batch {
-  const lines = Array.from({ length: count }, (_, i) => lineOf(from + i))
+  const lines = Buffer.from(Array.from({ length: count }, (_, i) => lineOf(from + i)).join('\n'))
   const times = { firstReceivedAt: RECEIVED_AT + from, lastReceivedAt: RECEIVED_AT + from + count }
-  return { lines, readings: count, ...times, refused: [], ...more }
+  return { lines, messages: count, readings: count, ...times, refused: [], ...more }
 }
 
 export function lineOf(number: number): string {

@@ -55,12 +55,16 @@ print(
 )
 
 const repetitions = openRepetitions(() => randomInt(2 ** 32))
-const texts = Array.from({ length: 100_000 }, (_, index) => `[["temperature",${NOW + index},21.5],["rpm",${NOW},1480]]`)
+const texts = Array.from({ length: 100_000 }, (_, index) =>
+  Buffer.from(`[["temperature",${NOW + index},21.5],["rpm",${NOW},1480]]`),
+)
 print(
   'window: one message',
-  best(texts.length, index => repetitions.remember('press-17', texts[index] ?? '')),
+  best(texts.length, index =>
+    repetitions.remember('press-17', texts[index] as Buffer, 0, (texts[index] as Buffer).length),
+  ),
 )
-const tail = Array.from({ length: 200_000 }, (_, index) => line(index)).join('\n')
+const tail = Buffer.from(Array.from({ length: 200_000 }, (_, index) => line(index)).join('\n'))
 print(
   'window: 200,000 lines at start',
   best(1, () => repetitions.rememberLines(tail)),
@@ -74,8 +78,8 @@ for (const shape of ['one metric', 'five metrics', 'five metrics with ts']) {
 async function offerAll(write: (index: number) => string): Promise<number> {
   const space = { claimMetric: () => 'ok' as const, merge: async () => {} }
   let bytes = 0
-  const append = async ({ lines }: { lines: readonly string[] }) => {
-    bytes += Buffer.byteLength(lines.join('\n'))
+  const append = async ({ lines }: { lines: Buffer }) => {
+    bytes += lines.length
   }
   const ingest = await openIngest<null>(
     { pump: { append, tail: async () => [] }, space, limits: { heldBytesMax: 1e9 }, log: openHandLog() },

@@ -11,13 +11,13 @@ console.log('lines per append | lines/s | appends/s | p50 ms | p99 ms | CPU us p
 for (const count of [1, 100, 1_000]) {
   const bounds = { bytesMax: 1 << 30, keepHours: 24, quarantineBytesMax: 1 << 20, freeBytesMin: 0 }
   const inlet = await openLmdbInlet({ dir: join(dir, String(count)), ...bounds })
-  const lines = Array.from({ length: count }, (_, i) => lineOf(1_000_000 + i).padEnd(110))
+  const lines = Buffer.from(Array.from({ length: count }, (_, i) => lineOf(1_000_000 + i).padEnd(110)).join('\n'))
   const times = { firstReceivedAt: RECEIVED_AT, lastReceivedAt: RECEIVED_AT }
   const took: number[] = []
   const [since, before] = [performance.now(), process.cpuUsage()]
   while (performance.now() - since < MS) {
     const from = performance.now()
-    await inlet.append({ lines, readings: count, ...times, refused: [] })
+    await inlet.append({ lines, messages: count, readings: count, ...times, refused: [] })
     took.push(performance.now() - from)
   }
   const [ms, { user, system }] = [performance.now() - since, process.cpuUsage(before)]
