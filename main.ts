@@ -102,15 +102,17 @@ try {
 async function run(): Promise<void> {
   const settings = readSettings(process.env)
   const log = pino({ level: settings.SURGETANK_LOG_LEVEL, base: { part: 'surgetank' } }, pino.destination(2))
-  const surgetank = await startSurgetank(settings, log)
+  const surgetank = await startSurgetank(settings, log, error => end(error, 'the log cannot be used any more'))
   print(describeStart(surgetank.ports, settings.SURGETANK_DATA_DIR))
   let stopping = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(signal))
-  process.on('unhandledRejection', error => {
-    log.fatal({ err: error }, 'an error that nobody handled')
+  process.on('unhandledRejection', error => end(error, 'an error that nobody handled'))
+
+  function end(error: unknown, sentence: string): never {
+    log.fatal({ err: error }, sentence)
     surgetank.abort()
     process.exit(EXIT_STOP)
-  })
+  }
 
   async function stop(signal: string): Promise<void> {
     if (stopping) {

@@ -5,7 +5,7 @@
  * the loop is closed: nothing is given up and nothing is acknowledged meanwhile [G5]. What waits is bounded by the caller,
  * which tells the broker to stop reading.
  */
-import { SurgetankError } from '../errors.ts'
+import { hasFate, type SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import type { PumpInlet } from '../pump/pump.ts'
 import { openLineMemory, Part } from './part.ts'
@@ -26,6 +26,8 @@ export interface CommitLoopOptions<Held> {
   readonly committed: (part: Part<Held>) => void
   /** `stalled` changed. */
   readonly stalledChanged: () => void
+  /** The log failed for good (fate `stop`): nothing more is appended or acknowledged, and the process must end. */
+  readonly failed: (error: SurgetankError) => void
 }
 
 export interface CommitLoop<Held> {
@@ -33,6 +35,8 @@ export interface CommitLoop<Held> {
   partFor(receivedAt: number, bytes: number): Part<Held>
   /** True while the log refuses appends. */
   readonly stalled: boolean
+  /** `receivedAt` of the oldest message that is to be stored and is not durable; null when there is none. */
+  readonly oldestAt: number | null
   /** Ends after the append in flight; parts not yet durable are dropped, unacknowledged. */
   close(): Promise<void>
 }
@@ -44,6 +48,8 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   const { pump, log, clock } = options
   const memory = openLineMemory()
   let parts: Part<Held>[] = []
+  /** The part whose append is in flight. */
+  let current: Part<Held> | null = null
   let running: Promise<void> | null = null
   let stalled = false
   let closed = false
@@ -53,6 +59,9 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     partFor,
     get stalled() {
       return stalled
+    },
+    get oldestAt() {
+      return current?.oldestAt ?? parts.find(part => part.oldestAt !== null)?.oldestAt ?? null
     },
     close,
   }
@@ -75,7 +84,10 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     while (!closed) {
       const part = parts.shift()
       if (part === undefined) break
-      if (!(await commit(part))) break
+      current = part
+      const isDurable = await commit(part)
+      current = null
+      if (!isDurable) break
       options.committed(part)
       memory.giveBack(part.lines)
     }
@@ -95,7 +107,8 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
         recover()
         return true
       } catch (error) {
-        fail(error)
+        if (hasFate(error, 'stop')) giveUp(error)
+        else fail(error)
       }
       if (!closed) await pause(pauseMs)
     }
@@ -104,12 +117,18 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
 
   function fail(error: unknown): void {
     metrics.logErrors.inc()
-    const isKnown = error instanceof SurgetankError && error.fate === 'retry'
-    if (!isKnown) log.error({ err: error }, 'the log failed in a way that is not known; the same batch is tried again')
+    if (!hasFate(error, 'retry'))
+      log.error({ err: error }, 'the log failed in a way that is not known; the same batch is tried again')
     else if (!stalled) log.warn({ err: error }, 'the log takes nothing; nothing is acknowledged until it does')
     if (stalled) return
     stalled = true
     options.stalledChanged()
+  }
+
+  /** What the append did is unknown, or the log is another's by now: to go on would be to guess. */
+  function giveUp(error: SurgetankError): void {
+    closed = true
+    options.failed(error)
   }
 
   function recover(): void {

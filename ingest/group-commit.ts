@@ -9,6 +9,7 @@
  * handed over by then is still taken, because what was accepted is never shed [G5].
  */
 import { randomInt } from 'node:crypto'
+import type { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import { encodeReadings, lineHead } from '../model/message.ts'
 import type { Reading } from '../model/reading.ts'
@@ -34,6 +35,8 @@ export interface IngestOptions {
   /** ms from any start, for durations. */
   readonly clock?: () => number
   readonly log: IngestLog
+  /** The log failed for good (fate `stop`): nothing more is appended or acknowledged, and the process must end. */
+  readonly failed: (error: SurgetankError) => void
 }
 
 export interface OpenIngest<Held> extends Ingest<Held> {
@@ -48,13 +51,13 @@ const TAIL_MESSAGES_MAX = 200_000
 
 /** Opens ingest; rejects when the end of the log cannot be read. */
 export async function openIngest<Held>(options: IngestOptions, events: IngestEvents<Held>): Promise<OpenIngest<Held>> {
-  const { pump, space, limits, log, clock = () => performance.now() } = options
+  const { pump, space, limits, log, failed, clock = () => performance.now() } = options
   const repetitions = openRepetitions(() => randomInt(2 ** 32))
   for (const chunk of await pump.tail(limits.tailMessagesMax ?? TAIL_MESSAGES_MAX)) {
     repetitions.rememberLines(chunk.lines)
   }
   const feed = openSpaceFeed(space, log)
-  const loop = openCommitLoop<Held>({ pump, log, clock, committed, stalledChanged: updatePressure })
+  const loop = openCommitLoop<Held>({ pump, log, clock, committed, stalledChanged: updatePressure, failed })
   let heldMessages = 0
   let heldBytes = 0
   let overBound = false
@@ -71,6 +74,9 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     },
     get stalled() {
       return loop.stalled
+    },
+    get oldestHeldAt() {
+      return loop.oldestAt
     },
     get held() {
       return heldMessages

@@ -75,6 +75,11 @@ export class Part<Held> {
     this.hold(held, bytes)
   }
 
+  /** When the oldest message that is to be stored was received; null when there is none. */
+  get oldestAt(): number | null {
+    return this.messages.length === 0 ? null : this.firstReceivedAt
+  }
+
   /** Null when there is nothing to append: all of it was durable before. */
   batch(): Batch | null {
     const { messages, readings, firstReceivedAt, lastReceivedAt, refused } = this

@@ -10,6 +10,7 @@ import type { Logger } from 'pino'
 import { openApi } from '../api/api.ts'
 import { type Held, openBroker } from '../broker/broker.ts'
 import { openDatabase } from '../database/clickhouse-database.ts'
+import type { SurgetankError } from '../errors.ts'
 import { type OpenIngest, openIngest } from '../ingest/group-commit.ts'
 import { openLmdbInlet } from '../pump/lmdb-inlet.ts'
 import { openLmdbView } from '../pump/lmdb-view.ts'
@@ -36,18 +37,29 @@ export interface Surgetank {
 const DRAIN_MS_MAX = 3_000
 const MIB = 1 << 20
 
-/** Resolves when every part is ready. Rejects with a `stop` error that says what to do, and leaves nothing running then. */
-export async function startSurgetank(settings: Settings, log: Logger): Promise<Surgetank> {
+/** Resolves when every part is ready. Rejects with a `stop` error that says what to do, and leaves nothing running then. `failed` is
+ * called when a part can never go on: everything must end. */
+export async function startSurgetank(
+  settings: Settings,
+  log: Logger,
+  failed: (error: SurgetankError) => void,
+): Promise<Surgetank> {
   const undo: (() => unknown)[] = []
   try {
-    return await startParts(settings, log, undo)
+    return await startParts({ settings, log, failed }, undo)
   } catch (error) {
     for (const step of undo.reverse()) await step()
     throw error
   }
 }
 
-async function startParts(settings: Settings, log: Logger, undo: (() => unknown)[]): Promise<Surgetank> {
+interface StartOptions {
+  readonly settings: Settings
+  readonly log: Logger
+  readonly failed: (error: SurgetankError) => void
+}
+
+async function startParts({ settings, log, failed }: StartOptions, undo: (() => unknown)[]): Promise<Surgetank> {
   const data = openDataDir(settings.SURGETANK_DATA_DIR)
   undo.push(data.release)
   const password = randomBytes(24).toString('base64url')
@@ -73,7 +85,7 @@ async function startParts(settings: Settings, log: Logger, undo: (() => unknown)
   const broker = await openBroker({
     openIngest: async events => {
       const limits = { heldBytesMax: settings.SURGETANK_INFLIGHT_MB * MIB }
-      ingest = await openIngest<Held | null>({ pump: inlet, space, limits, log }, events)
+      ingest = await openIngest<Held | null>({ pump: inlet, space, limits, log, failed }, events)
       return ingest
     },
     space,
@@ -93,6 +105,7 @@ async function startParts(settings: Settings, log: Logger, undo: (() => unknown)
     view,
     health: async () => checkHealth({ space, databaseUp: () => watch.up, stalled: () => ingest?.stalled === true }),
     metricsText: allMetrics.text,
+    oldestHeldAt: () => ingest?.oldestHeldAt ?? null,
     staleAfterMs: settings.SURGETANK_STALE_SECONDS * 1_000,
     clock,
     log,

@@ -94,6 +94,7 @@ export function openHandIngest(): HandIngest & { connect(events: IngestEvents<He
     get pressure() {
       return pressed
     },
+    oldestHeldAt: null,
     get held() {
       return waiting.length
     },

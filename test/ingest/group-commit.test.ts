@@ -140,6 +140,28 @@ describe('a log that takes nothing', () => {
     expect(log.lines.map(line => line.split(':')[0])).toEqual(['warn', 'info'])
   })
 
+  it('tells when the oldest message was received that is not durable yet', async () => {
+    const { ingest, pump } = await open()
+    expect(ingest.oldestHeldAt).toBe(null)
+    ingest.offer(publish('a', { receivedAt: NOW }))
+    const first = await pump.next()
+    ingest.offer(publish('b', { receivedAt: NOW + 5 }))
+    expect(ingest.oldestHeldAt).toBe(NOW)
+    await first.succeed()
+    expect(ingest.oldestHeldAt).toBe(NOW + 5)
+    await (await pump.next()).succeed()
+    expect(ingest.oldestHeldAt).toBe(null)
+  })
+
+  it('is given up, unacknowledged and told, when the log can never take it again [G1]', async () => {
+    const { ingest, pump, settled, failures } = await open()
+    ingest.offer(publish('a'))
+    ingest.offer(publish('b'))
+    await (await pump.next()).fail(new SurgetankError('data_dir_in_use', 'another one wrote'))
+    await turn()
+    expect({ failures, settled, made: pump.made }).toEqual({ failures: ['data_dir_in_use'], settled: [], made: 1 })
+  })
+
   it('is tried again after an error that nobody knows, and loudly', async () => {
     const { ingest, pump, settled, log } = await open()
     ingest.offer(publish('a'))
@@ -418,15 +440,17 @@ async function open(opening: Opening = {}) {
   const settled: string[] = []
   const pressures: boolean[] = []
   const limits = { heldBytesMax: opening.heldBytesMax ?? 64 * 1024 * 1024 }
+  const failures: string[] = []
+  const failed = ({ code }: SurgetankError) => void failures.push(code)
   const ingest = await openIngest<string>(
-    { pump: { tail: pump.tail, append: opening.append ?? pump.append }, space, limits, log },
+    { pump: { tail: pump.tail, append: opening.append ?? pump.append }, space, limits, log, failed },
     {
       settled: opening.settled ?? (held => void settled.push(...held)),
       pressureChanged: pressure => void pressures.push(pressure),
     },
   )
   opened.push({ ingest, pump })
-  return { ingest, pump, space, log, settled, pressures }
+  return { ingest, pump, space, log, settled, pressures, failures }
 }
 
 function publish(held: string, given: { device?: string; json?: string; receivedAt?: number } = {}): Publish<string> {

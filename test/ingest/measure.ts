@@ -82,7 +82,13 @@ async function offerAll(write: (index: number) => string): Promise<number> {
     bytes += lines.length
   }
   const ingest = await openIngest<null>(
-    { pump: { append, tail: async () => [] }, space, limits: { heldBytesMax: 1e9 }, log: openHandLog() },
+    {
+      pump: { append, tail: async () => [] },
+      space,
+      limits: { heldBytesMax: 1e9 },
+      log: openHandLog(),
+      failed: () => {},
+    },
     { settled: () => {}, pressureChanged: () => {} },
   )
   const count = 50_000
