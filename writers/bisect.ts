@@ -2,7 +2,12 @@
  * A batch with rows that ClickHouse refuses: halves under their own tokens, down to the single rows that are refused, which
  * become dead letters. The halves are the same each time, so that after a kill in the middle every half is settled under
  * the token it had. What is refused is taken to be a matter of the rows: while a batch is taken apart, nobody changes the table.
+ *
+ * A rollup tells how many readings it counts, and not which. So what it lacks is a matter of one piece only: the last one that
+ * is stored, whose insert may have been cut short; it is filled before anything else. To ask for an earlier piece
+ * would fill that one a second time, in the place of the one that is lacking.
  */
+import type { SourceRange } from '../database/database.ts'
 import { hasFate, type SurgetankError } from '../errors.ts'
 import type { DeadLetter } from '../pump/pump.ts'
 import { rangeToken } from './batch.ts'
@@ -20,13 +25,16 @@ export async function insertBisected(
   options: StoreOptions,
 ): Promise<DeadLetter[]> {
   const rows = listRows(batch.chunks)
+  const storedBefore = unsure ? await countStoredBefore(batch, rows, options) : new Uint32Array(rows.length + 1)
+  await repairInterrupted(batch, rows, storedBefore, options)
   const deadLetters: DeadLetter[] = []
-  const open: [from: number, to: number][] = [[0, rows.length]]
+  const open: Span[] = [[0, rows.length]]
   // Depth first from the left: at most log2(rows) halves wait.
   for (let span = open.pop(); span !== undefined; span = open.pop()) {
     const [from, to] = span
-    const piece = cut(batch, rows, from, to)
-    const refusal = piece === null ? null : await store(piece, unsure, options)
+    const stored = storedIn(storedBefore, span)
+    if (stored === to - from) continue
+    const refusal = stored > 0 ? 'partial' : await store(cut(batch, rows, span), unsure, options)
     if (refusal === null) continue
     const only = rows[from]
     if (refusal !== 'partial' && to - from === 1 && only !== undefined) {
@@ -37,6 +45,47 @@ export async function insertBisected(
     open.push([half, to], [from, half])
   }
   return deadLetters
+}
+
+/** Rows by their ordinals: from the first up to, not including, the second. */
+type Span = readonly [from: number, to: number]
+
+/** For each n, how many of the first n rows are stored: one question for the whole batch. */
+async function countStoredBefore(
+  batch: PlannedBatch,
+  rows: readonly RowPlace[],
+  { database }: StoreOptions,
+): Promise<Uint32Array> {
+  const stored = new Set((await database.storedReadings(batch)).map(([position, index]) => `${position}/${index}`))
+  const before = new Uint32Array(rows.length + 1)
+  for (const { ordinal, position, index } of rows) {
+    before[ordinal + 1] = (before[ordinal] ?? 0) + (stored.has(`${position}/${index}`) ? 1 : 0)
+  }
+  return before
+}
+
+function storedIn(storedBefore: Uint32Array, [from, to]: Span): number {
+  return (storedBefore[to] ?? 0) - (storedBefore[from] ?? 0)
+}
+
+/** Fills what the rollups lack of the last piece that is stored: the only one whose insert may have been cut short. */
+async function repairInterrupted(
+  batch: PlannedBatch,
+  rows: readonly RowPlace[],
+  storedBefore: Uint32Array,
+  { database, log }: StoreOptions,
+): Promise<void> {
+  const last = storedBefore.indexOf(storedBefore.at(-1) ?? 0) - 1
+  if (last < 0) return
+  let [from, to] = [0, rows.length]
+  while (storedIn(storedBefore, [from, to]) < to - from) {
+    const half = (from + to) >> 1
+    if (last < half) to = half
+    else from = half
+  }
+  const range = rangeOf(batch, rows, [from, to])
+  const lacking = await database.repairDerived(range)
+  if (lacking > 0) log.warn({ ...range, lacking }, 'rollups lacked these rows; they are filled')
 }
 
 /** Null when the rows are stored; otherwise why they must be taken apart. */
@@ -51,15 +100,20 @@ async function store(piece: Piece, unsure: boolean, options: StoreOptions): Prom
   }
 }
 
-function cut(batch: PlannedBatch, rows: readonly RowPlace[], from: number, to: number): Piece | null {
-  const [first, next] = [rows[from], rows[to]]
-  if (first === undefined || from === to) return null
-  const end = next === undefined ? { to: batch.to } : { to: next.position, toIndex: next.index }
+function cut(batch: PlannedBatch, rows: readonly RowPlace[], [from, to]: Span): Piece {
   return {
-    range: { source: batch.source, from: first.position, fromIndex: first.index, ...end },
+    range: rangeOf(batch, rows, [from, to]),
     block: encodeRows(batch.source, batch.chunks, ordinal => ordinal >= from && ordinal < to),
     token: `${rangeToken(batch.source, batch.from, batch.to)}/${from}-${to}`,
   }
+}
+
+/** Of a span that is not empty. */
+function rangeOf(batch: PlannedBatch, rows: readonly RowPlace[], [from, to]: Span): SourceRange {
+  const [first, next] = [rows[from], rows[to]]
+  const start = first === undefined ? { from: batch.from } : { from: first.position, fromIndex: first.index }
+  const end = next === undefined ? { to: batch.to } : { to: next.position, toIndex: next.index }
+  return { source: batch.source, ...start, ...end }
 }
 
 /**

@@ -16,6 +16,8 @@ export interface SystemOptions {
   /** The folder of the build; a test that plants a bug gives a copy. */
   readonly dist?: string
   readonly env?: Readonly<Record<string, string>>
+  /** Words before `node` that end in an exec of it, such as those that give it a disk of its own. */
+  readonly launcher?: readonly string[]
 }
 
 export interface RunningSystem {
@@ -35,7 +37,8 @@ const READY_MS_MAX = 30_000
 const CHILD_PROCESS = { writer: 'writer-process', database: 'database/embedded' }
 
 /** Resolves when it printed that it is ready. */
-export async function startSystem({ dataDir, ports, dist = 'dist', env = {} }: SystemOptions): Promise<RunningSystem> {
+export async function startSystem(options: SystemOptions): Promise<RunningSystem> {
+  const { dataDir, ports, dist = 'dist', env = {}, launcher = [] } = options
   const settings = {
     SURGETANK_DATA_DIR: dataDir,
     SURGETANK_MQTT_PORT: String(ports.mqtt),
@@ -43,7 +46,8 @@ export async function startSystem({ dataDir, ports, dist = 'dist', env = {} }: S
     SURGETANK_SQL_PORT: String(ports.sql),
     SURGETANK_LOG_LEVEL: 'warn',
   }
-  const main = spawn(process.execPath, [`${dist}/main.js`], {
+  const [command = process.execPath, ...args] = [...launcher, process.execPath, `${dist}/main.js`]
+  const main = spawn(command, args, {
     env: { PATH: process.env.PATH, HOME: process.env.HOME, ...settings, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -133,12 +137,13 @@ function freePort(): Promise<number> {
 /** A command of the command line, on the same data and ports. Never rejects for its exit code. */
 export async function runCommand(
   args: readonly string[],
-  { dataDir, ports, dist = 'dist', env = {} }: SystemOptions,
+  { dataDir, ports, dist = 'dist', env = {}, launcher = [] }: SystemOptions,
 ): Promise<{ code: number; stdout: string; stderr: string }> {
   const settings = { SURGETANK_DATA_DIR: dataDir, SURGETANK_SQL_PORT: String(ports.sql) }
   const options = { env: { PATH: process.env.PATH, ...settings, ...env }, maxBuffer: 64 << 20, timeout: 120_000 }
+  const [command = process.execPath, ...words] = [...launcher, process.execPath, `${dist}/main.js`, ...args]
   try {
-    const { stdout, stderr } = await promisify(execFile)(process.execPath, [`${dist}/main.js`, ...args], options)
+    const { stdout, stderr } = await promisify(execFile)(command, words, options)
     return { code: 0, stdout, stderr }
   } catch (error) {
     const { code, stdout = '', stderr = '' } = error as { code?: number; stdout?: string; stderr?: string }

@@ -72,12 +72,13 @@ export function openModelDatabase(options: {
     repairDerived: async (range: SourceRange) => {
       calls.push('repair')
       const rows = inRange(range).filter(row => (tables.readings.rows.get(row.key) ?? 0) > 0)
-      const lacking = (['readings_1m', 'readings_1h'] as const).flatMap(name =>
-        rows.filter(row => (tables[name].rows.get(row.key) ?? 0) === 0).map(row => ({ name, row })),
+      // As in ClickHouse, where all rows share a bucket: a rollup shows how many rows it counts, and not which.
+      const lacking = (['readings_1m', 'readings_1h'] as const).filter(
+        name => total('readings') - total(name) >= rows.length,
       )
-      for (const { name, row } of lacking) tables[name].rows.set(row.key, 1)
+      for (const name of lacking) for (const row of rows) add(name, row.key)
       for (const row of rows) tables.state.rows.set(row.key, 1)
-      return lacking.length
+      return lacking.length * rows.length
     },
   }
   return { database: database as unknown as Database, rowsOf: table => tables[table].rows, calls }
@@ -109,7 +110,16 @@ export function openModelDatabase(options: {
     const table = tables[name]
     if (table.tokens.has(token)) return
     table.tokens.add(token)
-    for (const { key } of rows) table.rows.set(key, (table.rows.get(key) ?? 0) + 1)
+    for (const { key } of rows) add(name, key)
+  }
+
+  function add(name: TableName, key: string): void {
+    const { rows } = tables[name]
+    rows.set(key, (rows.get(key) ?? 0) + 1)
+  }
+
+  function total(name: TableName): number {
+    return [...tables[name].rows.values()].reduce((sum, count) => sum + count, 0)
   }
 
   function inRange({ from, fromIndex = 0, to, toIndex = 0 }: SourceRange): ModelRow[] {

@@ -1,0 +1,68 @@
+/** What is seen of a running system from outside: its metrics, its readiness, its API, the memory of its processes. */
+import { readFileSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { SystemPorts } from '../crash/system.ts'
+
+/** The value of a metric without labels; NaN when there is none. */
+export async function metric(ports: SystemPorts, name: string): Promise<number> {
+  const text = await (await fetch(`http://127.0.0.1:${ports.http}/metrics`)).text()
+  const [, value = 'NaN'] = new RegExp(`^${name} (\\S+)$`, 'm').exec(text) ?? []
+  return value === '+Inf' ? Number.POSITIVE_INFINITY : Number(value)
+}
+
+export interface Readiness {
+  readonly status: number
+  readonly checks: Readonly<Record<string, { readonly ok: boolean; readonly detail: string } | undefined>>
+}
+
+export async function readiness(ports: SystemPorts): Promise<Readiness> {
+  const response = await fetch(`http://127.0.0.1:${ports.http}/readyz`)
+  const { checks } = (await response.json()) as Pick<Readiness, 'checks'>
+  return { status: response.status, checks }
+}
+
+/** Rows of a query, as arrays of columns. */
+export async function sql(ports: SystemPorts, statement: string): Promise<unknown[][]> {
+  const body = `${statement} FORMAT JSONCompactEachRow`
+  const response = await fetch(`http://127.0.0.1:${ports.sql}/`, { method: 'POST', body })
+  const text = await response.text()
+  if (!response.ok) throw new Error(text)
+  return text
+    .split('\n')
+    .filter(line => line !== '')
+    .map(line => JSON.parse(line) as unknown[])
+}
+
+/** Resident memory of a process, MB. */
+export function rssMb(pid: number): number {
+  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
+}
+
+/** False for a process that has ended, also when nobody has asked for its exit code yet. */
+export function isAlive(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z'
+  } catch {
+    return false
+  }
+}
+
+const ASK_MS = 50
+
+/** The ms until the condition held; rejects after `msMax`. */
+export async function until(what: string, holds: () => boolean | Promise<boolean>, msMax = 10_000): Promise<number> {
+  const since = performance.now()
+  while (!(await holds())) {
+    if (performance.now() - since > msMax) throw new Error(`Not within ${msMax} ms: ${what}`)
+    await pause(ASK_MS)
+  }
+  return performance.now() - since
+}
+
+/** Watches for a while that something stays so; rejects at once when it does not. */
+export async function stays(what: string, holds: () => boolean | Promise<boolean>, ms: number): Promise<void> {
+  for (const since = performance.now(); performance.now() - since < ms; await pause(ASK_MS)) {
+    if (!(await holds())) throw new Error(`It did not stay so: ${what}`)
+  }
+}

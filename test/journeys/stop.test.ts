@@ -1,0 +1,129 @@
+/** The end of a system, asked for or not: it ends in time, leaves no process behind, and the next start goes on. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type Fleet, openFleet } from '../../bench/generator.ts'
+import { check, type FleetJournal, holds, openJournal } from '../crash/checker.ts'
+import { freePorts, killProcess, type RunningSystem, type SystemOptions, startSystem } from '../crash/system.ts'
+import { isAlive, until } from './observed.ts'
+
+const DEVICES = 50
+const RATE = 2_000
+const STOP_MS_MAX = 10_000
+const START_MS_MAX = 10_000
+const GONE_MS_MAX = 2_000
+
+const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-stop-'))
+let system: SystemOptions
+let running: RunningSystem
+let fleet: Fleet
+let journal: FleetJournal
+
+beforeAll(async () => {
+  system = { dataDir, ports: await freePorts() }
+  running = await startSystem(system)
+  journal = openJournal()
+  const devices = Array.from({ length: DEVICES }, (_, n) => `stop-${String(n).padStart(2, '0')}`)
+  fleet = await openFleet({ port: system.ports.mqtt, devices, connections: DEVICES, window: 50, rate: RATE, journal })
+  fleet.start()
+})
+
+afterAll(async () => {
+  fleet.close()
+  await running.killTree()
+  rmSync(dataDir, { recursive: true, force: true })
+})
+
+/** The fleet publishes all the while: each test ends with a system that it goes on with. */
+describe('under load', () => {
+  it('SIGTERM drains, ends every process and exits with 0; the next start is quick [G1]', async () => {
+    await acknowledgedMore()
+    const all = processes()
+    const since = performance.now()
+    expect(await running.stop(), running.output()).toBe(0)
+    const stopMs = performance.now() - since
+    expect(stopMs).toBeLessThan(STOP_MS_MAX)
+    expect(all.map(isAlive)).toEqual([false, false, false])
+    const startMs = await startAgain()
+    expect(startMs).toBeLessThan(START_MS_MAX)
+    tell(`stopped in ${Math.round(stopMs)} ms, ready again in ${Math.round(startMs)} ms`)
+  }, 40_000)
+
+  it('SIGTERM ends it in time and with 0 also while ClickHouse hangs [G5]', async () => {
+    await acknowledgedMore()
+    const all = processes()
+    process.kill(running.child('database'), 'SIGSTOP')
+    const since = performance.now()
+    expect(await running.stop(), running.output()).toBe(0)
+    const stopMs = performance.now() - since
+    expect(stopMs).toBeLessThan(STOP_MS_MAX)
+    expect(all.map(isAlive)).toEqual([false, false, false])
+    tell(`stopped in ${Math.round(stopMs)} ms while ClickHouse hung`)
+    await startAgain()
+  }, 40_000)
+
+  it('a second SIGTERM ends it at once, and no child outlives it', async () => {
+    await acknowledgedMore()
+    const all = processes()
+    // The first drain waits for it, so that the second signal comes in the middle.
+    process.kill(running.child('database'), 'SIGSTOP')
+    const exited = running.stop()
+    await until('draining', async () => !(await accepts(system.ports.mqtt)))
+    const since = performance.now()
+    process.kill(running.pid, 'SIGTERM')
+    expect(await exited).toBe(1)
+    const endMs = performance.now() - since
+    expect(endMs).toBeLessThan(1_000)
+    await until('every process is gone', () => !all.some(isAlive), GONE_MS_MAX)
+    tell(`a second signal ended it in ${Math.round(endMs)} ms`)
+    await startAgain()
+  }, 40_000)
+
+  it('SIGKILL of the process that was started takes its children along within two seconds', async () => {
+    await acknowledgedMore()
+    const all = processes()
+    killProcess(running.pid)
+    const goneMs = await until('every process is gone', () => !all.some(isAlive), GONE_MS_MAX)
+    tell(`children gone ${Math.round(goneMs)} ms after SIGKILL of their parent`)
+    await startAgain()
+  }, 40_000)
+
+  it('and after all of it, what was acknowledged is in ClickHouse, once [G1] [G2] [G4] [G7]', async () => {
+    await acknowledgedMore()
+    expect(await fleet.drain(20_000)).toBe(true)
+    expect(fleet.counts().resent).toBeGreaterThan(0)
+    const report = await check(journal, system)
+    expect(holds(report), JSON.stringify(report, null, 2)).toBe(true)
+  }, 60_000)
+})
+
+async function acknowledgedMore(): Promise<void> {
+  const { acked } = fleet.counts()
+  await until('acknowledgements', () => fleet.counts().acked > acked + RATE / 2, 20_000)
+}
+
+function processes(): number[] {
+  return [running.pid, running.child('writer'), running.child('database')]
+}
+
+async function startAgain(): Promise<number> {
+  const since = performance.now()
+  running = await startSystem(system)
+  return performance.now() - since
+}
+
+function accepts(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect({ host: '127.0.0.1', port })
+    socket.once('connect', () => resolve(true))
+    socket.once('error', () => resolve(false))
+    socket.once('close', () => socket.destroy())
+    socket.once('connect', () => socket.destroy())
+  })
+}
+
+function tell(sentence: string): void {
+  process.stdout.write(`${sentence}\n`)
+}

@@ -1,0 +1,175 @@
+/**
+ * The writer on the real log and the real engine, with rows that ClickHouse refuses: a constraint that an operator added.
+ * All others are stored once and counted once, whoever is killed while the batch is taken apart.
+ */
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { setTimeout as pause } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { pino } from 'pino'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { describeEntries } from '../../manager/quarantine.ts'
+import { describeVerdict, verify } from '../../manager/verify.ts'
+import { encodeLine } from '../../model/message.ts'
+import type { Reading } from '../../model/reading.ts'
+import type { PumpBooks, PumpView } from '../../pump/pump.ts'
+import { openWriter } from '../../writers/writer.ts'
+import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
+import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
+
+const RECEIVED_AT = Date.UTC(2026, 10, 20, 12)
+const WRITER_PROCESS = fileURLToPath(new URL('../../dist/manager/writer-process.js', import.meta.url))
+const CHUNKS = 3
+const MESSAGES = 60
+/** Of each message: a number, a text, and now and then what is refused. */
+const PLAIN_READINGS = 2
+const WAIT_MS_MAX = 20_000
+
+let engine: Fixture
+let log: LmdbHarness
+let view: PumpView
+
+beforeEach(async () => {
+  engine = await openFixture()
+  await engine.database.migrate()
+  await engine.writer.command({
+    query: "ALTER TABLE telemetry.readings ADD CONSTRAINT no_poison CHECK metric != 'poison'",
+  })
+  log = await openLmdbHarness()
+  view = await log.openView()
+})
+
+afterEach(async () => {
+  await log.destroy()
+  await engine.close()
+})
+
+describe('readings that ClickHouse refuses', () => {
+  it('become dead letters with reason and line; all others are stored once, and the books balance [G2] [G7]', async () => {
+    const poisoned = await appendAll(message => message % 60 === 7)
+    const writer = await startWriter()
+    await written()
+    await writer.stop()
+    await expectExact(poisoned)
+    const [entry] = await view.quarantine(1)
+    expect(entry).toMatchObject({ id: `r${poisoned.length}`, reason: 'database_refuses_rows', device: 'press-0' })
+    expect(entry?.detail).toMatch(/no_poison/)
+    expect(Buffer.from(entry?.bytes ?? []).toString()).toBe(lineOf(poisoned.at(-1) ?? 0, true))
+    expect(await view.quarantineEntry('r1')).toMatchObject({ id: 'r1', device: 'press-0' })
+    expect(describeEntries(await view.quarantine(10))).toMatch(/^r1 .* database_refuses_rows /m)
+  }, 60_000)
+
+  it('are found the same way by the next writer when one is killed while it takes a batch apart [G2] [G7]', async () => {
+    const poisoned = await appendAll(message => message % 80 === 7)
+    let kills = 0
+    for (let stored = 20; stored < CHUNKS * MESSAGES; stored += 50) {
+      const killed = await startWriterProcess()
+      await until(async () => (await storedRows()) >= stored)
+      const { plan, readingsCommitted } = await partition()
+      expect(readingsCommitted).toBe(0)
+      if (plan?.mode === 'bisected') kills++
+      await end(killed)
+    }
+    expect(kills).toBeGreaterThan(1)
+    const writer = await startWriter()
+    await written()
+    await writer.stop()
+    await expectExact(poisoned)
+  }, 60_000)
+})
+
+/** Appends CHUNKS chunks of MESSAGES messages each; returns the numbers of those that hold what is refused. */
+async function appendAll(isPoisoned: (message: number) => boolean): Promise<number[]> {
+  const inlet = await log.openInlet()
+  const poisoned: number[] = []
+  for (let chunk = 0; chunk < CHUNKS; chunk++) {
+    const numbers = Array.from({ length: MESSAGES }, (_, n) => chunk * MESSAGES + n)
+    const bad = numbers.filter(isPoisoned)
+    poisoned.push(...bad)
+    await inlet.append({
+      lines: numbers.map(number => lineOf(number, isPoisoned(number))),
+      readings: numbers.length * PLAIN_READINGS + bad.length,
+      firstReceivedAt: RECEIVED_AT + (numbers[0] ?? 0),
+      lastReceivedAt: RECEIVED_AT + (numbers.at(-1) ?? 0),
+      refused: [],
+    })
+  }
+  return poisoned
+}
+
+function lineOf(number: number, poisoned: boolean): string {
+  const ts = RECEIVED_AT + number
+  const reading = (metric: string, value: number | string): Reading => ({ metric, ts, sentTs: ts, value })
+  const plain = [reading('temperature', number), reading('phase', `p${number}`)]
+  const readings = poisoned ? [reading('poison', number), ...plain] : plain
+  return encodeLine({ device: 'press-0', receivedAt: ts, readings })
+}
+
+async function startWriter() {
+  const outlet = await log.openOutlet()
+  const limits = { rowsMax: 100_000, bytesMax: 64 << 20 }
+  const { database } = engine
+  const silent = pino({ level: 'silent' })
+  return openWriter({ outlet, database, limits, batchAgeMsMax: 200, retryMsMin: 10, log: silent })
+}
+
+async function startWriterProcess(): Promise<ChildProcess> {
+  const child = fork(WRITER_PROCESS, [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+  await once(child, 'message')
+  const { url, password } = engine
+  const how = { batchRows: 100_000, batchMs: 200, logLevel: 'error' }
+  child.send({ logDir: log.dir, databaseUrl: url, databasePassword: password, ...how })
+  return child
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  const exited = once(child, 'exit')
+  child.kill('SIGKILL')
+  await exited
+}
+
+async function expectExact(poisoned: readonly number[]): Promise<void> {
+  const messages = CHUNKS * MESSAGES
+  const stored = messages * PLAIN_READINGS
+  const [counts] = await rows(
+    engine.writer,
+    `SELECT count(), uniqExact(source_position, source_index), uniqExact(metric, ts), countIf(metric = 'poison'),
+       sum(value), (SELECT sum(readings) FROM telemetry.readings_1m), (SELECT sum(readings) FROM telemetry.readings_1h),
+       (SELECT sum(value_sum) FROM telemetry.readings_1h) FROM telemetry.readings`,
+  )
+  const sum = (messages * (messages - 1)) / 2
+  expect(counts).toEqual([stored, stored, stored, 0, sum, messages, messages, sum])
+  const letters = await view.quarantine(1_000)
+  const texts = letters.map(({ bytes }) => Buffer.from(bytes).toString())
+  expect(texts.sort()).toEqual(poisoned.map(number => lineOf(number, true)).sort())
+  const verdict = await verify(view, engine.database)
+  expect(verdict, describeVerdict(verdict)).toMatchObject({ balanced: true, quarantined: 0 })
+  expect(verdict.partitions).toMatchObject([
+    { accepted: stored + poisoned.length, stored, deadLetters: poisoned.length, inLog: 0, difference: 0 },
+  ])
+}
+
+async function partition(): Promise<PumpBooks['partitions'][number]> {
+  const { partitions } = await view.books()
+  if (partitions[0] === undefined) throw new Error('The log has no partition.')
+  return partitions[0]
+}
+
+async function storedRows(): Promise<number> {
+  const [[count] = []] = await rows(engine.writer, 'SELECT count() FROM telemetry.readings')
+  return Number(count)
+}
+
+function written(): Promise<void> {
+  return until(async () => {
+    const { readingsAppended, readingsCommitted, plan } = await partition()
+    return readingsCommitted === readingsAppended && plan === null
+  })
+}
+
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  for (const since = performance.now(); !(await holds()); ) {
+    if (performance.now() - since > WAIT_MS_MAX) throw new Error(`Not so within ${WAIT_MS_MAX} ms: ${holds}`)
+    await pause(5)
+  }
+}
