@@ -11,7 +11,9 @@ const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 const COUNTS = [1, 10, 100, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000]
 
 export const metrics = {
-  received: counter('telemetry_messages_received_total', 'PUBLISH packets with telemetry that were received.', ['qos']),
+  received: counter('telemetry_messages_received_total', 'PUBLISH packets that were received; counted once a second.', [
+    'qos',
+  ]),
   accepted: counter('telemetry_readings_accepted_total', 'Readings made durable in the log since this start.'),
   acked: counter('telemetry_messages_acked_total', 'PUBACKs and PUBRECs written.'),
   duplicates: counter(
@@ -34,9 +36,16 @@ export const metrics = {
   devices: gauge('telemetry_devices', 'Devices whose state is held.'),
   devicesOnline: gauge('telemetry_devices_online', 'Devices that are online.'),
   heldMessages: gauge('telemetry_inflight_messages', 'Messages received and not yet acknowledged.'),
-  heldBytes: gauge('telemetry_inflight_bytes', 'Payload bytes received and not yet acknowledged.'),
+  heldBytes: gauge(
+    'telemetry_inflight_bytes',
+    'Bytes that messages take that were received and are not yet acknowledged, their objects included.',
+  ),
   backpressure: gauge('telemetry_backpressure_state', '1 for the state that holds.', ['state']),
-  ackSeconds: histogram('telemetry_ack_duration_seconds', 'From a PUBLISH to its acknowledgement.', SECONDS),
+  ackSeconds: histogram(
+    'telemetry_ack_duration_seconds',
+    'From a PUBLISH to its acknowledgement: of the message that waited longest in each group commit.',
+    SECONDS,
+  ),
   commitSeconds: histogram(
     'telemetry_log_commit_duration_seconds',
     'One group commit of the log, fsync included.',

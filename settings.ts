@@ -66,7 +66,7 @@ export const SETTINGS = {
     1,
     4096,
     'MB',
-    'Payload bytes of all unacknowledged messages before every publishing socket is read more slowly and QoS 0 is dropped.',
+    'What all unacknowledged messages may take in memory before every publishing socket is read more slowly and QoS 0 is dropped.',
   ),
   SURGETANK_CONNECTIONS_MAX: number(
     20_000,

@@ -71,8 +71,12 @@ const EPOCH_MS_MAX = Date.UTC(9999, 11, 31)
 
 function parseTime(parameter: 'from' | 'to', text: string): number {
   const ms = /^\d{1,15}$/.test(text) ? Number(text) : parseRfc3339(text)
-  if (ms >= 0 && ms <= EPOCH_MS_MAX) return ms
+  if (isTime(ms)) return ms
   throw invalidQuery(parameter, 'is neither RFC 3339, such as 2026-11-20T12:00:00Z, nor ms since 1970')
+}
+
+function isTime(ms: unknown): ms is number {
+  return Number.isSafeInteger(ms) && (ms as number) >= 0 && (ms as number) <= EPOCH_MS_MAX
 }
 
 function parseRfc3339(text: string): number {
@@ -108,8 +112,6 @@ function parseAggregates(agg: string | undefined): readonly Aggregate[] {
 /** A cursor holds the range too: `now` moves between two pages, and rows at the edge would be missed or come twice. */
 function parseCursor(cursor: string): { from: number; to: number; after: string } {
   const [from, to, after] = decodeCursor(cursor) ?? []
-  if (Number.isSafeInteger(from) && Number.isSafeInteger(to) && typeof after === 'string') {
-    return { from: from as number, to: to as number, after }
-  }
+  if (isTime(from) && isTime(to) && from < to && typeof after === 'string') return { from, to, after }
   throw invalidQuery('cursor', 'is not one of a page before')
 }

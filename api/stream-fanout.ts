@@ -174,7 +174,7 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
 
 /** Looks at no more than it has room for: in a spike, a stream of all devices must cost no more than what it can send. */
 function noteAll(client: Client, changed: readonly string[]): void {
-  const room = WAITING_MAX - client.waiting.size
+  const room = Math.max(0, WAITING_MAX - client.waiting.size)
   for (const device of changed.slice(0, room)) client.waiting.add(device)
   client.missed += Math.max(0, changed.length - room)
 }

@@ -43,7 +43,7 @@ export interface BrokerOptions {
    * arrival; both events may be called at any time, also from within `offer`.
    */
   readonly openIngest: (events: IngestEvents<Held | null>) => Ingest<Held | null> | Promise<Ingest<Held | null>>
-  readonly space: Pick<Space, 'get' | 'mergePresence'>
+  readonly space: Pick<Space, 'mergePresence'>
   readonly settings: Pick<
     Settings,
     'SURGETANK_MQTT_PORT' | 'SURGETANK_INFLIGHT_PER_CLIENT' | 'SURGETANK_CONNECTIONS_MAX' | 'SURGETANK_DEVICES_MAX'
@@ -167,12 +167,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.connected = true
     connection.gate?.connected()
     metrics.clients.inc()
-    space.get(client.id).then(
-      device => {
-        if (device !== null && !connection.socket.destroyed) presence.hold(connection, client.id, true)
-      },
-      error => log.warn('device could not be looked up', { err: error }),
-    )
+    // Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt.
+    presence.hold(connection, client.id, false)
   }
 
   function ended(connection: Connection): void {

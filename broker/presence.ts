@@ -2,7 +2,7 @@
  * Presence: which devices are online, told to the space.
  *
  * A device is online while at least one connection holds it. A connection holds a device from its first message for it (or
- * from CONNECT when its client id is a device that the space knows) until it ends, or until a status message or a will says
+ * from CONNECT, of the device that its client id names) until it ends, or until a status message or a will says
  * offline. So a takeover, or the late will of a session that was taken over, cannot mark a device offline that another
  * connection holds, in whichever order the two come.
  *
@@ -17,6 +17,8 @@ import type { SampledLog } from './sampled-log.ts'
 
 /** A gateway speaks for many devices; what it sends for more is stored all the same, but their presence is not tracked. */
 const DEVICES_PER_CONNECTION_MAX = 10_000
+/** A device that changes its connection has two for a while. */
+const HOLDS_PER_DEVICE_MEAN_MAX = 2
 /** Changes gather this long, so that a device that flaps costs one change per merge and its times stay near the clock. */
 const GATHER_MS = 20
 
@@ -42,6 +44,8 @@ export interface PresenceOptions {
 export function openPresence({ space, devicesMax, clock, log }: PresenceOptions): PresenceKeeper {
   /** Connections that hold a device. */
   const holders = new Map<string, number>()
+  /** Of all connections together: many that speak for the same devices have a bound, too. */
+  let holds = 0
   let pending = new Map<string, Presence>()
   let merging: Promise<void> | null = null
   let scheduled = false
@@ -56,18 +60,22 @@ export function openPresence({ space, devicesMax, clock, log }: PresenceOptions)
     if (before === true || (before === false && !known)) return
     if (before === undefined) {
       const others = holders.get(device) ?? 0
-      if (connection.devices.size >= DEVICES_PER_CONNECTION_MAX || (others === 0 && holders.size >= devicesMax)) {
+      const isFull = (others === 0 && holders.size >= devicesMax) || holds >= HOLDS_PER_DEVICE_MEAN_MAX * devicesMax
+      if (isFull || connection.devices.size >= DEVICES_PER_CONNECTION_MAX) {
         metrics.presenceIgnored.inc({ reason: 'too_many_devices' })
         return
       }
       holders.set(device, others + 1)
+      holds++
     }
     connection.devices.set(device, known)
     change(device, true)
   }
 
   function release(connection: Connection, device: string): void {
-    const left = (holders.get(device) ?? 0) - (connection.devices.delete(device) ? 1 : 0)
+    const held = connection.devices.delete(device) ? 1 : 0
+    holds -= held
+    const left = (holders.get(device) ?? 0) - held
     if (left > 0) {
       holders.set(device, left)
     } else {

@@ -68,6 +68,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
     }
     const state = route.kind === 'status' ? parseStatus(packet.payload) : null
     if (route.kind === 'status' && state !== null) {
+      received[packet.qos] = (received[packet.qos] ?? 0) + 1
       takeStatus(connection, packet, route.device, state)
       return
     }

@@ -43,6 +43,8 @@ export interface CommitLoop<Held> {
 
 const RETRY_MS_MIN = 50
 const RETRY_MS_MAX = 1_000
+/** An append that takes longer says nothing of when it will end: what waits must not grow, and somebody should know. */
+const SLOW_MS = 2_000
 
 export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLoop<Held> {
   const { pump, log, clock } = options
@@ -101,6 +103,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     if (batch === null) return true
     for (let pauseMs = RETRY_MS_MIN; !closed; pauseMs = Math.min(pauseMs * 2, RETRY_MS_MAX)) {
       const start = clock()
+      const slow = setTimeout(hangs, SLOW_MS)
       try {
         await pump.append(batch)
         metrics.commitSeconds.observe((clock() - start) / 1000)
@@ -109,10 +112,17 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
       } catch (error) {
         if (hasFate(error, 'stop')) giveUp(error)
         else fail(error)
+      } finally {
+        clearTimeout(slow)
       }
       if (!closed) await pause(pauseMs)
     }
     return false
+  }
+
+  function hangs(): void {
+    log.warn({ ms: SLOW_MS }, 'the log does not answer; nothing is acknowledged until it does')
+    stall()
   }
 
   function fail(error: unknown): void {
@@ -120,6 +130,10 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     if (!hasFate(error, 'retry'))
       log.error({ err: error }, 'the log failed in a way that is not known; the same batch is tried again')
     else if (!stalled) log.warn({ err: error }, 'the log takes nothing; nothing is acknowledged until it does')
+    stall()
+  }
+
+  function stall(): void {
     if (stalled) return
     stalled = true
     options.stalledChanged()

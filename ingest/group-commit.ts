@@ -18,7 +18,7 @@ import type { Space } from '../space/space.ts'
 import { type IngestLog, openCommitLoop } from './commit-loop.ts'
 import { decodePayload } from './decode.ts'
 import type { Ingest, IngestEvents, Publish } from './ingest.ts'
-import type { Part } from './part.ts'
+import { MESSAGE_BYTES, type Part } from './part.ts'
 import { REASONS, Refusal } from './refusal.ts'
 import { openRepetitions } from './repetitions.ts'
 import { openSpaceFeed } from './space-feed.ts'
@@ -27,7 +27,7 @@ export interface IngestOptions {
   readonly pump: Pick<PumpInlet, 'append' | 'tail'>
   readonly space: Pick<Space, 'merge' | 'claimMetric'>
   readonly limits: {
-    /** Bytes held, counting of each message its payload or its line, whichever is longer. */
+    /** Bytes held: of each message MESSAGE_BYTES, and its payload or its line, whichever is longer. */
     readonly heldBytesMax: number
     /** Messages of the end of the log that are read at start, to know what is sent again. */
     readonly tailMessagesMax?: number
@@ -81,6 +81,9 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     get held() {
       return heldMessages
     },
+    get heldBytes() {
+      return heldBytes
+    },
     drain,
     close: loop.close,
   }
@@ -99,12 +102,12 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     }
     const encoded = encodeReadings(readings)
     const head = lineHead(device, receivedAt)
-    const part = loop.partFor(receivedAt, Math.max(payload.length, head.length + encoded.length))
-    const bytes = Math.max(payload.length, part.write(head, encoded))
+    const part = loop.partFor(receivedAt, head.length + encoded.length)
+    const bytes = MESSAGE_BYTES + Math.max(payload.length, part.write(head, encoded))
     const { lines, readingsAt, readingsEnd } = part
     if (hasOwnTimes(readings) && repetitions.remember(device, lines, readingsAt, readingsEnd)) {
-      part.addRepetition(held, payload.length)
-      hold(payload.length)
+      part.addRepetition(held, bytes)
+      hold(bytes)
       return
     }
     part.add(held, bytes, { device, receivedAt, readings })
@@ -116,8 +119,9 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     // A copy: the payload is a view of a whole read of its socket, and may wait here for long.
     const payload = Buffer.from(publish.payload)
     const refused = { receivedAt, device, topic, reason, detail, payload }
-    loop.partFor(receivedAt, payload.length).addRefused(held, refused)
-    hold(payload.length)
+    const bytes = MESSAGE_BYTES + payload.length + topic.length + detail.length
+    loop.partFor(receivedAt, payload.length).addRefused(held, bytes, refused)
+    hold(bytes)
   }
 
   function claim(device: string, readings: readonly Reading[]): ReturnType<Space['claimMetric']> {
@@ -152,8 +156,6 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     if (part.readings > 0) metrics.accepted.inc(part.readings)
     if (part.repetitions > 0) metrics.duplicates.inc(part.repetitions)
     for (const [reason, messages] of countReasons(part)) metrics.quarantined.inc({ reason }, messages)
-    metrics.heldMessages.set(heldMessages)
-    metrics.heldBytes.set(heldBytes)
   }
 
   function updatePressure(): void {

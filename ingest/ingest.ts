@@ -38,6 +38,8 @@ export interface Ingest<Held> {
   readonly oldestHeldAt: number | null
   /** Messages held: offered and not yet settled. */
   readonly held: number
+  /** What they take in memory, about. */
+  readonly heldBytes: number
   /** Resolves when all that was offered is settled, or after `waitMs`. */
   drain(waitMs: number): Promise<void>
 }

@@ -6,8 +6,8 @@
  * Invariant: `at` only grows, except by who owns the cursor, so reading is linear in the text.
  */
 import { LIMITS } from '../model/limits.ts'
+import { ownText } from '../model/own-text.ts'
 import type { Value } from '../model/reading.ts'
-import { unshared } from './names.ts'
 import { quote, Refusal } from './refusal.ts'
 
 const QUOTE = 0x22
@@ -105,7 +105,7 @@ export class JsonCursor {
   private scanTextValue(): string {
     const value = this.scanText()
     const bytes = this.isAscii ? value.length : Buffer.byteLength(value)
-    if (bytes <= LIMITS.textBytesMax) return unshared(value)
+    if (bytes <= LIMITS.textBytesMax) return ownText(value)
     throw new Refusal('text_too_long', `A text of ${bytes} bytes; ${LIMITS.textBytesMax} are kept.`)
   }
 

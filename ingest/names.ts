@@ -6,6 +6,7 @@
  * payload of 256 KB alive). The table is a cache: it is emptied at its bound, between two messages.
  */
 import { LIMITS } from '../model/limits.ts'
+import { ownText } from '../model/own-text.ts'
 import { quote, Refusal } from './refusal.ts'
 
 interface Name {
@@ -58,16 +59,8 @@ export function checkName(text: string): string {
   if (text === '') refuseName(text, 'empty')
   if (text.length > LIMITS.metricNameCharsMax) refuseName(text, `longer than ${LIMITS.metricNameCharsMax} characters`)
   if (CONTROL.test(text)) refuseName(text, 'a name with control characters')
-  return unshared(text)
+  return ownText(text)
 }
-
-/** The same text in memory of its own. */
-export function unshared(text: string): string {
-  return text.length < SHARED_CHARS_MIN ? text : Buffer.from(text).toString()
-}
-
-/** V8 copies shorter slices and keeps longer ones as a view of the whole. */
-const SHARED_CHARS_MIN = 13
 
 function refuseName(text: string, what: string): never {
   throw new Refusal('invalid_metric_name', `The metric name ${quote(text)} is ${what}.`)

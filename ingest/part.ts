@@ -9,8 +9,12 @@ import type { Message } from '../model/message.ts'
 import type { Batch, Refused } from '../pump/pump.ts'
 
 const PART_BYTES_MAX = 1024 * 1024
+/** Messages of a part, repetitions and refused ones included: these may be of no bytes at all. */
+const PART_MESSAGES_MAX = 16_384
 const DAY_MS = 86_400_000
 const NEWLINE = 0x0a
+/** What a message takes beside its bytes until it is settled: the objects that stand for it, and its readings. */
+export const MESSAGE_BYTES = 512
 /** The most that UTF-8 takes for one UTF-16 code unit. */
 const UTF8_BYTES_MAX = 3
 const SPARES_MAX = 4
@@ -21,13 +25,15 @@ export class Part<Held> {
   readonly refused: Refused[] = []
   readings = 0
   repetitions = 0
-  /** Of each message its payload or its line, whichever is longer: what it takes until it is settled. */
+  /** What its messages take until they are settled: MESSAGE_BYTES each, and its payload or its line, whichever is longer. */
   bytes = 0
   lines: Buffer
   /** Of the line written last: where its readings begin, and where they end. */
   readingsAt = 0
   readingsEnd = 0
   private length = 0
+  /** Bytes that the append takes: lines and refused payloads. */
+  private appended = 0
   private firstReceivedAt = 0
   private lastReceivedAt = 0
 
@@ -36,10 +42,10 @@ export class Part<Held> {
     this.lines = lines
   }
 
-  /** False when this message must begin another part. */
+  /** False when this message, of about so many bytes in the append, must begin another part. */
   hasRoom(receivedAt: number, bytes: number): boolean {
     if (this.held.length === 0) return true
-    if (this.bytes + bytes > PART_BYTES_MAX) return false
+    if (this.held.length === PART_MESSAGES_MAX || this.appended + bytes > PART_BYTES_MAX) return false
     return this.messages.length === 0 || dayOf(receivedAt) === dayOf(this.firstReceivedAt)
   }
 
@@ -59,15 +65,17 @@ export class Part<Held> {
     const { receivedAt } = message
     if (this.messages.length === 0 || receivedAt < this.firstReceivedAt) this.firstReceivedAt = receivedAt
     if (this.messages.length === 0 || receivedAt > this.lastReceivedAt) this.lastReceivedAt = receivedAt
+    this.appended += this.readingsEnd + 2 - this.length
     this.length = this.readingsEnd + 2
     this.messages.push(message)
     this.readings += message.readings.length
     this.hold(held, bytes)
   }
 
-  addRefused(held: Held, refused: Refused): void {
+  addRefused(held: Held, bytes: number, refused: Refused): void {
+    this.appended += refused.payload.length
     this.refused.push(refused)
-    this.hold(held, refused.payload.length)
+    this.hold(held, bytes)
   }
 
   addRepetition(held: Held, bytes: number): void {

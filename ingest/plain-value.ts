@@ -6,9 +6,9 @@
  * all else is a text as it was sent, quotes and all. White space around a number or boolean is no part of it.
  */
 import { LIMITS } from '../model/limits.ts'
+import { ownText } from '../model/own-text.ts'
 import type { Value } from '../model/reading.ts'
 import { JsonCursor } from './json-cursor.ts'
-import { unshared } from './names.ts'
 import { quote, Refusal } from './refusal.ts'
 
 const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/
@@ -38,7 +38,7 @@ export function parsePlainValue(payload: string): Value {
     throw new Refusal('text_too_long', `A text of ${bytes} bytes; ${LIMITS.textBytesMax} are kept.`)
   }
   if (CONTROL.test(payload)) throw new Refusal('invalid_text', `${quote(payload)} has control characters.`)
-  return unshared(payload)
+  return ownText(payload)
 }
 
 function readNumber(text: string): Value {

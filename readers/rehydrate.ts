@@ -1,14 +1,13 @@
 /**
- * The readers' work: rebuild the space after a start. The newest readings from ClickHouse, then the log's tail that is
- * not yet in ClickHouse, merged by [G4] beside whatever ingest merges meanwhile: the order does not matter.
+ * The readers' work: rebuild the space after a start. The log's tail that is not yet in ClickHouse, then the newest readings
+ * from ClickHouse, merged by [G4] beside whatever ingest merges meanwhile: the order does not matter.
  *
- * The log's end is noted first: all that is appended later is merged by ingest itself. The committed position is read
- * before ClickHouse is asked: what is committed is in ClickHouse then, and what is not is in the tail.
+ * The log's end is noted first: all that is appended later is merged by ingest itself. ClickHouse is asked last: a chunk of
+ * the tail that was removed before it could be read was committed by then, so ClickHouse has it.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Database, LatestRow } from '../database/database.ts'
-import { SurgetankError } from '../errors.ts'
 import { type Message, parseLines } from '../model/message.ts'
 import type { PartitionBooks, PumpView } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
@@ -33,8 +32,8 @@ export async function rehydrate(options: RehydrateOptions): Promise<void> {
   for (let failures = 0; !stopped.aborted; failures++) {
     try {
       const { partitions } = await view.books()
-      const rows = await loadLatest(options)
       const lines = await replayTails(partitions, options)
+      const rows = await loadLatest(options)
       await space.markWarm()
       log.info({ metrics: rows, messages: lines, ms: Math.round(performance.now() - since) }, 'the state is rebuilt')
       return
@@ -70,10 +69,8 @@ async function replayTails(partitions: readonly PartitionBooks[], options: Rehyd
   for (const { partition, committed, end } of partitions) {
     for (let from = committed; from < end && !options.stopped.aborted; ) {
       const chunks = await options.view.read(partition, from, READ)
-      const [first, last] = [chunks[0], chunks.at(-1)]
-      if (first === undefined || last === undefined) break
-      // Written and removed since it was noted: it is in ClickHouse now, so begin again there.
-      if (first.position !== from) throw new SurgetankError('log_cut', `position ${from} was removed meanwhile.`)
+      const last = chunks.at(-1)
+      if (last === undefined) break
       for (const chunk of chunks) {
         // After the end it is ingest's to merge.
         if (chunk.position >= end) break

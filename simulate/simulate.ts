@@ -41,7 +41,9 @@ export function simulateCommand(): Command {
       command.error(`error: ${error instanceof Error ? error.message : error}`),
     )
     process.stdout.write(`${JSON.stringify(result, null, options.json ? undefined : 2)}\n`)
-    if (result.verify?.ok === false || (result.qos > 0 && result.acked === 0)) process.exitCode = 1
+    const isUnsettled = result.verify?.settled === false
+    const isUnacked = result.qos > 0 && !interrupted.signal.aborted && (result.unacked > 0 || result.acked === 0)
+    if (result.verify?.ok === false || isUnsettled || isUnacked) process.exitCode = 1
   })
   return command
 }

@@ -5,7 +5,7 @@
  * Invariants: numbers are given in order and never reused; a device never leaves. A device is *listed* once something of it
  * was merged; before that it is only claimed.
  */
-import { ownText } from './own-text.ts'
+import { ownText } from '../model/own-text.ts'
 
 const CHUNK_BITS = 16
 const CHUNK_MASK = (1 << CHUNK_BITS) - 1

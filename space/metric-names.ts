@@ -3,7 +3,7 @@
  *
  * Bound: `NAMES_MAX` names for the whole fleet, for names that devices make up (a serial number in each, say).
  */
-import { ownText } from './own-text.ts'
+import { ownText } from '../model/own-text.ts'
 
 /** About 500 MB of names at their usual length; a Map could hold four times as many. */
 export const NAMES_MAX = 4_000_000

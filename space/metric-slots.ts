@@ -9,8 +9,9 @@
  *
  * Invariant: a slot's moment is the maximum, by the order of [G4], of all that were merged into it.
  */
+
+import { ownText } from '../model/own-text.ts'
 import { compareValues, KIND, type Kind, kindOf, type Value } from '../model/reading.ts'
-import { ownText } from './own-text.ts'
 
 const CHUNK_BITS = 16
 const CHUNK_SLOTS = 1 << CHUNK_BITS
@@ -128,7 +129,7 @@ export function openMetricSlots(): MetricSlots {
       if (ts === heldTs) {
         const heldReceivedAt = chunk.moments[moment + 1] as number
         if (receivedAt < heldReceivedAt) return false
-        if (receivedAt === heldReceivedAt && !isGreater(value, valueAt(chunk, at))) return false
+        if (receivedAt === heldReceivedAt && compareValues(value, valueAt(chunk, at)) <= 0) return false
       }
     }
     write(chunk, at, ts, receivedAt, value)
@@ -205,13 +206,4 @@ function isOther(kind: number): boolean {
 function keepOther(chunk: Chunk, at: number, value: string | bigint) {
   chunk.others ??= new Map()
   chunk.others.set(at, typeof value === 'string' ? ownText(value) : value)
-}
-
-/**
- * True when `value` is after `held` in the order of values [G4]. The two zeros compare equal there: here 0 is after -0,
- * so that the state has the same bits in any order of arrival.
- */
-function isGreater(value: Value, held: Value): boolean {
-  const order = compareValues(value, held)
-  return order > 0 || (order === 0 && Object.is(held, -0) && Object.is(value, 0))
 }

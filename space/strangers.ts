@@ -4,7 +4,7 @@
  * forgotten, and shows as offline until it next connects, should it ever send.
  */
 import type { Presence } from '../model/device-state.ts'
-import { ownText } from './own-text.ts'
+import { ownText } from '../model/own-text.ts'
 
 const STRANGERS_MAX = 100_000
 

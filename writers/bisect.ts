@@ -7,8 +7,10 @@
  * is stored, whose insert may have been cut short; it is filled before anything else. To ask for an earlier piece
  * would fill that one a second time, in the place of the one that is lacking.
  */
+
+import { createHash } from 'node:crypto'
 import type { SourceRange } from '../database/database.ts'
-import { hasFate, type SurgetankError } from '../errors.ts'
+import { hasFate, SurgetankError } from '../errors.ts'
 import type { DeadLetter } from '../pump/pump.ts'
 import { rangeToken } from './batch.ts'
 import type { PlannedBatch } from './insert.ts'
@@ -31,6 +33,7 @@ export async function insertBisected(
   const open: Span[] = [[0, rows.length]]
   // Depth first from the left: at most log2(rows) halves wait.
   for (let span = open.pop(); span !== undefined; span = open.pop()) {
+    if (options.lost.aborted) throw new SurgetankError('log_claim_lost', `${batch.source} from ${batch.from}.`)
     const [from, to] = span
     const stored = storedIn(storedBefore, span)
     if (stored === to - from) continue
@@ -118,7 +121,7 @@ function rangeOf(batch: PlannedBatch, rows: readonly RowPlace[], [from, to]: Spa
 
 /**
  * Stores the rows of a whole batch that are not stored, after something that no insert of ours does: only some are. Their
- * token is new each time, so it is asked which are missing right before.
+ * token names exactly these rows.
  */
 export async function insertMissing(batch: PlannedBatch, { database, lost }: StoreOptions): Promise<void> {
   const stored = new Set((await database.storedReadings(batch)).map(([position, index]) => `${position}/${index}`))
@@ -129,7 +132,10 @@ export async function insertMissing(batch: PlannedBatch, { database, lost }: Sto
   )
   if (missing.size === 0) return
   const block = encodeRows(batch.source, batch.chunks, ordinal => missing.has(ordinal))
-  await database.insertReadings(block, `${rangeToken(batch.source, batch.from, batch.to)}/missing-${Date.now()}`, lost)
+  const named = createHash('sha1')
+    .update([...missing].join())
+    .digest('hex')
+  await database.insertReadings(block, `${rangeToken(batch.source, batch.from, batch.to)}/missing-${named}`, lost)
 }
 
 function toDeadLetter(batch: PlannedBatch, row: RowPlace, refusal: SurgetankError): DeadLetter {

@@ -32,7 +32,8 @@ export async function settle({ range, block, token }: Piece, options: StoreOptio
   const { database, log, lost } = options
   const insert = () => database.insertReadings(block, token, lost)
   const stored = await database.countReadings(range)
-  if (stored !== 0 && stored !== block.rows) return 'partial'
+  if (stored > block.rows) log.error({ ...range, stored, rows: block.rows }, 'rows are stored more than once')
+  if (stored !== 0 && stored < block.rows) return 'partial'
   if (stored === 0) {
     await insert()
     if ((await database.countReadings(range)) === 0) {

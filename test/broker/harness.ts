@@ -95,6 +95,7 @@ export function openHandIngest(): HandIngest & { connect(events: IngestEvents<He
       return pressed
     },
     oldestHeldAt: null,
+    heldBytes: 0,
     get held() {
       return waiting.length
     },

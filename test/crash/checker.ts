@@ -3,7 +3,7 @@
  * API what became of it. Every row of the table is looked at.
  */
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Journal } from '../../bench/generator.ts'
+import type { Fleet, Journal } from '../../bench/generator.ts'
 import { readingsOf } from '../../bench/wire.ts'
 import { compareDevice, type Findings, noFindings, type SentReading } from '../../simulate/compare.ts'
 import { compareStates } from '../../simulate/states.ts'
@@ -39,6 +39,9 @@ export interface CheckReport extends Findings {
   /** Readings that the rollups count; both must be all that is stored. */
   readonly minutely: number
   readonly hourly: number
+  /** Messages that the fleet sent, again and again, and that were never acknowledged; answers to nothing that was sent. */
+  readonly neverAcked: number
+  readonly strayAcks: number
   /** What `surgetank verify` says. */
   readonly booksBalance: boolean
 }
@@ -46,7 +49,8 @@ export interface CheckReport extends Findings {
 const QUIET_MS_MAX = 60_000
 
 /** Waits until the writers have caught up, and compares. */
-export async function check(journal: FleetJournal, system: SystemOptions): Promise<CheckReport> {
+export async function check(journal: FleetJournal, system: SystemOptions, fleet: Fleet): Promise<CheckReport> {
+  const { inFlight: neverAcked, strayAcks } = fleet.counts()
   const { http, sql } = system.ports
   const stored = openStored(`http://127.0.0.1:${sql}`, `http://127.0.0.1:${http}`)
   try {
@@ -70,6 +74,8 @@ export async function check(journal: FleetJournal, system: SystemOptions): Promi
       statesCompared: states.compared,
       minutely: await stored.rollupCount('minutely', range),
       hourly: await stored.rollupCount('hourly', range),
+      neverAcked,
+      strayAcks,
       booksBalance: verified.code === 0,
     }
   } finally {
@@ -77,15 +83,12 @@ export async function check(journal: FleetJournal, system: SystemOptions): Promi
   }
 }
 
-/** True when nothing is lost, duplicated, phantom or changed, and everything that is derived from it agrees. */
+/** True when nothing is lost, duplicated, phantom or changed, all was acknowledged, and everything that is derived agrees. */
 export function holds(report: CheckReport): boolean {
-  const { lost, duplicated, phantom, changed, statesWrong, stored, minutely, hourly, booksBalance } = report
-  return (
-    lost + duplicated + phantom + changed + statesWrong === 0 &&
-    minutely === stored &&
-    hourly === stored &&
-    booksBalance
-  )
+  const { lost, duplicated, phantom, changed, statesWrong, neverAcked, strayAcks } = report
+  const { stored, minutely, hourly, booksBalance, statesCompared } = report
+  const faults = lost + duplicated + phantom + changed + statesWrong + neverAcked + strayAcks
+  return faults === 0 && minutely === stored && hourly === stored && booksBalance && statesCompared > 0
 }
 
 function sentByDevice(journal: FleetJournal): Map<string, SentReading[]> {

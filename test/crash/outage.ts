@@ -56,7 +56,7 @@ export async function runOutage({ seconds, rate }: OutageOptions): Promise<Outag
     while ((await lagOf(running)) > lagBefore + rate * 3 && performance.now() - since < DRAIN_MS_MAX) await pause(200)
     const drainedAfterMs = performance.now() - since
     await fleet.drain(DRAIN_MS_MAX)
-    const report = await check(journal, system)
+    const report = await check(journal, system, fleet)
     const { reconnects } = fleet.counts()
     return { ...report, reconnects, ackP99Ms, lagBefore, lagAtEnd, drainedAfterMs, rssGrowthMb: rssAtEnd - rssBefore }
   } finally {

@@ -68,7 +68,7 @@ describe.skipIf(!possible)('while the disk is full', () => {
 
   it('and afterwards all that was acknowledged is in ClickHouse, once [G1] [G2] [G7]', async () => {
     expect(await fleet.drain(10_000)).toBe(true)
-    const report = await check(journal, system)
+    const report = await check(journal, system, fleet)
     expect(holds(report), JSON.stringify(report, null, 2) + running.output()).toBe(true)
   }, 60_000)
 })

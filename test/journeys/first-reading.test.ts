@@ -94,10 +94,14 @@ describe('a newcomer', () => {
     await publish('devices/press-17/telemetry', '{"temperature": 22.25}')
     expect(await running.stop()).toBe(0)
     running = await startSystem(system)
+    // A device that comes back before the state is rebuilt, and has nothing to say for now.
+    const device = await mqtt.connectAsync(`mqtt://127.0.0.1:${running.ports.mqtt}`, { clientId: 'press-17' })
     const state = await until(
       () => getJson('/v1/devices/press-17'),
-      document => document.rehydrating === false,
+      document => document.rehydrating === false && document.online,
     )
+    await device.endAsync()
+    expect(state.online).toBe(true)
     expect(state.metrics.temperature?.value).toBe(22.25)
     expect(state.metrics.serial?.value).toBe('9007199254740993')
   })
@@ -112,6 +116,7 @@ async function publish(topic: string, payload: string): Promise<void> {
 /** The parts of the API's documents that are looked at here. */
 interface Answer {
   readonly rehydrating: boolean
+  readonly online: boolean
   readonly metrics: Readonly<Record<string, { readonly value: unknown } | undefined>>
   readonly persisted_through: string
   readonly series: readonly { readonly agg: string }[]

@@ -94,7 +94,7 @@ describe('under load', () => {
     await acknowledgedMore()
     expect(await fleet.drain(20_000)).toBe(true)
     expect(fleet.counts().resent).toBeGreaterThan(0)
-    const report = await check(journal, system)
+    const report = await check(journal, system, fleet)
     expect(holds(report), JSON.stringify(report, null, 2)).toBe(true)
   }, 60_000)
 })

@@ -87,7 +87,8 @@ async function appendAll(isPoisoned: (message: number) => boolean): Promise<numb
     const bad = numbers.filter(isPoisoned)
     poisoned.push(...bad)
     await inlet.append({
-      lines: numbers.map(number => lineOf(number, isPoisoned(number))),
+      lines: Buffer.from(numbers.map(number => lineOf(number, isPoisoned(number))).join('\n')),
+      messages: numbers.length,
       readings: numbers.length * PLAIN_READINGS + bad.length,
       firstReceivedAt: RECEIVED_AT + (numbers[0] ?? 0),
       lastReceivedAt: RECEIVED_AT + (numbers.at(-1) ?? 0),
