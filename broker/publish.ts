@@ -98,7 +98,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
   function admit(connection: Connection, qos: number, messageId: number, receivedAt: number): Held | null | undefined {
     received[qos] = (received[qos] ?? 0) + 1
     if (qos === 0) {
-      if (!floodgate.shut && !ingest.pressure) return null
+      if (!floodgate.shut && !ingest.pressure && !ingest.stalled) return null
       dropped++
       return undefined
     }

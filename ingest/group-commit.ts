@@ -44,7 +44,7 @@ export interface OpenIngest<Held> extends Ingest<Held> {
   close(): Promise<void>
 }
 
-/** `full`: the bound on held bytes is reached. `stalled`: the log takes nothing. In both, the broker reads no more. */
+/** `full`: the bound on held bytes is reached, and the broker reads no more. `stalled`: the log takes nothing. */
 type BackpressureState = 'open' | 'full' | 'stalled'
 
 const TAIL_MESSAGES_MAX = 200_000
@@ -163,7 +163,9 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     overBound = heldBytes >= bound
     showState(loop.stalled ? 'stalled' : overBound ? 'full' : 'open')
     const before = pressure
-    pressure = overBound || loop.stalled
+    // A log that takes nothing is no reason to read nothing: the bounds still have room, and a client whose PINGREQ is not
+    // read behind its messages would close the connection.
+    pressure = overBound
     if (pressure !== before) events.pressureChanged(pressure)
   }
 

@@ -22,7 +22,7 @@ export interface Publish<Held> {
 export interface Ingest<Held> {
   /**
    * Takes a message; `settled` tells when it is durable. At once, never throws, never refuses: the broker stops reading
-   * sockets when `pressure` holds, and drops QoS 0 itself before it calls.
+   * sockets when `pressure` holds, and drops QoS 0 itself, then and when it is `stalled`, before it calls.
    */
   offer(publish: Publish<Held>): void
   /**
@@ -30,7 +30,7 @@ export interface Ingest<Held> {
    * is none. `reason` is a fixed word, never text of a device; `publish.device` may be empty.
    */
   offerRefused(publish: Publish<Held>, reason: string, detail: string): void
-  /** True while payload bytes held are over the bound, or the log cannot be written. */
+  /** True while what is held is over the bound. */
   readonly pressure: boolean
   /** True while the log refuses appends (disk full, cap): nothing is acknowledged until it takes them again. */
   readonly stalled: boolean

@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { SurgetankError } from '../errors.ts'
-import { checkBatch, footprint, HEADER_BYTES, packHeader } from './chunk.ts'
+import { type ChunkHeader, checkBatch, footprint, HEADER_BYTES, packHeader } from './chunk.ts'
 import { openDisk } from './disk.ts'
 import { type Db, type Env, openEnv } from './lmdb-env.ts'
 import {
@@ -109,7 +109,7 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
     }
     if (committed <= meta.first) return NOTHING
     const wanted = { first: meta.first, committed, bytesNeeded, olderThan: clock() - keepHours * HOUR_MS }
-    return (await log.read(db => planTrim(wanted, at => readHeader(db, at)))) ?? NOTHING
+    return (await log.read(db => planTrim(wanted, at => readHeaderToTrim(db, at)))) ?? NOTHING
   }
 
   /** One durable transaction, from `meta` to what `change` makes of it. */
@@ -164,6 +164,15 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
     })
     await checkPositions(positions, state.meta)
     return state
+  }
+}
+
+/** A damaged chunk that is in ClickHouse by now goes as if it were old: it must not hold up what is to come. */
+function readHeaderToTrim(db: Db, position: number): Pick<ChunkHeader, 'bytes' | 'lastReceivedAt'> | null {
+  try {
+    return readHeader(db, position)
+  } catch {
+    return { bytes: 0, lastReceivedAt: Number.NEGATIVE_INFINITY }
   }
 }
 

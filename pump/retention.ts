@@ -21,7 +21,10 @@ export interface Trim {
 /** The most that one commit removes, so that no PUBACK waits for the removal of a backlog. */
 export const TRIM_CHUNKS_MAX = 64
 
-export function planTrim(wanted: TrimWanted, headerAt: (position: number) => ChunkHeader | null): Trim {
+export function planTrim(
+  wanted: TrimWanted,
+  headerAt: (position: number) => Pick<ChunkHeader, 'bytes' | 'lastReceivedAt'> | null,
+): Trim {
   const { first, committed, bytesNeeded, olderThan } = wanted
   let bytes = 0
   let chunks = 0

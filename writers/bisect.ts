@@ -7,7 +7,6 @@
  * is stored, whose insert may have been cut short; it is filled before anything else. To ask for an earlier piece
  * would fill that one a second time, in the place of the one that is lacking.
  */
-
 import { createHash } from 'node:crypto'
 import type { SourceRange } from '../database/database.ts'
 import { hasFate, SurgetankError } from '../errors.ts'
@@ -16,6 +15,9 @@ import { rangeToken } from './batch.ts'
 import type { PlannedBatch } from './insert.ts'
 import { encodeRows, listRows, type RowPlace } from './rows.ts'
 import { type Piece, type StoreOptions, settle } from './settle.ts'
+
+/** When more rows in a row are refused and none is taken, it is not the rows. */
+const REFUSALS_MAX = 100
 
 /**
  * Stores all rows of the batch but those that ClickHouse refuses; returns these. `unsure` when an earlier attempt may have
@@ -38,9 +40,13 @@ export async function insertBisected(
     const stored = storedIn(storedBefore, span)
     if (stored === to - from) continue
     const refusal = stored > 0 ? 'partial' : await store(cut(batch, rows, span), unsure, options)
-    if (refusal === null) continue
+    if (refusal === null) {
+      options.refusals.inARow = 0
+      continue
+    }
     const only = rows[from]
     if (refusal !== 'partial' && to - from === 1 && only !== undefined) {
+      if (++options.refusals.inARow > REFUSALS_MAX) throw refusesAll(refusal)
       deadLetters.push(toDeadLetter(batch, only, refusal))
       continue
     }
@@ -103,10 +109,18 @@ async function store(piece: Piece, unsure: boolean, options: StoreOptions): Prom
   }
 }
 
+function refusesAll(refusal: SurgetankError): SurgetankError {
+  return new SurgetankError('database_misconfigured', `It refuses every row: ${refusal.detail}`, refusal)
+}
+
+/** Only the chunks that the span touches are read: their ordinals count from the first row of the first of them. */
 function cut(batch: PlannedBatch, rows: readonly RowPlace[], [from, to]: Span): Piece {
+  const [first, last] = [rows[from]?.position ?? 0, rows[to - 1]?.position ?? 0]
+  const chunks = batch.chunks.filter(({ position }) => position >= first && position <= last)
+  const before = from - (rows[from]?.index ?? 0)
   return {
     range: rangeOf(batch, rows, [from, to]),
-    block: encodeRows(batch.source, batch.chunks, ordinal => ordinal >= from && ordinal < to),
+    block: encodeRows(batch.source, chunks, ordinal => ordinal + before >= from && ordinal + before < to),
     token: `${rangeToken(batch.source, batch.from, batch.to)}/${from}-${to}`,
   }
 }

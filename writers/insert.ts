@@ -49,6 +49,7 @@ export async function insertPlanned(batch: PlannedBatch, options: InsertOptions)
       const stop = metrics.insertSeconds.startTimer()
       await insertWhole(batch, unsure, options)
       stop()
+      options.refusals.inARow = 0
       metrics.batches.inc({ result: 'stored' })
       return []
     } catch (error) {

@@ -25,6 +25,12 @@ export interface StoreOptions {
   readonly database: Database
   readonly log: Logger
   readonly lost: AbortSignal
+  readonly refusals: Refusals
+}
+
+/** Of one writer: rows that ClickHouse refused since it last took one. */
+export interface Refusals {
+  inARow: number
 }
 
 /** `stored`: every row is stored once, rollups included. `partial`: some are, and nothing was done. Rejects as an insert does. */

@@ -17,6 +17,7 @@ import type { Chunk, Claim, Consumption, Plan, PumpOutlet } from '../pump/pump.t
 import { type BatchLimits, takeBatch } from './batch.ts'
 import { insertPlanned, type PlannedBatch } from './insert.ts'
 import { encodeRows } from './rows.ts'
+import type { Refusals } from './settle.ts'
 
 export interface WriterOptions {
   readonly outlet: PumpOutlet
@@ -31,13 +32,18 @@ export interface WriterOptions {
 
 /** Follows the log until stopped. `ended` rejects only when an operator must act. */
 export function openWriter(options: WriterOptions): Consumption {
-  return options.outlet.consume(claim => writeClaim(claim, options))
+  const work = { ...options, refusals: { inARow: 0 } }
+  return options.outlet.consume(claim => writeClaim(claim, work))
+}
+
+interface Work extends WriterOptions {
+  readonly refusals: Refusals
 }
 
 const READ_CHUNKS_MAX = 512
 const WAIT_MS = 250
 
-async function writeClaim(claim: Claim, options: WriterOptions): Promise<void> {
+async function writeClaim(claim: Claim, options: Work): Promise<void> {
   let position = claim.position
   if (claim.plan !== null) position = await finishPlan(claim, claim.plan, options)
   let next = nextBatch(claim, position, options)
@@ -57,7 +63,7 @@ async function writeClaim(claim: Claim, options: WriterOptions): Promise<void> {
 }
 
 /** The plan that an earlier life left open: the same range again, settled by what is stored. */
-async function finishPlan(claim: Claim, plan: Plan, options: WriterOptions): Promise<number> {
+async function finishPlan(claim: Claim, plan: Plan, options: Work): Promise<number> {
   const chunks: Chunk[] = []
   for (let from = claim.position; from < plan.to; ) {
     const read = await claim.read(from, { chunksMax: READ_CHUNKS_MAX, bytesMax: options.limits.bytesMax })
@@ -74,21 +80,29 @@ async function finishPlan(claim: Claim, plan: Plan, options: WriterOptions): Pro
 }
 
 /** The next batch, ready to be inserted; null when nothing came for a while. */
-async function nextBatch(claim: Claim, from: number, options: WriterOptions): Promise<PlannedBatch | null> {
+async function nextBatch(claim: Claim, from: number, options: Work): Promise<PlannedBatch | null> {
   const chunks = await collect(claim, from, options)
   return chunks.length === 0 ? null : prepare(claim, from, chunks, options)
 }
 
-function prepare({ source }: Claim, from: number, chunks: readonly Chunk[], options: WriterOptions): PlannedBatch {
+function prepare({ source }: Claim, from: number, chunks: readonly Chunk[], options: Work): PlannedBatch {
   reportGap(source, from, chunks, options.log)
   const to = (chunks.at(-1)?.position ?? from - 1) + 1
   return { source, from, to, mode: 'whole', chunks, block: encodeRows(source, chunks) }
 }
 
-async function writePlanned(claim: Claim, batch: PlannedBatch, unsure: boolean, options: WriterOptions): Promise<void> {
-  const { database, log, retryMsMin } = options
+async function writePlanned(claim: Claim, batch: PlannedBatch, unsure: boolean, options: Work): Promise<void> {
+  const { database, log, refusals, retryMsMin } = options
   const bisecting = () => claim.commit(batch.from, { to: batch.to, mode: 'bisected' })
-  const deadLetters = await insertPlanned(batch, { database, log, lost: claim.lost, retryMsMin, unsure, bisecting })
+  const deadLetters = await insertPlanned(batch, {
+    database,
+    log,
+    refusals,
+    lost: claim.lost,
+    retryMsMin,
+    unsure,
+    bisecting,
+  })
   await claim.commit(batch.to, null, deadLetters)
   metrics.persisted.inc(batch.block.rows - deadLetters.length)
   metrics.batchReadings.observe(batch.block.rows)
@@ -96,7 +110,7 @@ async function writePlanned(claim: Claim, batch: PlannedBatch, unsure: boolean, 
 }
 
 /** Chunks for the next insert: at once when they fill one, otherwise when the oldest has waited long enough. */
-async function collect(claim: Claim, from: number, { limits, batchAgeMsMax }: WriterOptions): Promise<Chunk[]> {
+async function collect(claim: Claim, from: number, { limits, batchAgeMsMax }: Work): Promise<Chunk[]> {
   await claim.wait(from, WAIT_MS)
   let chunks: Chunk[] = []
   const deadline = performance.now() + batchAgeMsMax

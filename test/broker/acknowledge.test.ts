@@ -107,6 +107,16 @@ describe('acknowledgement', () => {
     expect(client.received.map(packet => packet.cmd)).toEqual(['connack', 'pingresp', 'pingresp', 'pingresp'])
   })
 
+  it('drops QoS 0 while the log takes nothing, and still reads what must be acknowledged', async () => {
+    const { broker, ingest } = await openBench()
+    const client = await openClient(broker.port)
+    ingest.stalled = true
+    client.send(publishPacket(0, { qos: 0, payload: 'dropped' }))
+    client.send(publishPacket(1, { payload: 'kept' }))
+    await ping(client)
+    expect(ingest.offered.map(publish => publish.payload.toString())).toEqual(['kept'])
+  })
+
   it('acknowledges a status message at once, but never before an earlier reading', async () => {
     const { broker, ingest } = await openBench()
     const client = await openClient(broker.port)

@@ -23,6 +23,8 @@ export interface HandIngest extends Ingest<Held | null> {
   /** Acknowledges the oldest held message this often, and keeps it. */
   settleOverAndOver(times: number): void
   press(pressure: boolean): void
+  /** As if the log took nothing. */
+  stalled: boolean
 }
 
 export interface HandSpace {

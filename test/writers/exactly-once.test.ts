@@ -18,7 +18,6 @@ import {
   openModelDatabase,
 } from './model-database.ts'
 
-const log = pino({ level: 'silent' })
 const DAY = Date.UTC(2026, 10, 20)
 
 describe('the writer', () => {
@@ -68,6 +67,15 @@ describe('the writer', () => {
       '3/0 database_refuses_rows',
     ])
     run.expectOnce()
+  })
+
+  it('makes no more dead letters when ClickHouse refuses row after row: then it is not the rows', async () => {
+    const everything = new Set(Array.from({ length: 60 }, (_, position) => [`${position}/0`, `${position}/1`]).flat())
+    const run = openRun({ chunks: 60, rowsMax: 1_000, fates: [], poison: everything })
+    await Promise.race([run.life(), until(() => run.alarms.length > 0)])
+    expect(run.deadLetters.length).toBeLessThanOrEqual(100)
+    expect(run.finished()).toBe(false)
+    expect(run.alarms[0]).toMatch(/refuses schema or user/)
   })
 
   it('goes on bisecting after a kill in the middle of it, without a second copy', async () => {
@@ -121,6 +129,8 @@ function openRun(options: RunOptions) {
     rowsIn,
     isPoison: row => poison.has(row.key),
   })
+  const alarms: string[] = []
+  const log = pino({ level: 'error' }, { write: line => void alarms.push(line) })
   const durable = { position: 0, plan: null as Plan | null }
   const deadLetters: DeadLetter[] = []
   const steps = model.calls
@@ -128,7 +138,7 @@ function openRun(options: RunOptions) {
   let die = () => {}
   const never = new Promise<never>(() => {})
 
-  return { life, steps, model, deadLetters, expectOnce, finished: () => durable.position === chunks.length }
+  return { life, steps, model, alarms, deadLetters, expectOnce, finished: () => durable.position === chunks.length }
 
   /** One process: ends when it is killed or has nothing left to do. */
   async function life(): Promise<void> {
@@ -178,6 +188,10 @@ function openRun(options: RunOptions) {
       [...poison].filter(key => all.includes(key)).sort(),
     )
   }
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await turn()
 }
 
 function makeChunk(position: number): Chunk {
