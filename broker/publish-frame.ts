@@ -46,27 +46,45 @@ export interface KnownTopic {
 }
 
 /** A device has one topic; a gateway has one for each of its devices. Beyond this, topics take each other's place. */
-const SLOTS = 64
+const SLOTS = 128
+/** Slots that a topic may stand in: few share all of theirs with others. */
+const PROBES = 4
 
 export class KnownTopics {
   #slots: (KnownTopic | undefined)[] = []
 
   find(bytes: Buffer, at: number, length: number): KnownTopic | null {
-    const known = this.#slots[slotOf(bytes, at, length)]
-    if (known === undefined || known.bytes.length !== length) return null
-    for (let i = 0; i < length; i++) if (known.bytes[i] !== bytes[at + i]) return null
-    return known
+    const first = slotOf(bytes, at, length)
+    for (let probe = 0; probe < PROBES; probe++) {
+      const known = this.#slots[(first + probe) & (SLOTS - 1)]
+      if (known === undefined) return null
+      if (holdsTopic(known.bytes, bytes, at, length)) return known
+    }
+    return null
   }
 
+  /** Of a topic that `find` does not find. */
   add(topic: string, route: Telemetry): void {
     const bytes = Buffer.from(topic)
-    this.#slots[slotOf(bytes, 0, bytes.length)] = { topic, bytes, route }
+    const first = slotOf(bytes, 0, bytes.length)
+    let slot = first
+    for (let probe = 0; probe < PROBES; probe++) {
+      slot = (first + probe) & (SLOTS - 1)
+      if (this.#slots[slot] === undefined) break
+    }
+    this.#slots[slot] = { topic, bytes, route }
   }
 
   /** From now on Aedes and `parseTopic` judge each topic again. */
   clear(): void {
     this.#slots = []
   }
+}
+
+function holdsTopic(known: Buffer, bytes: Buffer, at: number, length: number): boolean {
+  if (known.length !== length) return false
+  for (let i = 0; i < length; i++) if (known[i] !== bytes[at + i]) return false
+  return true
 }
 
 /** Ids that are counted up differ in the last bytes before the last level, which is the same for all: all bytes are taken in. */

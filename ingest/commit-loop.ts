@@ -53,6 +53,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   /** The part whose append is in flight. */
   let current: Part<Held> | null = null
   let running: Promise<void> | null = null
+  let nextTurn: NodeJS.Immediate | null = null
   let stalled = false
   let closed = false
   let endPause = () => {}
@@ -69,17 +70,23 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   }
 
   function partFor(receivedAt: number, bytes: number): Part<Held> {
-    running ??= nextTurn().then(run)
+    if (running === null && nextTurn === null) nextTurn = setImmediate(begin)
     const last = parts.at(-1)
-    if (last?.hasRoom(receivedAt, bytes)) return last
+    if (last?.isLarge && nextTurn !== null) begin()
+    else if (last?.hasRoom(receivedAt, bytes)) return last
     const part = new Part<Held>(memory.take())
     parts.push(part)
     return part
   }
 
-  /** All sockets that became readable together are read before the turn: their packets share a commit. */
-  function nextTurn(): Promise<void> {
-    return new Promise(resolve => setImmediate(resolve))
+  /**
+   * In the next turn, so that the packets of all sockets that became readable together share a commit; at once when a part
+   * is large, so that the disk is at work while the rest is still being read.
+   */
+  function begin(): void {
+    if (nextTurn !== null) clearImmediate(nextTurn)
+    nextTurn = null
+    running = run()
   }
 
   async function run(): Promise<void> {

@@ -9,10 +9,10 @@ import type { Message } from '../model/message.ts'
 import type { Batch, Refused } from '../pump/pump.ts'
 
 const PART_BYTES_MAX = 1024 * 1024
+const PART_BYTES_LARGE = 192 * 1024
 /** Messages of a part, repetitions and refused ones included: these may be of no bytes at all. */
 const PART_MESSAGES_MAX = 16_384
 const DAY_MS = 86_400_000
-const NEWLINE = 0x0a
 /** What a message takes beside its bytes until it is settled: the objects that stand for it, and its readings. */
 export const MESSAGE_BYTES = 512
 /** The most that UTF-8 takes for one UTF-16 code unit. */
@@ -42,6 +42,11 @@ export class Part<Held> {
     this.lines = lines
   }
 
+  /** Worth a commit of its own. */
+  get isLarge(): boolean {
+    return this.appended >= PART_BYTES_LARGE
+  }
+
   /** False when this message, of about so many bytes in the append, must begin another part. */
   hasRoom(receivedAt: number, bytes: number): boolean {
     if (this.held.length === 0) return true
@@ -53,11 +58,11 @@ export class Part<Held> {
   write(head: string, readings: string): number {
     const { length } = this
     this.reserve(length + head.length + readings.length * UTF8_BYTES_MAX + 2)
-    this.readingsAt = length + this.lines.write(head, length, 'latin1')
-    this.readingsEnd = this.readingsAt + this.lines.write(readings, this.readingsAt, 'utf8')
-    this.lines[this.readingsEnd] = 0x7d
-    this.lines[this.readingsEnd + 1] = NEWLINE
-    return this.readingsEnd + 2 - length
+    // One call for all: each costs more than the bytes.
+    const written = this.lines.write(`${head}${readings}}\n`, length)
+    this.readingsAt = length + head.length
+    this.readingsEnd = length + written - 2
+    return written
   }
 
   /** The message of the line written last. */

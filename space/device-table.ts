@@ -51,6 +51,8 @@ export function openDeviceTable(): DeviceTable {
   const chunks: Chunk[] = []
   let listed = 0
   let online = 0
+  let lastFound = ''
+  let lastIndex = -1
 
   return {
     get devices() {
@@ -62,7 +64,7 @@ export function openDeviceTable(): DeviceTable {
     get online() {
       return online
     },
-    find: device => numbers.get(device) ?? -1,
+    find,
     add,
     id: index => ids[index] as string,
     firstSlot: index => chunkOf(index).firstSlot[index & CHUNK_MASK] as number,
@@ -76,10 +78,21 @@ export function openDeviceTable(): DeviceTable {
     isListed: index => hasFlag(index, LISTED),
   }
 
+  /** A message asks once for each of its metrics, with the same string: that is answered without a look-up. */
+  function find(device: string): number {
+    if (device !== lastFound) {
+      lastIndex = numbers.get(device) ?? -1
+      lastFound = device
+    }
+    return lastIndex
+  }
+
   function add(device: string): number {
     const index = ids.length
     const id = ownText(device)
     numbers.set(id, index)
+    lastFound = id
+    lastIndex = index
     ids.push(id)
     if (chunks.length <= index >>> CHUNK_BITS) chunks.push(newChunk())
     return index
