@@ -9,7 +9,7 @@ import { findRunning } from './manager/data-dir.ts'
 import { describeFindings, examine } from './manager/doctor.ts'
 import { describeEntries, describeEntry, entryToJson } from './manager/quarantine.ts'
 import { describeStart } from './manager/start-block.ts'
-import { startSurgetank } from './manager/surgetank.ts'
+import { type Surgetank, startSurgetank } from './manager/surgetank.ts'
 import { describeVerdict, verify } from './manager/verify.ts'
 import { openLmdbView } from './pump/lmdb-view.ts'
 import { readSettings, type Settings } from './settings.ts'
@@ -41,8 +41,9 @@ program
   .option('--json', 'print the verdict as JSON')
   .action(async (options: { json?: true }) => {
     const settings = readSettings(process.env)
+    const url = sqlUrl(settings)
     await withView(settings, async view => {
-      const database = openDatabase({ url: sqlUrl(settings), user: 'default', password: '' })
+      const database = openDatabase({ url, user: 'default', password: '' })
       const verdict = await verify(view, database).finally(() => database.close())
       print(options.json ? JSON.stringify(verdict) : describeVerdict(verdict))
       if (!verdict.balanced) process.exitCode = 1
@@ -102,7 +103,8 @@ try {
 async function run(): Promise<void> {
   const settings = readSettings(process.env)
   const log = pino({ level: settings.SURGETANK_LOG_LEVEL, base: { part: 'surgetank' } }, pino.destination(2))
-  const surgetank = await startSurgetank(settings, log, error => end(error, 'the log cannot be used any more'))
+  let surgetank: Surgetank | null = null
+  surgetank = await startSurgetank(settings, log, error => end(error, 'the log cannot be used any more'))
   print(describeStart(surgetank.ports, settings.SURGETANK_DATA_DIR))
   let stopping = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(signal))
@@ -110,21 +112,21 @@ async function run(): Promise<void> {
 
   function end(error: unknown, sentence: string): never {
     log.fatal({ err: error }, sentence)
-    surgetank.abort()
+    surgetank?.abort()
     process.exit(EXIT_STOP)
   }
 
   async function stop(signal: string): Promise<void> {
     if (stopping) {
-      surgetank.abort()
+      surgetank?.abort()
       process.exit(EXIT_STOP)
     }
     stopping = true
     log.info({ signal }, 'draining; a second signal ends it at once')
-    const drained = await Promise.race([surgetank.stop().then(() => true), pause(EXIT_LIMIT_MS, false)])
+    const drained = await Promise.race([surgetank?.stop().then(() => true), pause(EXIT_LIMIT_MS, false)])
     if (!drained) {
       log.error('the drain took too long; what was acknowledged is durable')
-      surgetank.abort()
+      surgetank?.abort()
     }
     process.exit(0)
   }
@@ -138,10 +140,12 @@ async function withView(
   await use(view).finally(() => view.close())
 }
 
-/** Where the running instance listens, or where the settings say that it would. */
-function sqlUrl(settings: Settings): string {
-  const ports = findRunning(settings.SURGETANK_DATA_DIR)?.ports
-  return `http://127.0.0.1:${ports?.sql ?? settings.SURGETANK_SQL_PORT}`
+/** Where the instance on this data directory listens: whatever else answers there has other books. */
+function sqlUrl({ SURGETANK_DATA_DIR: dir }: Settings): string {
+  const running = findRunning(dir)
+  if (running === null) fail(`surgetank does not run on ${dir}; start it first, or set SURGETANK_DATA_DIR.`)
+  if (running.ports === null) fail(`Process ${running.pid} is still starting on ${dir}; ask again in a moment.`)
+  return `http://127.0.0.1:${running.ports.sql}`
 }
 
 function readCount(text: string): number {

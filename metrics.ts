@@ -77,6 +77,7 @@ export const metrics = {
   insertSeconds: histogram('telemetry_insert_duration_seconds', 'One insert into ClickHouse.', SECONDS),
   rehydrating: gauge('telemetry_rehydrating', '1 while the state is being rebuilt after a start.'),
   databaseUp: gauge('telemetry_database_up', '1 while ClickHouse answers.'),
+  childUp: gauge('telemetry_child_up', '1 while the child process runs.', ['child']),
   childRestarts: counter('telemetry_child_restarts_total', 'Restarts of child processes.', ['child']),
 } as const
 

@@ -29,7 +29,8 @@ import {
   toBucketPoint,
   toRawPoint,
 } from './history.ts'
-import { migrate } from './migrate.ts'
+import { waitForInserts } from './inserts.ts'
+import { migrate, TOKENS_KEPT, tokenWindow } from './migrate.ts'
 import { OF_RANGE, rangeParams, repairDerived } from './repair.ts'
 import { READINGS_COLUMNS } from './row-binary.ts'
 import { toValue, VALUE_COLUMNS } from './values.ts'
@@ -41,7 +42,8 @@ export interface DatabaseOptions {
   readonly connectionsMax?: number
 }
 
-const TOKENS_KEPT = 10_000
+/** A ping that takes longer has failed. */
+const PING_MS_MAX = 10_000
 
 const INSERT = `INSERT INTO telemetry.readings (${READINGS_COLUMNS}) FORMAT RowBinary`
 
@@ -73,11 +75,12 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   })
 
   return {
-    ping: async () => (await client.ping()).success,
+    ping,
     migrate: migrateSchema,
     insertReadings,
     countReadings,
     storedReadings,
+    waitForInserts: signal => waitForInserts(statement => all('looking for inserts', statement, signal), signal),
     forgetTokens,
     repairDerived: range => repairDerived({ command, all: statement => all('comparing a rollup', statement) }, range),
     countBySource,
@@ -87,6 +90,11 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     historyBuckets,
     queryStream,
     close: () => client.close(),
+  }
+
+  /** By a statement: the HTTP interface alone would still answer for an engine that hangs. */
+  async function ping(): Promise<boolean> {
+    return (await client.ping({ select: true, abort_signal: AbortSignal.timeout(PING_MS_MAX) })).success
   }
 
   async function migrateSchema(): Promise<void> {
@@ -130,11 +138,9 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     return all('listing stored readings', { sql, params: rangeParams(range) })
   }
 
-  /** By setting the window to none and back: the engine drops the tokens that no longer fit. */
+  /** By setting the window to none and back: the engine drops the tokens that no longer fit. After a kill between, `migrate` sets it. */
   async function forgetTokens(): Promise<void> {
-    for (const kept of [0, TOKENS_KEPT]) {
-      await command(`ALTER TABLE telemetry.readings MODIFY SETTING non_replicated_deduplication_window = ${kept}`)
-    }
+    for (const kept of [0, TOKENS_KEPT]) await command(tokenWindow('readings', kept))
   }
 
   async function countBySource(): Promise<Map<string, number>> {

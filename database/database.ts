@@ -75,6 +75,7 @@ export interface BucketPoint {
 }
 
 export interface Database {
+  /** Asks the engine itself, by a statement; false also when it does not answer within 10 s. */
   ping(): Promise<boolean>
   /** Brings the schema to this version; safe to repeat. */
   migrate(): Promise<void>
@@ -87,6 +88,11 @@ export interface Database {
   countReadings(range: SourceRange): Promise<number>
   /** Which of the rows of a range are stored, as [position, index] pairs: only asked when a count fell short. */
   storedReadings(range: SourceRange): Promise<[position: number, index: number][]>
+  /**
+   * Resolves when no INSERT into `telemetry.readings` runs any more, whoever sent it: one whose client died may still store
+   * its rows. Rejects with `database_unavailable` after 60 s, or by `signal`.
+   */
+  waitForInserts(signal?: AbortSignal): Promise<void>
   /**
    * Forgets the deduplication tokens of `readings`, for a block whose token was kept while its rows were lost (a kill between
    * the token's write and the part's rename). Only while no other insert is under way.

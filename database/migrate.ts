@@ -3,6 +3,7 @@
  *
  * Each statement may run again (IF NOT EXISTS), so a migration that was killed half-way, or that two processes run at
  * once, ends in the same schema; `telemetry.migrations` is written last, and the same version twice there means once.
+ * The windows of tokens are set at every start: a kill while they were being emptied would leave them at none [G2].
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { SurgetankError } from '../errors.ts'
@@ -18,6 +19,16 @@ export interface MigrationTarget {
   command(sql: string, params?: Readonly<Record<string, unknown>>): Promise<void>
   /** The first column of the first row. */
   scalar(sql: string): Promise<number>
+}
+
+/** The window of deduplication tokens of each table that an insert reaches, as the schema has it [G2]. */
+export const TOKENS_KEPT = 10_000
+
+const TABLES_WITH_TOKENS = ['readings', 'state', 'readings_1m', 'readings_1h'] as const
+export type TableWithTokens = (typeof TABLES_WITH_TOKENS)[number]
+
+export function tokenWindow(table: TableWithTokens, kept: number): string {
+  return `ALTER TABLE telemetry.${table} MODIFY SETTING non_replicated_deduplication_window = ${kept}`
 }
 
 const MIGRATIONS_TABLE = [
@@ -52,6 +63,7 @@ export async function migrate(
       name,
     })
   }
+  for (const table of TABLES_WITH_TOKENS) await target.command(tokenWindow(table, TOKENS_KEPT))
 }
 
 /** The migrations of `schema/`, in order. */

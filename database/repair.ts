@@ -24,8 +24,8 @@ export function rangeParams({ source, from, fromIndex = 0, to, toIndex = 0 }: So
 const NUMERIC = "kind IN ('number', 'integer', 'bool')"
 
 const ROLLUPS = [
-  { name: 'readings_1m', bucket: 'toStartOfMinute(ts)', seconds: 60 },
-  { name: 'readings_1h', bucket: 'toStartOfHour(ts)', seconds: 3600 },
+  { name: 'readings_1m', start: 'toStartOfMinute' },
+  { name: 'readings_1h', start: 'toStartOfHour' },
 ] as const
 type Rollup = (typeof ROLLUPS)[number]
 
@@ -67,28 +67,29 @@ async function repairRollup({ command, all }: RepairTarget, rollup: Rollup, rang
   return rows
 }
 
-/** The rows of a rollup that a range makes and the rollup does not hold, in the order of its columns. */
-function lackingRows({ name, bucket, seconds }: Rollup): string {
+/**
+ * The rows of a rollup that a range makes and the rollup does not hold, in the order of its columns.
+ *
+ * Both sides are read for the buckets of the range only, by membership and not from the first of them to the last: one old
+ * reading among new ones would make every bucket of every series between the two be read. The three columns are the
+ * primary keys, so that only the granules of these buckets are touched.
+ */
+function lackingRows({ name, start }: Rollup): string {
   const ofRange = `FROM telemetry.readings WHERE ${OF_RANGE} AND ${NUMERIC}`
-  // The series and the time of the range: both are ends of the primary key, so that only their granules are read.
-  const series = `(metric, device) IN (SELECT DISTINCT metric, device ${ofRange})`
-  const first = `(SELECT toStartOfInterval(min(ts), toIntervalSecond(${seconds})) ${ofRange})`
-  const last = `(SELECT toStartOfInterval(max(ts), toIntervalSecond(${seconds})) ${ofRange})`
+  const buckets = `(SELECT DISTINCT metric, device, ${start}(ts) ${ofRange})`
   return `SELECT mine.metric, mine.device, mine.bucket, mine.readings, mine.value_sum, mine.value_min, mine.value_max
     FROM (
-      SELECT metric, device, ${bucket} AS bucket, count() AS readings, sum(assumeNotNull(value)) AS value_sum,
+      SELECT metric, device, ${start}(ts) AS bucket, count() AS readings, sum(assumeNotNull(value)) AS value_sum,
         min(assumeNotNull(value)) AS value_min, max(assumeNotNull(value)) AS value_max
       ${ofRange} GROUP BY metric, device, bucket
     ) AS mine
     LEFT JOIN (
-      SELECT metric, device, ${bucket} AS bucket, count() AS n FROM telemetry.readings
-      WHERE ${NUMERIC} AND ${series} AND ts >= ${first} AND ts < ${last} + toIntervalSecond(${seconds})
-      GROUP BY metric, device, bucket
+      SELECT metric, device, ${start}(ts) AS bucket, count() AS n FROM telemetry.readings
+      WHERE ${NUMERIC} AND (metric, device, ${start}(ts)) IN ${buckets} GROUP BY metric, device, bucket
     ) AS whole ON whole.metric = mine.metric AND whole.device = mine.device AND whole.bucket = mine.bucket
     LEFT JOIN (
       SELECT metric, device, bucket, sum(readings) AS n FROM telemetry.${name}
-      WHERE ${series} AND bucket >= ${first} AND bucket <= ${last}
-      GROUP BY metric, device, bucket
+      WHERE (metric, device, bucket) IN ${buckets} GROUP BY metric, device, bucket
     ) AS held ON held.metric = mine.metric AND held.device = mine.device AND held.bucket = mine.bucket
     WHERE toInt64(whole.n) - toInt64(held.n) >= toInt64(mine.readings)`
 }

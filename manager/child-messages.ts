@@ -1,4 +1,5 @@
 /** What a child process and its parent tell each other. Secrets travel here, never in arguments. */
+import type { ErrorCode } from '../errors.ts'
 
 /** To the writer, once, at its start. */
 export interface WriterConfig {
@@ -10,8 +11,12 @@ export interface WriterConfig {
   readonly logLevel: string
 }
 
-/** From the writer: it listens for its configuration; it runs; then, once a second, its metrics. */
+/**
+ * From the writer: it listens for its configuration; it runs; then, once a second, its metrics. Before it ends because it
+ * cannot go on, the error that it ends for.
+ */
 export type ChildMessage =
   | { readonly kind: 'hello' }
   | { readonly kind: 'ready' }
   | { readonly kind: 'metrics'; readonly metrics: unknown[] }
+  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly detail: string }

@@ -1,9 +1,11 @@
 /**
- * The data directory belongs to one running surgetank. The lock is a file with the process id and its start time: a lock
- * whose process is gone, or whose id another process has by now, is stale and taken over. ClickHouse's own lock on its
- * directory and the fenced claims of the log stand behind it.
+ * The data directory belongs to one running surgetank. Its lock is a file of its own whose name says who holds it: process
+ * id, start time, and a word that is never used again. So a lock is whole from the moment it exists, and to remove a stale
+ * one can never remove another's. A start makes its own first and looks for others then: of two at one moment, at least
+ * one sees the other. ClickHouse's own lock on its directory and the fenced claims of the log stand behind it.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SurgetankError } from '../errors.ts'
 
@@ -28,72 +30,98 @@ export interface DataDir {
   release(): void
 }
 
-const LOCK = 'surgetank.lock'
+/** surgetank.lock.<process id>.<its start time>.<word>; its content is the ports, once they are known. */
+const LOCK = /^surgetank\.lock\.(\d{1,10})\.([\w-]+)\.\w+$/
+const TRIES = 4
+const PAUSE_MS_MAX = 50
 
 /** Makes and locks the directory. Throws `data_dir_unusable`, or `data_dir_in_use` with the id of the process that has it. */
 export function openDataDir(path: string): DataDir {
   const paths = { log: join(path, 'log'), database: join(path, 'clickhouse') }
-  const lock = join(path, LOCK)
-  const own = { pid: process.pid, startedAt: startTimeOf(process.pid) ?? '' }
   try {
     for (const dir of Object.values(paths)) mkdirSync(dir, { recursive: true })
+    const lock = takeLock(path)
+    return {
+      ...paths,
+      // Written once, into an empty file: whoever reads it half-written sees one that has not told its ports yet.
+      announce: ports => writeFileSync(lock, JSON.stringify(ports), { flag: 'r+' }),
+      release: () => rmSync(lock, { force: true }),
+    }
   } catch (error) {
-    throw new SurgetankError(
-      'data_dir_unusable',
-      `${path}; set SURGETANK_DATA_DIR to a directory that can be written.`,
-      error,
-    )
-  }
-  takeLock(path, { ...own, ports: null })
-  return {
-    ...paths,
-    announce: ports => writeFileSync(lock, JSON.stringify({ ...own, ports })),
-    release: () => rmSync(lock, { force: true }),
+    if (error instanceof SurgetankError) throw error
+    const advice = 'set SURGETANK_DATA_DIR to a directory that can be written.'
+    throw new SurgetankError('data_dir_unusable', `${path}; ${advice}`, error)
   }
 }
 
 /** The surgetank that runs on this directory; null when none does. */
 export function findRunning(path: string): Running | null {
-  let running: Running
+  let running: Lock[]
   try {
-    running = JSON.parse(readFileSync(join(path, LOCK), 'utf8')) as Running
+    running = findLocks(path).filter(isHeld)
   } catch {
-    // No lock, or one that was cut short by a kill while it was written: nobody runs.
+    // Not there, or closed to this user: `openDataDir` has the words for that.
     return null
   }
-  return startTimeOf(running.pid) === running.startedAt ? running : null
+  // A second start that is about to be refused has a lock for a moment, and no ports.
+  return running.find(({ ports }) => ports !== null) ?? running[0] ?? null
 }
 
-function takeLock(path: string, own: Running): void {
-  for (let tries = 0; tries < 3; tries++) {
-    try {
-      writeFileSync(join(path, LOCK), JSON.stringify(own), { flag: 'wx' })
-      return
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
-        throw new SurgetankError('data_dir_unusable', `${path} cannot be written.`, error)
-      }
+/** Two that start at one moment may both give way: each tries again after a pause of its own. */
+function takeLock(path: string): string {
+  const own = `surgetank.lock.${process.pid}.${startTimeOf(process.pid)}.${randomBytes(6).toString('hex')}`
+  const lock = join(path, own)
+  for (let tries = 1; ; tries++) {
+    writeFileSync(lock, '', { flag: 'wx' })
+    const others = findLocks(path).filter(({ name }) => name !== own)
+    const holder = others.find(isHeld)
+    if (holder === undefined) {
+      for (const { name } of others) rmSync(join(path, name), { force: true })
+      return lock
     }
-    const running = findRunning(path)
-    if (running !== null) {
+    rmSync(lock, { force: true })
+    if (tries === TRIES) {
       const way = 'Stop it first, or set SURGETANK_DATA_DIR to another directory.'
-      throw new SurgetankError('data_dir_in_use', `Process ${running.pid} uses ${path}. ${way}`)
+      throw new SurgetankError('data_dir_in_use', `Process ${holder.pid} uses ${path}. ${way}`)
     }
-    rmSync(join(path, LOCK), { force: true })
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1 + Math.random() * PAUSE_MS_MAX)
   }
-  throw new SurgetankError('data_dir_in_use', `Another one is starting on ${path} at this moment.`)
+}
+
+interface Lock extends Running {
+  readonly name: string
+}
+
+function findLocks(path: string): Lock[] {
+  return readdirSync(path).flatMap(name => {
+    const [, pid, startedAt] = LOCK.exec(name) ?? []
+    if (pid === undefined || startedAt === undefined) return []
+    return [{ name, pid: Number(pid), startedAt, ports: readPorts(join(path, name)) }]
+  })
+}
+
+function readPorts(lock: string): Ports | null {
+  try {
+    return JSON.parse(readFileSync(lock, 'utf8')) as Ports
+  } catch {
+    return null
+  }
+}
+
+function isHeld({ pid, startedAt }: Lock): boolean {
+  return startTimeOf(pid) === startedAt
 }
 
 /**
- * When a process started, in words that no later process of the same id repeats; null when there is none. Where there is
- * no /proc, a process that is alive is taken for the one that wrote the lock.
+ * When a process started, in words that no later process of the same id repeats, also after the machine was started again;
+ * null when there is none. Where there is no /proc, a process that is alive is taken for the one that made the lock.
  */
 function startTimeOf(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     // Field 22, counted after the command's closing bracket, which may itself hold spaces. A zombie runs no more.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return fields[0] === 'Z' ? null : (fields[19] ?? null)
+    return fields[0] === 'Z' ? null : `${bootId()}-${fields[19]}`
   } catch {
     if (process.platform === 'linux') return null
   }
@@ -103,4 +131,9 @@ function startTimeOf(pid: number): string | null {
   } catch {
     return null
   }
+}
+
+/** Start times count from the machine's own start. */
+function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8)
 }

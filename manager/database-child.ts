@@ -2,8 +2,8 @@
 import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { DatabaseAccess } from '../database/database.ts'
-import { startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
-import { type Child, supervise } from './supervise.ts'
+import { type EmbeddedExit, startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
+import { type Child, type ChildEnd, type Supervised, supervise } from './supervise.ts'
 
 export interface DatabaseChildOptions {
   readonly dataDir: string
@@ -13,11 +13,9 @@ export interface DatabaseChildOptions {
   readonly log: Logger
 }
 
-export interface DatabaseChild {
+export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | 'kill'> {
   readonly port: number
   readonly access: DatabaseAccess
-  stop(): Promise<void>
-  kill(): void
 }
 
 /** Resolves when it answers and has its schema. Rejects when it cannot be started here at all. */
@@ -29,24 +27,27 @@ export async function superviseDatabase({
 }: DatabaseChildOptions): Promise<DatabaseChild> {
   let portTaken = port
   const supervised = await supervise({ name: 'database', log, start })
-  return { port: portTaken, access: access(), stop: supervised.stop, kill: supervised.kill }
+  const { expectEnd, stop, kill } = supervised
+  return { port: portTaken, access: access(), expectEnd, stop, kill }
 
-  async function start(): Promise<Child> {
-    let ended = (_how: string) => {}
-    const end = new Promise<string>(resolve => (ended = resolve))
-    const onExit = ({ code, signal, stderr }: { code: number | null; signal: string | null; stderr: string }) => {
+  async function start(signal: AbortSignal): Promise<Child> {
+    let tellEnd = (_end: ChildEnd) => {}
+    const ended = new Promise<ChildEnd>(resolve => (tellEnd = resolve))
+    const onExit = ({ code, signal: by, stderr }: EmbeddedExit) => {
       if (stderr !== '') log.warn({ stderr }, 'the engine wrote before it ended')
-      ended(String(signal ?? code))
+      tellEnd({ how: String(by ?? code), error: null })
     }
     const child = await startEmbeddedDatabase({ dataDir, port: portTaken, password, onExit })
     portTaken = child.port
     try {
+      signal.throwIfAborted()
       await migrate()
     } catch (error) {
       child.kill()
+      await ended
       throw error
     }
-    return { ended: end, stop: child.stop, kill: child.kill }
+    return { ended, stop: child.stop, kill: child.kill }
   }
 
   async function migrate(): Promise<void> {

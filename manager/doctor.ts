@@ -1,9 +1,9 @@
 /** `surgetank doctor`: would it start here, and how fast could it acknowledge? Looks, measures, and leaves nothing behind. */
-import { closeSync, fdatasyncSync, mkdirSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, fdatasyncSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Settings } from '../settings.ts'
 import { findRunning } from './data-dir.ts'
 
@@ -64,10 +64,12 @@ function examineMemory(): Finding {
     : { what: 'memory', found, verdict: 'warn', advice: 'The embedded ClickHouse alone takes about 0.5 GiB.' }
 }
 
-function examineDisk(dir: string): Finding[] {
+/** Of a directory that does not exist yet, the disk that it would be made on. */
+function examineDisk(dataDir: string): Finding[] {
+  let dir = dataDir
+  while (!existsSync(dir)) dir = dirname(dir)
   const probe = join(dir, `doctor-${process.pid}.tmp`)
   try {
-    mkdirSync(dir, { recursive: true })
     const { bavail, bsize } = statfsSync(dir)
     const free = bavail * bsize
     const { p50, p99 } = timeFsyncs(probe)
@@ -93,8 +95,6 @@ function examineDisk(dir: string): Finding[] {
   } catch (error) {
     const advice = 'Set SURGETANK_DATA_DIR to a directory that can be written.'
     return [{ what: 'disk', found: `${dir}: ${(error as Error).message}`, verdict: 'stop', advice }]
-  } finally {
-    rmSync(probe, { force: true })
   }
 }
 
@@ -102,13 +102,17 @@ function timeFsyncs(path: string): { p50: number; p99: number } {
   const file = openSync(path, 'w')
   const block = Buffer.alloc(4096, 1)
   const times: number[] = []
-  for (let at = 0; at < FSYNCS; at++) {
-    const since = performance.now()
-    writeSync(file, block, 0, block.length, at * block.length)
-    fdatasyncSync(file)
-    times.push(performance.now() - since)
+  try {
+    for (let at = 0; at < FSYNCS; at++) {
+      const since = performance.now()
+      writeSync(file, block, 0, block.length, at * block.length)
+      fdatasyncSync(file)
+      times.push(performance.now() - since)
+    }
+  } finally {
+    closeSync(file)
+    rmSync(path, { force: true })
   }
-  closeSync(file)
   times.sort((a, b) => a - b)
   return { p50: times[FSYNCS >> 1] ?? 0, p99: times[Math.floor(FSYNCS * 0.99)] ?? 0 }
 }

@@ -1,28 +1,33 @@
 /**
  * The gauges that nobody counts as it happens: how full the log is, how far the writers are behind, and when the log
- * would be full at the rate of the last minute. Read once a second from the books.
+ * would be full at the rate of the last minute. Read once a second from the books; what ingest holds is told also while
+ * the books cannot be read.
  */
 import type { Logger } from 'pino'
+import type { Ingest } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
-import type { PumpBooks, PumpView } from '../pump/pump.ts'
+import { BATCH_BYTES_MAX, type PumpBooks, type PumpView } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
 
 export interface GaugeOptions {
   readonly view: PumpView
   readonly space: Space
+  /** Null until it is open. */
+  ingest(): Pick<Ingest<unknown>, 'held' | 'heldBytes'> | null
   readonly log: Logger
 }
 
 const EVERY_MS = 1_000
 const WINDOW_MS = 60_000
 
-interface Sample {
+export interface Sample {
+  /** ms of a clock that only grows. */
   readonly at: number
   readonly bytesUnwritten: number
 }
 
 /** Starts; the returned function stops. */
-export function openGauges({ view, space, log }: GaugeOptions): () => void {
+export function openGauges({ view, space, ingest, log }: GaugeOptions): () => void {
   const samples: Sample[] = []
   let running = false
   const timer = setInterval(() => void tick(), EVERY_MS)
@@ -30,13 +35,15 @@ export function openGauges({ view, space, log }: GaugeOptions): () => void {
   return () => clearInterval(timer)
 
   async function tick(): Promise<void> {
+    metrics.heldMessages.set(ingest()?.held ?? 0)
+    metrics.heldBytes.set(ingest()?.heldBytes ?? 0)
     // A slow answer must not pile up behind itself.
     if (running) return
     running = true
     try {
       const books = await view.books()
-      const now = Date.now()
-      setLag(books, now)
+      setLag(books, Date.now())
+      const now = performance.now()
       samples.push({ at: now, bytesUnwritten: books.bytesUnwritten })
       while ((samples[0]?.at ?? now) < now - WINDOW_MS) samples.shift()
       metrics.logFullSeconds.set(secondsUntilFull(samples, books.bytesMax))
@@ -64,10 +71,15 @@ function setLag(books: PumpBooks, now: number): void {
   metrics.lagSeconds.set(Math.max(0, now - oldest) / 1000)
 }
 
-/** At the rate between the first and the last sample; Infinity while the backlog does not grow. */
+/**
+ * At the rate between the first and the last sample; Infinity while the backlog does not grow, and 0 when the largest
+ * group commit finds no room, whatever the rate: a full log does not grow.
+ */
 export function secondsUntilFull(samples: readonly Sample[], bytesMax: number): number {
   const [first, last] = [samples[0], samples.at(-1)]
-  if (first === undefined || last === undefined || last.at === first.at) return Number.POSITIVE_INFINITY
+  if (first === undefined || last === undefined) return Number.POSITIVE_INFINITY
+  if (bytesMax - last.bytesUnwritten < BATCH_BYTES_MAX) return 0
+  if (last.at === first.at) return Number.POSITIVE_INFINITY
   const bytesPerMs = (last.bytesUnwritten - first.bytesUnwritten) / (last.at - first.at)
   if (bytesPerMs <= 0) return Number.POSITIVE_INFINITY
   return Math.max(0, bytesMax - last.bytesUnwritten) / bytesPerMs / 1000

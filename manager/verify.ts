@@ -1,6 +1,6 @@
 /**
  * `surgetank verify` [G7]: do the books balance? Every reading that was accepted is in ClickHouse, or a dead letter, or
- * still in the log; no other row came from this log; and the rollups count what the readings count.
+ * still in the log, once; no other row came from this log; and the rollups count what the readings count.
  *
  * It holds at any moment, also under load: what lies before the writers' committed position is final, so exactly that is
  * counted. Rollups are compared while nothing is half-way into them.
@@ -20,6 +20,8 @@ export interface PartitionVerdict {
   readonly inLog: number
   /** accepted − stored − deadLetters − inLog: more than 0 is lost, less than 0 is duplicated. */
   readonly difference: number
+  /** Rows beyond the first of the same place in the log: a lost reading and a doubled one must not make up for each other. */
+  readonly repeated: number
   /** Chunks still held whose rows in ClickHouse are not exactly theirs. */
   readonly chunksChecked: number
   readonly chunksWrong: readonly { position: number; readings: number; stored: number }[]
@@ -35,11 +37,16 @@ export interface Verdict {
 }
 
 const SLICE = 5_000
+/** Of one query that holds the place of each row in memory: about 100 MB. */
+const DISTINCT_ROWS = 2_000_000
 const READ = { chunksMax: 500, bytesMax: 16 << 20 }
 const ROLLUP_TRIES = 10
 
+/** What `verify` asks of ClickHouse. */
+export type VerifiedDatabase = Pick<Database, 'countBySource' | 'countReadings' | 'countByPosition' | 'queryStream'>
+
 /** Reads the log's books and ClickHouse; changes nothing. Rejects when either cannot be read. */
-export async function verify(view: PumpView, database: Database): Promise<Verdict> {
+export async function verify(view: PumpView, database: VerifiedDatabase): Promise<Verdict> {
   const books = await view.books()
   const bySource = await database.countBySource()
   const partitions: PartitionVerdict[] = []
@@ -47,50 +54,82 @@ export async function verify(view: PumpView, database: Database): Promise<Verdic
   const own = new Set(books.partitions.map(partition => partition.source))
   const otherSources = [...bySource].reduce((sum, [source, rows]) => sum + (own.has(source) ? 0 : rows), 0)
   const rollups = await compareRollups(view, database)
-  const balanced =
-    partitions.every(({ difference, chunksWrong }) => difference === 0 && chunksWrong.length === 0) &&
-    rollups.every(({ readings, expected }) => readings === expected)
+  const balanced = partitions.every(isBalanced) && rollups.every(({ readings, expected }) => readings === expected)
   return { balanced, partitions, quarantined: books.quarantined, otherSources, rollups }
 }
 
-async function verifyPartition(books: PartitionBooks, view: PumpView, database: Database): Promise<PartitionVerdict> {
-  const { source, committed, end } = books
-  const stored = await database.countReadings({ source, from: 0, to: committed })
+function isBalanced({ difference, repeated, chunksWrong }: PartitionVerdict): boolean {
+  return difference === 0 && repeated === 0 && chunksWrong.length === 0
+}
+
+async function verifyPartition(
+  books: PartitionBooks,
+  view: PumpView,
+  database: VerifiedDatabase,
+): Promise<PartitionVerdict> {
+  const { source, end, deadLetters, readingsAppended: accepted } = books
+  const { stored, repeated } = await countCommitted(books, database)
   // The writers may have gone on since; but beyond the end, as it was, plus what was appended since, no row may be.
   const { partitions } = await view.books()
   const endNow = partitions.find(partition => partition.source === source)?.end ?? end
   const beyond = await database.countReadings({ source, from: endNow, to: Number.MAX_SAFE_INTEGER })
   const { checked, wrong } = await verifyChunks(books, view, database)
-  const inLog = books.readingsAppended - books.readingsCommitted
+  const inLog = accepted - books.readingsCommitted
   return {
     source,
-    accepted: books.readingsAppended,
+    accepted,
     stored: stored + beyond,
-    deadLetters: books.deadLetters,
+    deadLetters,
     inLog,
-    difference: books.readingsAppended - stored - beyond - books.deadLetters - inLog,
+    difference: accepted - stored - beyond - deadLetters - inLog,
+    repeated,
     chunksChecked: checked,
     chunksWrong: wrong,
   }
 }
 
-/** Every committed chunk that the log still holds against its rows. A position with dead letters may hold fewer. */
-async function verifyChunks(books: PartitionBooks, view: PumpView, database: Database) {
-  const wrong: { position: number; readings: number; stored: number }[] = []
+const DISTINCT_SQL = `
+  SELECT count() AS stored, uniqExact(source_position, source_index) AS places FROM telemetry.readings
+  WHERE source = {source:String} AND source_position >= {from:UInt64} AND source_position < {to:UInt64}
+  FORMAT JSONEachRow`
+
+/** Every row before the committed position, in ranges that a query can hold in memory. */
+async function countCommitted(
+  { source, committed, readingsCommitted }: PartitionBooks,
+  database: VerifiedDatabase,
+): Promise<{ stored: number; repeated: number }> {
+  const step = Math.max(1, Math.floor((committed * DISTINCT_ROWS) / Math.max(1, readingsCommitted)))
+  let stored = 0
+  let repeated = 0
+  for (let from = 0; from < committed; from += step) {
+    const range = { source, from, to: Math.min(from + step, committed) }
+    const counts = await queryRow(database, DISTINCT_SQL, range)
+    stored += Number(counts.stored)
+    repeated += Number(counts.stored) - Number(counts.places)
+  }
+  return { stored, repeated }
+}
+
+/**
+ * Every committed chunk that the log still holds against its rows. One with dead letters holds fewer: all of them together
+ * may be short of as many as there are dead letters.
+ */
+async function verifyChunks(books: PartitionBooks, view: PumpView, database: VerifiedDatabase) {
+  const different: PartitionVerdict['chunksWrong'][number][] = []
   let checked = 0
+  let short = 0
   for (let from = books.first; from < books.committed; ) {
     const to = Math.min(from + SLICE, books.committed)
     const stored = await database.countByPosition({ source: books.source, from, to })
-    for await (const chunk of chunksOf(view, books.partition, from, to)) {
+    for await (const { position, readings } of chunksOf(view, books.partition, from, to)) {
       checked++
-      const rows = stored.get(chunk.position) ?? 0
-      const short = rows < chunk.readings && books.deadLetters === 0
-      if (short || rows > chunk.readings)
-        wrong.push({ position: chunk.position, readings: chunk.readings, stored: rows })
+      const rows = stored.get(position) ?? 0
+      if (rows !== readings) different.push({ position, readings, stored: rows })
+      short += Math.max(0, readings - rows)
     }
     from = to
   }
-  return { checked, wrong }
+  return { checked, wrong: different.filter(({ readings, stored }) => stored > readings || short > books.deadLetters) }
 }
 
 async function* chunksOf(view: PumpView, partition: number, from: number, to: number): AsyncGenerator<Chunk> {
@@ -110,10 +149,10 @@ const ROLLUPS_SQL = `
   FORMAT JSONEachRow`
 
 /** An insert shows in `readings` before it shows in the rollups, so a difference counts only while no insert is under way. */
-async function compareRollups(view: PumpView, database: Database): Promise<Verdict['rollups']> {
+async function compareRollups(view: PumpView, database: VerifiedDatabase): Promise<Verdict['rollups']> {
   for (let tries = 1; ; tries++) {
     const before = await view.books()
-    const row = JSON.parse(await text(await database.queryStream(ROLLUPS_SQL, {}))) as Record<string, string | number>
+    const row = await queryRow(database, ROLLUPS_SQL, {})
     const expected = Number(row.expected)
     const rollups = ['minutely', 'hourly'].map(table => ({ table, readings: Number(row[table]), expected }))
     const equal = rollups.every(({ readings }) => readings === expected)
@@ -121,6 +160,14 @@ async function compareRollups(view: PumpView, database: Database): Promise<Verdi
     if (equal || still || tries === ROLLUP_TRIES) return rollups
     await pause(300)
   }
+}
+
+async function queryRow(
+  database: VerifiedDatabase,
+  sql: string,
+  params: Readonly<Record<string, unknown>>,
+): Promise<Record<string, string | number>> {
+  return JSON.parse(await text(await database.queryStream(sql, params))) as Record<string, string | number>
 }
 
 function isStill(before: PumpBooks, after: PumpBooks): boolean {
@@ -138,6 +185,7 @@ export function describeVerdict(verdict: Verdict): string {
     `  dead letters    ${count(partition.deadLetters)}`,
     `  still in log    ${count(partition.inLog)}`,
     `  difference      ${count(partition.difference)}${partition.difference === 0 ? '' : partition.difference > 0 ? '  LOST' : '  DUPLICATED'}`,
+    `  repeated        ${count(partition.repeated)}${partition.repeated === 0 ? '' : '  DUPLICATED'}`,
     `  chunk by chunk  ${count(partition.chunksChecked)} checked, ${count(partition.chunksWrong.length)} wrong`,
     ...partition.chunksWrong
       .slice(0, 10)

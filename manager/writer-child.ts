@@ -5,38 +5,55 @@ import { fileURLToPath } from 'node:url'
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
 import type { ChildMessage, WriterConfig } from './child-messages.ts'
-import { type Child, supervise } from './supervise.ts'
+import { type Child, type ChildEnd, supervise } from './supervise.ts'
 
-const PROCESS = fileURLToPath(new URL('./writer-process.js', import.meta.url))
 const READY_MS_MAX = 20_000
-const STOP_MS_MAX = 3_000
+/** Longer than the outlet waits for the step under way. */
+export const STOP_MS_MAX = 3_000
 
 /** Resolves when the writer runs. `onMetrics` gets what its registry holds, as prom-client's JSON. */
 export function superviseWriter(config: WriterConfig, log: Logger, onMetrics: (metrics: unknown[]) => void) {
-  return supervise({ name: 'writer', log, start: () => startWriter(config, onMetrics) })
+  return supervise({ name: 'writer', log, start: signal => startWriter(config, onMetrics, signal) })
 }
 
-async function startWriter(config: WriterConfig, onMetrics: (metrics: unknown[]) => void): Promise<Child> {
-  const child = fork(PROCESS, [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
-  const ended = once(child, 'exit').then(([code, signal]) => String(signal ?? code))
+async function startWriter(
+  config: WriterConfig,
+  onMetrics: (metrics: unknown[]) => void,
+  signal: AbortSignal,
+): Promise<Child> {
+  const child = fork(entry(), [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+  let error: SurgetankError | null = null
+  // The end of the channel too: what it said last may be read after its exit is known.
+  const ended = Promise.all([once(child, 'exit'), once(child, 'disconnect')]).then(
+    ([[code, by]]): ChildEnd => ({ how: String(by ?? code), error }),
+  )
   const isReady = await new Promise<boolean>(resolve => {
     const timer = setTimeout(() => resolve(false), READY_MS_MAX)
     void ended.then(() => resolve(false)).finally(() => clearTimeout(timer))
+    signal.addEventListener('abort', () => resolve(false), { once: true })
     child.on('error', () => resolve(false))
     child.on('message', (message: ChildMessage) => {
       if (message.kind === 'hello') child.send(config)
       else if (message.kind === 'metrics') onMetrics(message.metrics)
+      else if (message.kind === 'failed') error = new SurgetankError(message.code, message.detail)
       else resolve(true)
     })
   })
   if (isReady) return { ended, stop: () => stop(child, ended), kill: () => void child.kill('SIGKILL') }
   child.kill('SIGKILL')
-  throw new SurgetankError('child_failed', 'The writer did not become ready.')
+  if (child.pid !== undefined) await ended
+  throw error ?? new SurgetankError('child_failed', 'The writer did not become ready.')
 }
 
-async function stop(child: ChildProcess, ended: Promise<string>): Promise<void> {
+async function stop(child: ChildProcess, ended: Promise<ChildEnd>): Promise<void> {
   child.kill('SIGTERM')
   const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS_MAX)
   await ended
   clearTimeout(timer)
+}
+
+/** Node runs the compiled child, also for tests that run these sources: `npm run build` comes first. */
+function entry(): string {
+  const path = import.meta.url.endsWith('.ts') ? '../dist/manager/writer-process.js' : './writer-process.js'
+  return fileURLToPath(new URL(path, import.meta.url))
 }

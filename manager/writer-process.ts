@@ -1,14 +1,16 @@
 /**
  * The writer as a process of its own, at a lower priority than the broker: a spike has the CPU, and the log takes what
- * the writer does not get to. It ends with its parent, also when that is killed: the channel to it closes.
+ * the writer does not get to. It ends with its parent, also when that is killed: the channel to it closes. When
+ * it cannot go on it tells its parent why, and ends.
  */
 import { constants, setPriority } from 'node:os'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
+import { type ErrorCode, SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import { openLmdbOutlet } from '../pump/lmdb-outlet.ts'
 import { openWriter } from '../writers/writer.ts'
-import type { WriterConfig } from './child-messages.ts'
+import type { ChildMessage, WriterConfig } from './child-messages.ts'
 
 const BATCH_BYTES_MAX = 64 << 20
 const METRICS_MS = 1_000
@@ -21,33 +23,62 @@ process.send?.({ kind: 'hello' })
 async function run(config: WriterConfig): Promise<void> {
   setPriority(constants.priority.PRIORITY_LOW)
   const log = pino({ level: config.logLevel, base: { part: 'writer' } }, pino.destination(2))
-  const database = openDatabase({ url: config.databaseUrl, user: 'surgetank', password: config.databasePassword })
+  try {
+    const { ended, close } = await open(config, log)
+    onEnd(close)
+    process.send?.({ kind: 'ready' })
+    await ended
+  } catch (error) {
+    log.fatal({ err: error }, 'the writer cannot go on')
+    await tell({ kind: 'failed', ...aboutError(error) })
+    process.exit(1)
+  }
+}
+
+async function open(config: WriterConfig, log: Logger) {
   const outlet = await openLmdbOutlet({
     dir: config.logDir,
     failed: error => log.warn({ err: error }, 'a claim ended; claiming again'),
   })
+  const database = openDatabase({ url: config.databaseUrl, user: 'surgetank', password: config.databasePassword })
   const limits = { rowsMax: config.batchRows, bytesMax: BATCH_BYTES_MAX }
   const writer = openWriter({ outlet, database, limits, batchAgeMsMax: config.batchMs, retryMsMin: RETRY_MS_MIN, log })
   const reporting = setInterval(() => void reportMetrics(), METRICS_MS)
-  process.send?.({ kind: 'ready' })
+  return { ended: writer.ended, close }
 
-  process.once('SIGTERM', () => void stop(0))
-  // The terminal's Ctrl-C reaches the children too; the parent decides the order of the end.
-  process.on('SIGINT', () => {})
-  writer.ended.catch((error: unknown) => {
-    log.fatal({ err: error }, 'the writer cannot go on')
-    void stop(1)
-  })
-
-  async function stop(code: number): Promise<void> {
+  async function close(): Promise<void> {
     clearInterval(reporting)
     await writer.stop()
     await outlet.close()
     await database.close()
-    process.exit(code)
   }
 }
 
+/** A service manager and the parent may both ask for it: what is asked for again is under way. */
+function onEnd(close: () => Promise<void>): void {
+  let ending = false
+  process.on('SIGTERM', () => {
+    if (ending) return
+    ending = true
+    void close().then(() => process.exit(0))
+  })
+  // The terminal's Ctrl-C reaches the children too; the parent decides the order of the end.
+  process.on('SIGINT', () => {})
+}
+
 async function reportMetrics(): Promise<void> {
-  if (process.connected) process.send?.({ kind: 'metrics', metrics: await registry.getMetricsAsJSON() })
+  if (process.connected) await tell({ kind: 'metrics', metrics: await registry.getMetricsAsJSON() })
+}
+
+/** Resolves when it is on its way, or when the parent is gone. */
+function tell(message: ChildMessage): Promise<void> {
+  return new Promise(resolve => {
+    if (process.connected) process.send?.(message, () => resolve())
+    else resolve()
+  })
+}
+
+function aboutError(error: unknown): { code: ErrorCode; detail: string } {
+  if (error instanceof SurgetankError) return { code: error.code, detail: error.detail }
+  return { code: 'child_failed', detail: error instanceof Error ? error.message : String(error) }
 }

@@ -21,7 +21,7 @@ const PAUSE_MS_MIN = 250
 const PAUSE_MS_MAX = 30_000
 const OVERTAKEN_PAUSE_MS_MIN = 5_000
 /** How long a stop waits for the step under way before it gives the step up; its plan stays open and is settled later. */
-const FINISH_MS_MAX = 5_000
+const FINISH_MS_MAX = 2_000
 
 /** Makes the positions where there are none; the log may come later. Rejects with `data_dir_unusable`. */
 export async function openLmdbOutlet({ dir, failed = () => {} }: LmdbOutletOptions): Promise<PumpOutlet> {

@@ -29,6 +29,7 @@ export async function insertBisected(
   options: StoreOptions,
 ): Promise<DeadLetter[]> {
   const rows = listRows(batch.chunks)
+  if (unsure) await options.database.waitForInserts(options.lost)
   const storedBefore = unsure ? await countStoredBefore(batch, rows, options) : new Uint32Array(rows.length + 1)
   await repairInterrupted(batch, rows, storedBefore, options)
   const deadLetters: DeadLetter[] = []

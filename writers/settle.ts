@@ -37,6 +37,8 @@ export interface Refusals {
 export async function settle({ range, block, token }: Piece, options: StoreOptions): Promise<'stored' | 'partial'> {
   const { database, log, lost } = options
   const insert = () => database.insertReadings(block, token, lost)
+  // The attempt that ended nobody knows how may still be at work in the engine: what is stored is asked after that.
+  await database.waitForInserts(lost)
   const stored = await database.countReadings(range)
   if (stored > block.rows) log.error({ ...range, stored, rows: block.rows }, 'rows are stored more than once')
   if (stored !== 0 && stored < block.rows) return 'partial'

@@ -27,13 +27,20 @@ export interface AnalystLimits {
 
 /** Table functions that read nothing but the database itself. Every other one that the engine has is refused. */
 const TABLE_FUNCTIONS_ALLOWED = new Set(
-  'numbers numbers_mt zeros zeros_mt generaterandom generateseries generate_series values view merge null format mergetreeindex'.split(
+  'numbers numbers_mt zeros zeros_mt generaterandom generateseries generate_series values view merge null format'.split(
     ' ',
   ),
 )
 
-/** Functions, also without brackets (`arrayMap(file, …)`, `APPLY file`), and the overlay database that opens files by name. */
-const NAMES_REFUSED = /^(?:file|default|catboostevaluate|ai(?:classify|embed|extract|generate|translate))$/i
+/**
+ * Functions, also without brackets (`arrayMap(file, …)`, `APPLY file`), and the overlay database that opens files by name.
+ * `hasColumnInTable` takes that database as a text, and its errors tell whether a file exists.
+ */
+const NAMES_REFUSED =
+  /^(?:file|default|hascolumnintable|catboostevaluate|ai(?:classify|embed|extract|generate|translate))$/i
+
+/** What a parameter of the type Identifier may be: a name that needs no quotes, and so no path. */
+const PLAIN_NAME = /^[A-Za-z_]\w*$/
 
 /** Settings of the form of results and of joins, and smaller limits; never one that names a file, a schema or a template. */
 const SETTINGS_ALLOWED =
@@ -81,17 +88,24 @@ export async function readTableFunctions(connection: EngineConnection): Promise<
   return new Set(bytes.toString().trim().split('\n'))
 }
 
+/** A statement and the values of its parameters, each by its name with `param_` before it. */
+export interface AskedStatement {
+  readonly sql: string
+  readonly params: readonly Setting[]
+}
+
 /** Throws 164 unless the statement is one that an analyst may run. Sends nothing of it to execution. */
 export async function admitAnalyst(
   connection: EngineConnection,
-  sql: string,
+  { sql, params }: AskedStatement,
   tableFunctions: ReadonlySet<string>,
 ): Promise<void> {
   const classified = await connection.classify(sql)
   if (classified?.kind === UNKNOWN) await throwSyntaxError(connection, sql)
   const reads = classified === null ? readsByText(sql) : classified.statements === 1 && classified.kind === READS
   if (!reads) throw new EngineError(164, 'Cannot execute query in readonly mode')
-  const refused = refusedName(await tokenize(connection, sql), tableFunctions)
+  const tokens = await tokenize(connection, sql)
+  const refused = refusedName(tokens, tableFunctions) ?? refusedParameter(tokens, params)
   if (refused !== null) {
     throw new EngineError(164, `Cannot execute query in readonly mode: the name ${refused} is not open to analysts`)
   }
@@ -139,6 +153,20 @@ export function refusedName(tokens: readonly EngineToken[], tableFunctions: Read
     const lower = name.toLowerCase()
     if (NAMES_REFUSED.test(name) || (called && tableFunctions.has(lower) && !TABLE_FUNCTIONS_ALLOWED.has(lower)))
       return text
+  }
+  return null
+}
+
+/**
+ * The first parameter that would put a name into the statement that an analyst may not use: `{name:Identifier}` is replaced
+ * after the lexer has seen the text. Null when there is none. Pure.
+ */
+export function refusedParameter(tokens: readonly EngineToken[], params: readonly Setting[]): string | null {
+  for (const [at, { text }] of tokens.entries()) {
+    if (text !== '{' || tokens[at + 2]?.text !== ':' || !/identifier/i.test(tokens[at + 3]?.text ?? '')) continue
+    const name = tokens[at + 1]?.text ?? ''
+    const values = params.filter(one => one.name === `param_${name}`).map(({ value }) => value)
+    if (!values.every(value => PLAIN_NAME.test(value) && !NAMES_REFUSED.test(value))) return `{${name}:Identifier}`
   }
   return null
 }

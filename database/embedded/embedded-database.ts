@@ -47,7 +47,8 @@ export interface EmbeddedDatabase {
 }
 
 const FOLDER_MS_MAX = 10_000
-const READY_MS_MAX = 30_000
+/** An engine with many parts loads them all before it answers; a held lock is waited for by `folderMsMax`, within this. */
+const READY_MS_MAX = 5 * 60_000
 const STOP_MS_MAX = 6_000
 const STDERR_CHARS_MAX = 8_192
 

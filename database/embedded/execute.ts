@@ -4,6 +4,7 @@
  * One connection per request (0.1 ms): settings, parameters, the database and a deduplication token can then not leak
  * from one request into the next. A session keeps its connection, and its settings are undone after each request.
  */
+import { totalmem } from 'node:os'
 import {
   type AnalystLimits,
   admitAnalyst,
@@ -47,12 +48,32 @@ export interface ExecutorOptions {
   readonly limits: AnalystLimits
 }
 
+/** The ping of the official client, by which an engine that hangs is told from one that is busy: it has its own lane. */
+const PING = "SELECT 'ping'"
+
 /** Inserts, surgetank's own queries and those of analysts do not wait for each other. Together fewer than the threads of libuv's pool. */
 const LANES = {
   insert: { runningMax: 2, waitingMax: 64 },
   own: { runningMax: 4, waitingMax: 256 },
   analyst: { runningMax: 2, waitingMax: 64 },
+  ping: { runningMax: 1, waitingMax: 16 },
 } as const
+
+/**
+ * What one query of surgetank's own may take: without a limit, one that grows with the data ends the child of a small machine.
+ * Well before it, groups, sorts and joins go on in files: `max_bytes_in_join` is where a grace hash join splits. Inserts hold
+ * one block, which the writers bound. A request may set other values.
+ */
+const OWN_MEMORY_BYTES_MAX = Math.floor(
+  Math.min(2 * 1024 ** 3, Math.min(totalmem(), process.constrainedMemory() || totalmem()) / 4),
+)
+const OWN_LIMITS: readonly Setting[] = [
+  { name: 'max_memory_usage', value: String(OWN_MEMORY_BYTES_MAX) },
+  { name: 'max_bytes_before_external_group_by', value: String(Math.floor(OWN_MEMORY_BYTES_MAX / 4)) },
+  { name: 'max_bytes_before_external_sort', value: String(Math.floor(OWN_MEMORY_BYTES_MAX / 4)) },
+  { name: 'max_bytes_in_join', value: String(Math.floor(OWN_MEMORY_BYTES_MAX / 4)) },
+  { name: 'join_algorithm', value: 'grace_hash,hash' },
+]
 
 /** Formats whose chunks may simply follow each other; the others repeat a header in each, and are sent whole. */
 const STREAMED = new Set(
@@ -66,13 +87,19 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   const tableFunctions = await readTableFunctions(control)
   const canceller = openCanceller(control)
   const sessions = openSessions(() => engine.connect())
-  const lanes = { insert: openLane(LANES.insert), own: openLane(LANES.own), analyst: openLane(LANES.analyst) }
+  const lanes = {
+    insert: openLane(LANES.insert),
+    own: openLane(LANES.own),
+    analyst: openLane(LANES.analyst),
+    ping: openLane(LANES.ping),
+  }
   return { execute, close }
 
   async function execute(execution: Execution, respond: (format: string) => Answer): Promise<void> {
     const { request, role, statement } = execution
     if (statement.kind === 'insert') return insert(execution, statement, respond)
-    const leave = await lanes[role === 'writer' ? 'own' : 'analyst'].enter(execution.gone)
+    const lane = role === 'analyst' ? 'analyst' : statement.sql === PING ? 'ping' : 'own'
+    const leave = await lanes[lane].enter(execution.gone)
     try {
       // Nothing of an analyst outlives the request: a read-only user can make no temporary table to keep.
       await withConnection(role === 'writer' ? request : { ...request, session: null }, connection =>
@@ -149,10 +176,10 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     await useDatabase(connection, request.database)
     const classified = await connection.classify(sql)
     if (classified !== null && classified.statements > 1) throw new EngineError(62, 'Multi-statements are not allowed')
-    if (request.readonly) await admitAnalyst(connection, sql, tableFunctions)
+    if (request.readonly) await admitAnalyst(connection, { sql, params: request.params }, tableFunctions)
     // A session's connection could never be made writable again.
     const readonly = request.readonly && request.session === null ? [{ name: 'readonly', value: '1' }] : []
-    await set(connection, [...request.settings, ...request.params, ...readonly])
+    await set(connection, [...OWN_LIMITS, ...request.settings, ...request.params, ...readonly])
   }
 
   async function prepareAnalyst(
@@ -164,7 +191,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     const settings = analystSettings(request.settings, limits)
     const whole = streamed ? [] : [{ name: 'max_result_bytes', value: String(limits.resultBytesMax) }]
     await useAnalystDatabase(connection, request.database)
-    await admitAnalyst(connection, sql, tableFunctions)
+    await admitAnalyst(connection, { sql, params: request.params }, tableFunctions)
     await set(connection, [...settings, ...whole, ...request.params, { name: 'readonly', value: '1' }])
   }
 

@@ -42,7 +42,7 @@ let ending = false
 // Before the engine makes its threads, which inherit it: a spike of telemetry has the CPU, and inserts and queries what is left.
 setPriority(constants.priority.PRIORITY_LOW)
 process.on('SIGINT', () => {})
-process.once('SIGTERM', () => void end(DRAIN_MS))
+process.on('SIGTERM', () => void end(DRAIN_MS))
 process.once('disconnect', () => void end(0))
 process.once('message', (message: OpenMessage) => void open(message))
 

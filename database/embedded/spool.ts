@@ -7,7 +7,7 @@
 import { createWriteStream, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
+import { finished, type Readable, type Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib'
 import { EngineError } from './engine-error.ts'
@@ -88,14 +88,25 @@ function decoded(body: IncomingMessage, encoding: BodyEncoding | null): Readable
     case null:
       return body
     case 'gzip':
-      return body.pipe(createGunzip())
+      return through(body, createGunzip())
     case 'br':
-      return body.pipe(createBrotliDecompress())
+      return through(body, createBrotliDecompress())
     case 'deflate':
-      return body.pipe(createInflate())
+      return through(body, createInflate())
     case 'zstd':
       throw new EngineError(48, 'zstd is taken for the data of an INSERT that stands in the address only')
   }
+}
+
+/**
+ * `pipe` alone leaves a decoder waiting for ever for the rest of a body that broke off. `pipeline` would, for a body that
+ * cannot be decoded, close the connection before its client is told.
+ */
+function through(body: IncomingMessage, decoder: Transform): Readable {
+  finished(body, { writable: false }, error => {
+    if (error) decoder.destroy(error)
+  })
+  return body.pipe(decoder)
 }
 
 async function* joined(first: readonly Buffer[], rest: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {

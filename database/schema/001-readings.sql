@@ -5,7 +5,13 @@
 --
 -- Exactly once [G2]: each table that an insert reaches, also through a materialized view, keeps the tokens of the last
 -- 10,000 inserts (non_replicated_deduplication_window). Without the window on a view's target, a repeated insert would
--- be dropped from `readings` and counted twice in the rollup. fsync_* makes a part durable before the insert is answered.
+-- be dropped from `readings` and counted twice in the rollup.
+--
+-- fsync_*: before an insert is answered, the files of its part and the part's own folder are on the disk. The folder of the
+-- table, in which the part is then renamed into place, is not synced (ClickHouse issue 111861): a power loss, unlike a
+-- kill, can still take a part that was answered. The log keeps committed chunks for SURGETANK_LOG_HOURS, from which such
+-- a loss could be repaired.
+--
 -- Nothing has a TTL: what was acknowledged is deleted by an operator's decision only.
 
 -- Atomic: the chDB engine's own `default` database is an overlay over files, in which views cannot be refreshed.

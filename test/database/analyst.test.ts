@@ -92,6 +92,22 @@ const DENIED = [
   "SELECT * FROM filesystem('/etc')",
   "SELECT * FROM eval('SELECT 1')",
   "SELECT * FROM cluster('default', system.one)",
+  `SELECT hasColumnInTable('default', '${secret}', 'token')`,
+  `SELECT HasColumnInTable('default', '${secret}', 'token')`,
+  `SELECT * FROM mergeTreeIndex('default', '${secret}')`,
+]
+
+/** Names as parameters: the lexer sees only where they stand. */
+const NAMED: [query: string, names: Record<string, string>][] = [
+  ['EXISTS {d:Identifier}.{t:Identifier}', { d: 'default', t: secret }],
+  ['EXISTS {d:Identifier}.{t:Identifier}', { d: 'default', t: 'plain' }],
+  ['EXISTS TABLE { d /* c */ : Identifier }.{t:Identifier}', { d: 'default', t: secret }],
+  ['EXISTS {t:Identifier}', { t: `default.${secret}` }],
+  ['EXISTS {t:Identifier}', { t: `default.\`${secret}\`` }],
+  ['SELECT * FROM {d:Identifier}.{t:Identifier}', { d: 'default', t: secret }],
+  ['DESCRIBE {d:Identifier}.{t:Identifier}', { d: 'default', t: secret }],
+  ['SHOW CREATE TABLE {d:Identifier}.{t:Identifier}', { d: 'DEFAULT', t: secret }],
+  ['SELECT * FROM telemetry.{t:Identifier}', { t: secret }],
 ]
 
 describe('an analyst', () => {
@@ -104,6 +120,31 @@ describe('an analyst', () => {
     expect(answer.status).toBeGreaterThanOrEqual(400)
     expect(answer.headers['x-clickhouse-exception-code']).toMatch(/^(164|60|62)$/)
     expect(answer.text).not.toContain('4711')
+  })
+
+  test.each(DENIED.filter(query => query.includes(secret)))(
+    'is told the same by %s when there is no such file',
+    async query => {
+      const ask = (body: string) => raw(on.url, { method: 'POST', path: '/', body })
+      const [there, missing] = [await ask(query), await ask(query.replaceAll(secret, `${secret}.missing`))]
+      const neutral = (text: string) => text.replaceAll(`${secret}.missing`, secret).replaceAll(/\d+/g, 'n')
+      expect(neutral(missing.text)).toBe(neutral(there.text))
+    },
+  )
+
+  test.each(NAMED)('may not %s with the names %j', async (query, names) => {
+    const path = `/?${Object.entries(names)
+      .map(([name, value]) => `param_${name}=${encodeURIComponent(value)}`)
+      .join('&')}`
+    const answer = await raw(on.url, { method: 'POST', path, body: query })
+    expect(answer.headers['x-clickhouse-exception-code']).toBe('164')
+    expect(answer.text).toContain('is not open to analysts')
+  })
+
+  test('may name a table and a column of the telemetry by parameters', async () => {
+    const query = 'SELECT {c:Identifier} FROM {d:Identifier}.{t:Identifier} WHERE metric = {m:String} LIMIT 0'
+    const path = '/?param_d=telemetry&param_t=readings_1m&param_c=value_max&param_m=default.%2Fetc%2Fpasswd'
+    expect(await raw(on.url, { method: 'POST', path, body: query })).toMatchObject({ status: 200 })
   })
 
   test('leaves no trace of what was denied', async () => {

@@ -59,6 +59,13 @@ describe('a query by curl', () => {
     expect(gunzipSync(answer.bytes).toString()).toBe('1\n')
   })
 
+  test('that is not what its Content-Encoding says is answered in a sentence', async () => {
+    for (const encoding of ['gzip', 'br', 'deflate']) {
+      const answer = await post('SELECT 1'.repeat(20_000), { 'Content-Encoding': encoding })
+      expect(answer).toMatchObject({ status: 400, text: expect.stringContaining('The body cannot be read') })
+    }
+  })
+
   test('says Ok to a ping, and to a look at the address', async () => {
     for (const path of ['/ping', '/', '/replicas_status'])
       expect(await raw(on.url, { path })).toMatchObject({ status: 200, text: 'Ok.\n' })

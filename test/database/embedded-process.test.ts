@@ -1,14 +1,17 @@
 /** The child process that owns the engine: its deaths, its starts, and what survives them. */
 import { fork } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { openDatabase } from '../../database/clickhouse-database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import { block, bytesOf, type Fixture, openFixture, raw, rows, scalar } from './database-fixture.ts'
 
@@ -117,6 +120,104 @@ describe('a child that is killed', () => {
     writeFileSync(join(on.folder, 'tmp', 'insert-1-1'), 'half')
     await on.restart()
     expect(readdirSync(join(on.folder, 'tmp'))).toEqual([])
+  })
+})
+
+describe('bodies that break off', () => {
+  /** Sends the beginning of a compressed body, as a client does that is then gone. */
+  async function half(encoding: string, beginning: Buffer): Promise<void> {
+    const socket = connect(Number(new URL(on.url).port), '127.0.0.1')
+    await once(socket, 'connect')
+    const head = `POST / HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: ${encoding}\r\nContent-Length: 1000000\r\n\r\n`
+    socket.write(head)
+    await new Promise(resolve => socket.write(beginning, resolve))
+    socket.destroy()
+  }
+
+  test('leave no decoder that waits for the rest: the end is in order, and at once', async () => {
+    const before = exits.length
+    const text = randomBytes(200_000).toString('hex')
+    for (let i = 0; i < 20; i++) {
+      await Promise.all([
+        half('gzip', gzipSync(text).subarray(0, 50_000)),
+        half('gzip', gzipSync(text).subarray(0, 10)),
+        half('br', brotliCompressSync(Buffer.from(text)).subarray(0, 1_000)),
+        half('deflate', deflateSync(text).subarray(0, 1_000)),
+      ])
+    }
+    await scalar(on.writer, 'SELECT 1')
+    const started = performance.now()
+    await on.child.stop()
+    expect(performance.now() - started).toBeLessThan(3_000)
+    expect(exits.slice(before)).toEqual([expect.objectContaining({ code: 0, signal: null, expected: true })])
+    await on.restart()
+  })
+})
+
+describe('an engine that hangs', () => {
+  test('does not answer a ping, though its interface would', async () => {
+    const hung = createServer(socket =>
+      socket
+        .on('error', () => {})
+        .on('data', data => {
+          if (data.toString().startsWith('GET /ping')) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nOk.\n')
+          else asked.push(data.toString().split('\r\n')[0] ?? '')
+        }),
+    ).listen(0, '127.0.0.1')
+    const asked: string[] = []
+    await once(hung, 'listening')
+    const { port } = hung.address() as { port: number }
+    const database = openDatabase({ url: `http://127.0.0.1:${port}`, user: 'x', password: 'x' }, { requestMsMax: 300 })
+    expect(await database.ping()).toBe(false)
+    expect(asked).toEqual([expect.stringContaining('SELECT')])
+    await database.close()
+    hung.close()
+  })
+})
+
+describe('an engine that is busy', () => {
+  test("answers a ping while surgetank's own queries are as many as may run", async () => {
+    const slow = Array.from({ length: 6 }, () => scalar(on.writer, 'SELECT sleep(2)'))
+    await vi.waitFor(async () =>
+      expect(
+        await scalar(
+          on.analyst,
+          "SELECT count() FROM system.processes WHERE query LIKE '%sleep(2)%' AND query NOT LIKE '%processes%'",
+        ),
+      ).toBe(4),
+    )
+    const started = performance.now()
+    expect(await on.database.ping()).toBe(true)
+    expect(performance.now() - started).toBeLessThan(1_000)
+    await Promise.all(slow)
+  })
+})
+
+describe("surgetank's own queries", () => {
+  test('have a limit of memory, and sort, group and join in files before it', async () => {
+    const limit = Number(await scalar(on.writer, "SELECT getSetting('max_memory_usage')"))
+    expect(limit).toBeGreaterThan(0)
+    expect(limit).toBeLessThanOrEqual(2 * 1024 ** 3)
+    const spills = ['max_bytes_before_external_group_by', 'max_bytes_before_external_sort', 'max_bytes_in_join']
+    for (const name of spills) expect(await scalar(on.writer, `SELECT getSetting('${name}')`)).toBeLessThan(limit)
+  })
+
+  test('of more than that are refused, and the child lives', async () => {
+    const { pid } = on.child
+    const query = 'SELECT length(groupArray(number)) FROM numbers(2000000000)'
+    await expect(on.writer.query({ query, format: 'JSONEachRow' })).rejects.toMatchObject({ code: '241' })
+    expect(await scalar(on.writer, 'SELECT 1')).toBe(1)
+    expect(on.child.pid).toBe(pid)
+  })
+
+  test('join what does not fit into the memory of a smaller limit', async () => {
+    const joined = await on.writer.query({
+      query: `SELECT count() FROM (SELECT number AS k FROM numbers(2000000)) AS a
+        LEFT JOIN (SELECT number AS k, toString(number) AS s FROM numbers(2000000)) AS b ON a.k = b.k WHERE s != ''`,
+      format: 'JSONCompactEachRow',
+      clickhouse_settings: { max_memory_usage: '200000000', max_bytes_in_join: '40000000' },
+    })
+    expect(await joined.json()).toEqual([[2_000_000]])
   })
 })
 

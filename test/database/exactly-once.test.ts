@@ -1,7 +1,7 @@
 /** [G2] Exactly once into ClickHouse, as far as it is the database's part: tokens, rollups, state, migrations, ranges. */
 import { readFileSync } from 'node:fs'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { migrate, readMigrations, splitStatements } from '../../database/migrate.ts'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { migrate, readMigrations, splitStatements, TOKENS_KEPT } from '../../database/migrate.ts'
 import { block, type Fixture, type GivenRow, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
 
 let on: Fixture
@@ -55,6 +55,19 @@ describe('[G2] one token', () => {
     expect(await totals('forgotten')).toEqual([20, 10, 10, 1])
   })
 
+  test('that a kill was about to forget does not leave the readings without tokens: the next start sets their number again', async () => {
+    const rowsOfBatch = block(readings('half-forgotten', 10), 'half-forgotten')
+    await on.writer.command({
+      query: 'ALTER TABLE telemetry.readings MODIFY SETTING non_replicated_deduplication_window = 0',
+    })
+    on.child.kill()
+    await on.restart()
+    await on.database.migrate()
+    await on.database.insertReadings(rowsOfBatch, 'token-half-forgotten')
+    await on.database.insertReadings(rowsOfBatch, 'token-half-forgotten')
+    expect(await totals('half-forgotten')).toEqual([10, 10, 10, 1])
+  })
+
   test('an aborted insert rejects as one to try again, and the same token completes it', async () => {
     const rowsOfBatch = block(readings('aborted', 1000), 'aborted')
     const attempt = on.database.insertReadings(rowsOfBatch, 'token-aborted', AbortSignal.timeout(3))
@@ -106,62 +119,53 @@ describe('a range of the log', () => {
   })
 })
 
-describe('[G2] repair of what a kill took from a table behind a view', () => {
-  const range = { source: 'repair', from: 3, to: 5 }
-  const spread = (count: number): GivenRow[] =>
-    Array.from({ length: count }, (_, i) => ({
-      device: 'repair',
-      metric: `m${i % 3}`,
-      sentTs: RECEIVED_AT - i * 400_000,
-      value: i % 7 === 0 ? `t${i}` : i * 1.5,
-    }))
-  const everything = () =>
-    rows(
-      on.writer,
-      `SELECT * FROM (SELECT 'm' AS what, metric, toString(bucket) AS at, readings, avg, min, max FROM telemetry.minutely WHERE device = 'repair'
-       UNION ALL SELECT 'h', metric, toString(bucket), readings, avg, min, max FROM telemetry.hourly WHERE device = 'repair'
-       UNION ALL SELECT value_str, metric, toString(ts), 0, ifNull(value, 0), 0, 0 FROM telemetry.latest WHERE device = 'repair') ORDER BY ALL`,
-    )
-  const take = (table: string) =>
+describe('[G2] waiting for inserts of others', () => {
+  const slow = (table: string, tag: string) =>
     on.writer.command({
-      query: `ALTER TABLE telemetry.${table} DELETE WHERE device = 'repair' SETTINGS mutations_sync = 1`,
+      query: `INSERT INTO ${table} (device) SELECT '${tag}' FROM numbers(4) WHERE sleepEachRow(0.25) = 0 SETTINGS async_insert = 0, max_block_size = 1`,
     })
-  let whole: unknown[][] = []
+  const under = (text: string) =>
+    vi.waitFor(async () =>
+      expect(
+        await scalar(
+          on.writer,
+          `SELECT count() FROM system.processes WHERE query LIKE '%${text}%' AND query_kind = 'Insert'`,
+        ),
+      ).toBe(1),
+    )
 
-  beforeAll(async () => {
-    await on.database.insertReadings(block(spread(400), 'repair', 3), 'repair-3')
-    await on.database.insertReadings(block(spread(200), 'repair', 4), 'repair-4')
-    whole = await everything()
+  test('ends when the last INSERT into the readings has, also one in the quotes of another client', async () => {
+    for (const table of ['telemetry.readings', '`telemetry`.`readings`', 'TABLE telemetry . readings']) {
+      const tag = `slow-${table.length}`
+      const insert = slow(table, tag)
+      await under(tag)
+      await on.database.waitForInserts()
+      expect(await scalar(on.writer, `SELECT count() FROM telemetry.readings WHERE device = '${tag}'`)).toBe(4)
+      await insert
+    }
   })
 
-  test('nothing is filled where nothing is lacking', async () => {
-    expect(await on.database.repairDerived(range)).toBe(0)
-    expect(await everything()).toEqual(whole)
+  test('does not wait for inserts into other tables, nor for queries that name the readings', async () => {
+    await on.writer.command({
+      query: 'CREATE TABLE IF NOT EXISTS telemetry.readings_of_mine (device String) ENGINE = Memory',
+    })
+    let ended = false
+    const insert = slow('telemetry.readings_of_mine', 'INSERT INTO telemetry.readings').then(() => (ended = true))
+    await under('readings_of_mine')
+    await on.database.waitForInserts()
+    expect(ended).toBe(false)
+    await insert
+    await on.writer.command({ query: 'DROP TABLE telemetry.readings_of_mine' })
   })
 
-  test.each([[['readings_1m']], [['readings_1h']], [['state']], [['readings_1m', 'readings_1h', 'state']]])(
-    '%j is filled, and no other',
-    async tables => {
-      for (const table of tables) await take(table)
-      const filled =
-        (await on.database.repairDerived({ ...range, to: 4 })) +
-        (await on.database.repairDerived({ ...range, from: 4 }))
-      if (tables.includes('readings_1m') || tables.includes('readings_1h')) expect(filled).toBeGreaterThan(0)
-      expect(await everything()).toEqual(whole)
-      expect(await on.database.repairDerived(range)).toBe(0)
-      expect(await everything()).toEqual(whole)
-    },
-  )
-
-  test('rows of another range in the same buckets are left as they are', async () => {
-    await on.database.insertReadings(block(spread(100), 'repair-other', 9), 'repair-other')
-    const both = await everything()
-    expect(await on.database.repairDerived(range)).toBe(0)
-    expect(await on.database.repairDerived({ source: 'repair-other', from: 9, to: 10 })).toBe(0)
-    expect(await everything()).toEqual(both)
-    expect(
-      await scalar(on.writer, "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name LIKE 'repair%'"),
-    ).toBe(0)
+  test('is given up by its signal, as something to try again', async () => {
+    const insert = slow('telemetry.readings', 'slow-signal')
+    await under('slow-signal')
+    await expect(on.database.waitForInserts(AbortSignal.timeout(100))).rejects.toMatchObject({
+      code: 'database_unavailable',
+      fate: 'retry',
+    })
+    await insert
   })
 })
 
@@ -191,9 +195,9 @@ describe('migrations', () => {
       await migrate(target, migrations).catch(() => {})
       left = Number.POSITIVE_INFINITY
       await migrate(target, migrations)
-      expect(
-        applied.every(sql => sql.includes('IF NOT EXISTS') || sql.startsWith('INSERT INTO telemetry.migrations')),
-      ).toBe(true)
+      expect(applied.every(sql => /IF NOT EXISTS|^INSERT INTO telemetry\.migrations|MODIFY SETTING/.test(sql))).toBe(
+        true,
+      )
     }
   })
 
@@ -203,7 +207,21 @@ describe('migrations', () => {
       "SELECT name, create_table_query FROM system.tables WHERE database = 'telemetry' AND engine LIKE '%MergeTree' AND name != 'migrations'",
     )
     expect(targets.map(([name]) => name).sort()).toEqual(['readings', 'readings_1h', 'readings_1m', 'state'])
-    for (const [, query] of targets) expect(query).toMatch(/non_replicated_deduplication_window = 10000/)
+    for (const [, query] of targets)
+      expect(query).toContain(`non_replicated_deduplication_window = ${TOKENS_KEPT}, fsync`)
+    const schema = readMigrations().flatMap(({ statements }) => statements)
+    const windows = schema.flatMap(sql => sql.match(/(?<=non_replicated_deduplication_window = )\d+/g) ?? [])
+    expect(windows).toEqual(targets.map(() => String(TOKENS_KEPT)))
+    for (const [table] of targets)
+      await on.writer.command({
+        query: `ALTER TABLE telemetry.${table} MODIFY SETTING non_replicated_deduplication_window = 0`,
+      })
+    await on.database.migrate()
+    const again = await rows(
+      on.writer,
+      `SELECT count() FROM system.tables WHERE database = 'telemetry' AND create_table_query LIKE '%window = ${TOKENS_KEPT},%'`,
+    )
+    expect(again).toEqual([[targets.length]])
     for (const [, query] of targets) expect(query).toMatch(/fsync_after_insert = 1, fsync_part_directory = 1/)
   })
 

@@ -59,6 +59,7 @@ export function openModelDatabase(options: {
   const calls: string[] = []
   const database = {
     insertReadings: insert,
+    waitForInserts: async () => {},
     countReadings: async (range: SourceRange) =>
       inRange(range).reduce((sum, row) => sum + (tables.readings.rows.get(row.key) ?? 0), 0),
     storedReadings: async (range: SourceRange) =>

@@ -1,0 +1,162 @@
+/** [G2] The repair of what a kill took from the tables behind the views of the readings, and what it reads for that. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Statement } from '../../database/history.ts'
+import { repairDerived } from '../../database/repair.ts'
+import { block, type Fixture, type GivenRow, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
+
+let on: Fixture
+beforeAll(async () => {
+  on = await openFixture()
+  await on.database.migrate()
+})
+afterAll(() => on.close())
+
+describe('[G2] repair of what a kill took from a table behind a view', () => {
+  const range = { source: 'repair', from: 3, to: 5 }
+  const spread = (count: number): GivenRow[] =>
+    Array.from({ length: count }, (_, i) => ({
+      device: 'repair',
+      metric: `m${i % 3}`,
+      sentTs: RECEIVED_AT - i * 400_000,
+      value: i % 7 === 0 ? `t${i}` : i * 1.5,
+    }))
+  const everything = () =>
+    rows(
+      on.writer,
+      `SELECT * FROM (SELECT 'm' AS what, metric, toString(bucket) AS at, readings, avg, min, max FROM telemetry.minutely WHERE device = 'repair'
+       UNION ALL SELECT 'h', metric, toString(bucket), readings, avg, min, max FROM telemetry.hourly WHERE device = 'repair'
+       UNION ALL SELECT value_str, metric, toString(ts), 0, ifNull(value, 0), 0, 0 FROM telemetry.latest WHERE device = 'repair') ORDER BY ALL`,
+    )
+  const take = (table: string) =>
+    on.writer.command({
+      query: `ALTER TABLE telemetry.${table} DELETE WHERE device = 'repair' SETTINGS mutations_sync = 1`,
+    })
+  let whole: unknown[][] = []
+
+  beforeAll(async () => {
+    await on.database.insertReadings(block(spread(400), 'repair', 3), 'repair-3')
+    await on.database.insertReadings(block(spread(200), 'repair', 4), 'repair-4')
+    whole = await everything()
+  })
+
+  test('nothing is filled where nothing is lacking', async () => {
+    expect(await on.database.repairDerived(range)).toBe(0)
+    expect(await everything()).toEqual(whole)
+  })
+
+  test.each([[['readings_1m']], [['readings_1h']], [['state']], [['readings_1m', 'readings_1h', 'state']]])(
+    '%j is filled, and no other',
+    async tables => {
+      for (const table of tables) await take(table)
+      const filled =
+        (await on.database.repairDerived({ ...range, to: 4 })) +
+        (await on.database.repairDerived({ ...range, from: 4 }))
+      if (tables.includes('readings_1m') || tables.includes('readings_1h')) expect(filled).toBeGreaterThan(0)
+      expect(await everything()).toEqual(whole)
+      expect(await on.database.repairDerived(range)).toBe(0)
+      expect(await everything()).toEqual(whole)
+    },
+  )
+
+  test('rows of another range in the same buckets are left as they are', async () => {
+    await on.database.insertReadings(block(spread(100), 'repair-other', 9), 'repair-other')
+    const both = await everything()
+    expect(await on.database.repairDerived(range)).toBe(0)
+    expect(await on.database.repairDerived({ source: 'repair-other', from: 9, to: 10 })).toBe(0)
+    expect(await everything()).toEqual(both)
+    expect(
+      await scalar(on.writer, "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name LIKE 'repair%'"),
+    ).toBe(0)
+  })
+})
+
+describe('[G2] repair of a batch with one reading of 30 days ago', () => {
+  const DAY = 24 * 3600_000
+  const old = (position: number): GivenRow[] => [
+    { device: 'old', metric: 'm0', sentTs: RECEIVED_AT - 30 * DAY, value: position },
+    ...Array.from({ length: 90 }, (_, i) => ({
+      device: i % 2 === 0 ? 'old' : 'old-too',
+      metric: `m${i % 3}`,
+      sentTs: RECEIVED_AT - i * 1000,
+      value: position * 100 + i,
+    })),
+  ]
+  const between: GivenRow[] = Array.from({ length: 300 }, (_, i) => ({
+    device: i % 2 === 0 ? 'old' : 'old-too',
+    metric: `m${i % 3}`,
+    sentTs: RECEIVED_AT - (i % 30) * DAY - i * 60_000,
+    value: i,
+  }))
+  const rollup = (table: string) =>
+    rows(
+      on.writer,
+      `SELECT metric, device, toString(bucket), sum(readings), sum(value_sum), min(value_min), max(value_max) FROM telemetry.${table}
+       WHERE device LIKE 'old%' GROUP BY metric, device, bucket ORDER BY ALL`,
+    )
+  const both = async () => [await rollup('readings_1m'), await rollup('readings_1h')]
+
+  /** A rollup as a kill leaves it: with all inserts but the one. */
+  async function without(table: 'readings_1m' | 'readings_1h', source: string): Promise<void> {
+    const bucket = table === 'readings_1m' ? 'toStartOfMinute' : 'toStartOfHour'
+    await on.writer.command({
+      query: `ALTER TABLE telemetry.${table} DELETE WHERE device LIKE 'old%' SETTINGS mutations_sync = 1`,
+    })
+    await on.writer.command({ query: `CREATE TABLE telemetry.kept AS telemetry.${table}` })
+    await on.writer.command({
+      query: `INSERT INTO telemetry.kept SELECT metric, device, ${bucket}(ts) AS b, count(), sum(assumeNotNull(value)), min(assumeNotNull(value)),
+        max(assumeNotNull(value)) FROM telemetry.readings WHERE device LIKE 'old%' AND source != '${source}' GROUP BY metric, device, b`,
+    })
+    for (const [year] of await rows(on.writer, 'SELECT DISTINCT toYear(bucket) FROM telemetry.kept')) {
+      await on.writer.command({ query: `ALTER TABLE telemetry.${table} ATTACH PARTITION ${year} FROM telemetry.kept` })
+    }
+    await on.writer.command({ query: 'DROP TABLE telemetry.kept SYNC' })
+  }
+
+  test('fills exactly the buckets that lack it, in every series, and leaves those in between', async () => {
+    await on.database.insertReadings(block(between, 'old-between', 1), 'old-between')
+    await on.database.insertReadings(block(old(1), 'old-first', 1), 'old-first')
+    await on.database.insertReadings(block(old(2), 'old-second', 1), 'old-second')
+    const whole = await both()
+    const range = { source: 'old-second', from: 1, to: 2 }
+    expect(await on.database.repairDerived(range)).toBe(0)
+    for (const table of ['readings_1m', 'readings_1h'] as const) {
+      await without(table, 'old-second')
+      expect(await both()).not.toEqual(whole)
+      expect(await on.database.repairDerived(range)).toBeGreaterThan(0)
+      expect(await both()).toEqual(whole)
+      expect(await on.database.repairDerived(range)).toBe(0)
+    }
+  })
+
+  test('reads the buckets of the batch, not all from the first to the last', async () => {
+    // Ten series, each many times longer than what the engine reads at once.
+    const at = `toDateTime64(${RECEIVED_AT / 1000}, 3, 'UTC')`
+    const rowsOfFleet = 1_000_000
+    await on.writer.command({
+      query: `INSERT INTO telemetry.readings (device, metric, ts, kind, value, received_at, source, source_position)
+        SELECT concat('old-', toString(number % 10)), 'm', ${at} - toIntervalSecond(26 * intDiv(number, 10)), 'number', 1, ${at}, 'old-fleet', 1000
+        FROM numbers(${rowsOfFleet}) SETTINGS async_insert = 0`,
+    })
+    const wide: GivenRow[] = Array.from({ length: 10 }, (_, i) => ({
+      device: `old-${i}`,
+      metric: 'm',
+      sentTs: i === 0 ? RECEIVED_AT - 30 * DAY : RECEIVED_AT,
+      value: i,
+    }))
+    await on.database.insertReadings(block(wide, 'old-wide', 1), 'old-wide')
+    const read: number[] = []
+    const target = {
+      command: async () => {},
+      all: async <Row>({ sql, params }: Statement): Promise<Row[]> => {
+        const answer = await on.writer.query({ query: sql, query_params: { ...params }, format: 'JSONCompact' })
+        const { data, statistics } = await answer.json<Row>()
+        read.push(statistics?.rows_read ?? 0)
+        return data
+      },
+    }
+    expect(await repairDerived(target, { source: 'old-wide', from: 1, to: 2 })).toBe(0)
+    expect(read).toHaveLength(2)
+    expect(Math.min(...read)).toBeGreaterThan(wide.length)
+    expect(Math.max(...read)).toBeLessThan(rowsOfFleet / 2)
+  })
+})

@@ -1,0 +1,83 @@
+/**
+ * `npm start`, the way of whoever has just cloned it, and of a container: a SIGTERM to npm ends all of it. So does one to
+ * every process at once, the way of a service manager, and no child is started again then.
+ */
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, expect, it } from 'vitest'
+import { findRunning } from '../../manager/data-dir.ts'
+import { freePorts, killProcess } from '../crash/system.ts'
+import { isAlive, until } from './observed.ts'
+
+const START_MS_MAX = 60_000
+const STOP_MS_MAX = 10_000
+
+const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-npm-'))
+const left: number[] = []
+
+afterAll(() => {
+  for (const pid of left.filter(isAlive)) killProcess(pid)
+  rmSync(dataDir, { recursive: true, force: true })
+})
+
+it('SIGTERM to `npm start` drains and ends every process within 10 s, and releases the data directory', async () => {
+  const { npm, all } = await npmStart()
+  process.kill(npm, 'SIGTERM')
+  const goneMs = await until('every process is gone', () => !all.some(isAlive), STOP_MS_MAX)
+  expectReleased()
+  process.stdout.write(`npm start and all of it gone ${Math.round(goneMs)} ms after SIGTERM\n`)
+}, 90_000)
+
+it('SIGTERM to every process at once is the same, and starts no child again', async () => {
+  const { all, output } = await npmStart()
+  for (const pid of all.toReversed()) process.kill(pid, 'SIGTERM')
+  await until('every process is gone', () => !all.some(isAlive), STOP_MS_MAX)
+  expect(output()).toContain('draining')
+  expect(output()).not.toContain('starting it again')
+  expectReleased()
+}, 90_000)
+
+async function npmStart(): Promise<{ npm: number; all: number[]; output: () => string }> {
+  const ports = await freePorts()
+  const settings = {
+    SURGETANK_DATA_DIR: dataDir,
+    SURGETANK_MQTT_PORT: String(ports.mqtt),
+    SURGETANK_HTTP_PORT: String(ports.http),
+    SURGETANK_SQL_PORT: String(ports.sql),
+  }
+  const child = spawn('npm', ['start'], { env: { ...process.env, ...settings }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const npm = child.pid ?? 0
+  left.push(npm)
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => (output += chunk))
+  await until('it is ready', () => output.includes('Surgetank is ready'), START_MS_MAX).catch((error: Error) => {
+    throw new Error(`${error.message}\n${output}`)
+  })
+  const all = [npm, ...processesUnder(npm)]
+  left.push(...all)
+  expect(all).toContain(findRunning(dataDir)?.pid)
+  expect(all.length).toBeGreaterThan(3)
+  return { npm, all, output: () => output }
+}
+
+function expectReleased(): void {
+  expect(findRunning(dataDir)).toBeNull()
+  expect(readdirSync(dataDir).filter(name => name.startsWith('surgetank.lock'))).toEqual([])
+}
+
+/** The ids of the processes that a process started, and those that they started. */
+function processesUnder(pid: number): number[] {
+  const children = readdirSync('/proc').filter(name => /^\d+$/.test(name) && parentOf(name) === pid)
+  return children.flatMap(child => [Number(child), ...processesUnder(Number(child))])
+}
+
+function parentOf(pid: string): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
+  } catch {
+    return -1
+  }
+}

@@ -1,0 +1,86 @@
+/** The writer's own process on a log that it cannot go on with: what it says reaches its parent, and `/readyz`. */
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { pino } from 'pino'
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import type { WriterConfig } from '../../manager/child-messages.ts'
+import { checkHealth } from '../../manager/health.ts'
+import type { Supervised } from '../../manager/supervise.ts'
+import { STOP_MS_MAX, superviseWriter } from '../../manager/writer-child.ts'
+import { encodeLine } from '../../model/message.ts'
+import type { Reading } from '../../model/reading.ts'
+import { openEnv } from '../../pump/lmdb-env.ts'
+import { type LogMeta, putLogMeta, readLogMeta } from '../../pump/lmdb-log.ts'
+import { until } from '../journeys/observed.ts'
+import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
+
+const READING: Reading = { metric: 'temperature', ts: 1, sentTs: null, value: 21.5 }
+
+let log: LmdbHarness
+
+beforeEach(async () => {
+  log = await openLmdbHarness()
+})
+afterEach(() => log.destroy())
+
+it('a log of a newer version: it ends, its reason is shown, and devices are served all the same [G5]', async () => {
+  await (await log.openInlet()).close()
+  const env = openEnv({ path: join(log.dir, 'log'), writable: true, mapBytes: 1 << 20 })
+  await env.write(db => putLogMeta(db, { ...(readLogMeta(db) as LogMeta), format: 99 }))
+  await env.close()
+  const writer = await startWriter(log.dir)
+  await until('the reason is known', () => writer.failure !== null)
+  expect(writer.failure).toMatchObject({ code: 'log_newer', fate: 'stop' })
+  const checks = checkHealth({
+    space: { warm: true },
+    databaseUp: () => true,
+    writer: () => writer,
+    stalled: () => false,
+  })
+  expect(checks.filter(({ ok }) => !ok)).toMatchObject([
+    { name: 'writer', required: false, detail: expect.stringContaining('Start the newer version.') },
+  ])
+  await writer.stop()
+}, 20_000)
+
+it('a log that cannot be opened at all: the start is refused with the reason', async () => {
+  const dir = `${process.execPath}/log`
+  await expect(startWriter(dir)).rejects.toMatchObject({ code: 'data_dir_unusable', fate: 'stop' })
+}, 20_000)
+
+it('a stop during an insert that never ends gives it up before it is killed, also when it is asked for twice', async () => {
+  const inlet = await log.openInlet()
+  const lines = Buffer.from(encodeLine({ device: 'press-1', receivedAt: 1, readings: [READING] }))
+  await inlet.append({ lines, messages: 1, readings: 1, firstReceivedAt: 1, lastReceivedAt: 1, refused: [] })
+  const silent = createServer(() => {}).listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  const { port } = silent.address() as AddressInfo
+  const child = fork('dist/manager/writer-process.js', [], { execArgv: [] })
+  await once(child, 'message')
+  child.send({ ...configOf(log.dir), databaseUrl: `http://127.0.0.1:${port}` })
+  await once(silent, 'request')
+  const exited = once(child, 'exit')
+  const since = performance.now()
+  for (let asked = 0; asked < 10; asked++) {
+    child.kill('SIGTERM')
+    await pause(50)
+  }
+  expect(await exited).toEqual([0, null])
+  expect(performance.now() - since).toBeLessThan(STOP_MS_MAX)
+  silent.closeAllConnections()
+  silent.close()
+}, 20_000)
+
+function startWriter(logDir: string): Promise<Supervised> {
+  return superviseWriter(configOf(logDir), pino({ level: 'silent' }), () => {})
+}
+
+/** No ClickHouse is there. */
+function configOf(logDir: string): WriterConfig {
+  const database = { databaseUrl: 'http://127.0.0.1:1', databasePassword: '' }
+  return { logDir, ...database, batchRows: 1_000, batchMs: 50, logLevel: 'silent' }
+}
