@@ -16,16 +16,23 @@ const json = openJsonReader()
 
 /**
  * The readings of a payload, at least one and at most 1,000, or why there are none.
- * `metric` is the metric of a plain-value topic, null when the payload is JSON; `receivedAt` in ms since 1970 UTC.
+ * `metric` is the metric of a plain-value topic, null when the payload is JSON; `receivedAt` in ms since 1970 UTC. `written`
+ * gets, for each reading, its value as the device wrote it when that is a JSON number, else null: for `encodeReadings`.
  */
-export function decodePayload(payload: Buffer, metric: string | null, receivedAt: number): Reading[] | Refusal {
+export function decodePayload(
+  payload: Buffer,
+  metric: string | null,
+  receivedAt: number,
+  written: (string | null)[] = [],
+): Reading[] | Refusal {
   try {
     const ascii = isAscii(payload)
     const text = ascii ? payload.toString('latin1') : decodeUtf8(payload)
     if (metric === null) {
       if (text.charCodeAt(0) === BYTE_ORDER_MARK) throw new Refusal('invalid_json', 'It starts with a byte order mark.')
-      return json.read(text, ascii, receivedAt)
+      return json.read(text, ascii, receivedAt, written)
     }
+    written.length = 0
     return [{ metric: checkName(metric), ts: receivedAt, value: parsePlainValue(text), sentTs: null }]
   } catch (error) {
     if (error instanceof Refusal) return error

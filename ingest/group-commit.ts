@@ -58,6 +58,8 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
   }
   const feed = openSpaceFeed(space, log)
   const loop = openCommitLoop<Held>({ pump, log, clock, committed, stalledChanged: updatePressure, failed })
+  /** Of the message at hand. */
+  const written: (string | null)[] = []
   let heldMessages = 0
   let heldBytes = 0
   let overBound = false
@@ -90,7 +92,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
 
   function offer(publish: Publish<Held>): void {
     const { device, receivedAt, payload, held } = publish
-    const readings = decodePayload(payload, publish.metric, receivedAt)
+    const readings = decodePayload(payload, publish.metric, receivedAt, written)
     if (readings instanceof Refusal) {
       offerRefused(publish, readings.reason, readings.detail)
       return
@@ -100,7 +102,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
       offerRefused(publish, claimed, REASONS[claimed])
       return
     }
-    const encoded = encodeReadings(readings)
+    const encoded = encodeReadings(readings, written)
     const head = lineHead(device, receivedAt)
     const part = loop.partFor(receivedAt, head.length + encoded.length)
     const bytes = MESSAGE_BYTES + Math.max(payload.length, part.write(head, encoded))

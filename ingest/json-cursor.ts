@@ -28,6 +28,8 @@ const POWERS = Array.from({ length: EXACT_DIGITS + 1 }, (_, exponent) => 10 ** e
 
 export class JsonCursor {
   at = 0
+  /** The number scanned last, as it is written; null when the last scalar was something else. */
+  written: string | null = null
   private text = ''
   private end = 0
   private isAscii = true
@@ -66,8 +68,14 @@ export class JsonCursor {
 
   /** The scalar that begins with the character `first`. */
   scanScalar(first: number): Value {
+    this.written = null
     if (first === QUOTE) return this.scanTextValue()
-    if (first === MINUS || (first >= ZERO && first <= NINE)) return this.scanNumber(first)
+    if (first === MINUS || (first >= ZERO && first <= NINE)) {
+      const start = this.at
+      const value = this.scanNumber(first)
+      this.written = this.text.slice(start, this.at)
+      return value
+    }
     if (this.text.startsWith('true', this.at)) return this.literal(4, true)
     if (this.text.startsWith('false', this.at)) return this.literal(5, false)
     if (this.text.startsWith('null', this.at)) return this.literal(4, null)

@@ -19,8 +19,11 @@ import { parseTime } from './timestamp.ts'
 type Draft = { -readonly [Key in keyof Reading]: Reading[Key] }
 
 export interface JsonReader {
-  /** The readings of a payload, at least one. `isAscii`: every character is. Throws Refusal. */
-  read(payload: string, isAscii: boolean, receivedAt: number): Reading[]
+  /**
+   * The readings of a payload, at least one, and in `written` the numbers among their values as the device wrote them, null
+   * for other values. `isAscii`: every character is. Throws Refusal.
+   */
+  read(payload: string, isAscii: boolean, receivedAt: number, written: (string | null)[]): Reading[]
 }
 
 const QUOTE = 0x22
@@ -39,14 +42,17 @@ export function openJsonReader(): JsonReader {
   const cursor = new JsonCursor()
   const names = openNameTable()
   let readings: Draft[] = []
+  let written: (string | null)[] = []
   let receivedAt = 0
   let branches = 0
 
   return { read }
 
-  function read(payload: string, isAscii: boolean, at: number): Reading[] {
+  function read(payload: string, isAscii: boolean, at: number, literals: (string | null)[]): Reading[] {
     const found: Draft[] = []
     readings = found
+    written = literals
+    written.length = 0
     receivedAt = at
     branches = 0
     names.startMessage()
@@ -96,6 +102,7 @@ export function openJsonReader(): JsonReader {
     if (cursor.at !== members) {
       cursor.at = start + 1
       readings.length = readingsBefore
+      written.length = readingsBefore
       branches = branchesBefore
       names.startObject()
     }
@@ -193,6 +200,7 @@ export function openJsonReader(): JsonReader {
     else if (first === OPEN_LIST) readPlaces(metric, depth + 1)
     else if (readings.length < LIMITS.readingsPerMessageMax) {
       readings.push({ metric, ts: receivedAt, value: cursor.scanScalar(first), sentTs: null })
+      written.push(cursor.written)
     } else throw new Refusal('too_many_readings', `It holds more than ${LIMITS.readingsPerMessageMax} readings.`)
   }
 

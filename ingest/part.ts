@@ -9,7 +9,7 @@ import type { Message } from '../model/message.ts'
 import type { Batch, Refused } from '../pump/pump.ts'
 
 const PART_BYTES_MAX = 1024 * 1024
-const PART_BYTES_LARGE = 192 * 1024
+const PART_BYTES_LARGE = 256 * 1024
 /** Messages of a part, repetitions and refused ones included: these may be of no bytes at all. */
 const PART_MESSAGES_MAX = 16_384
 const DAY_MS = 86_400_000

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { decodePayload } from '../../ingest/decode.ts'
 import { Refusal } from '../../ingest/refusal.ts'
+import { encodeReadings, lineHead, parseLines } from '../../model/message.ts'
 import type { Reading, Value } from '../../model/reading.ts'
 
 const NOW = Date.UTC(2026, 10, 20, 12)
@@ -91,6 +92,28 @@ describe('a payload', () => {
     )
   })
 
+  it('makes a line that is read back as it was decoded, with its numbers as the device wrote them [G3]', () => {
+    const number = fc.stringMatching(/^-?(0|[1-9]\d{0,20})(\.\d{1,20})?([eE][+-]?\d{1,2})?$/)
+    const shape = fc.constantFrom(
+      '{"a":X,"b":"t","c":[X,null]}',
+      '{"ts":1763640000123,"values":{"a":X,"b":{"c":X}}}',
+      '[{"a":X},{"b":X}]',
+    )
+    fc.assert(
+      fc.property(number, shape, (literal, json) => {
+        const written: (string | null)[] = []
+        const readings = decodePayload(Buffer.from(json.replaceAll('X', literal)), null, NOW, written)
+        if (readings instanceof Refusal) return
+        expect(written.filter(text => text !== null)).toEqual(
+          readings.flatMap(({ value }) => (isNumber(value) ? [literal] : [])),
+        )
+        const line = `${lineHead('d', NOW)}${encodeReadings(readings, written)}}`
+        expect(parseLines(line)).toEqual([{ device: 'd', receivedAt: NOW, readings }])
+      }),
+      { numRuns: 3000 },
+    )
+  })
+
   it('of any bytes is answered with readings or a refusal', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), fc.option(fc.constant('v')), (given, metric) => {
@@ -145,6 +168,10 @@ function pairs(decoded: Reading[] | Refusal): [string, Value][] | Refusal {
 function rounded(leaves: [string, Value][] | Refusal): unknown {
   if (leaves instanceof Refusal) return leaves
   return leaves.map(([name, value]) => [name, typeof value === 'bigint' ? Number(value) : value])
+}
+
+function isNumber(value: Value): boolean {
+  return typeof value === 'number' || typeof value === 'bigint'
 }
 
 function byName(leaves: unknown): unknown {
