@@ -9,10 +9,12 @@ export type Fate = 'retry' | 'reject' | 'stop'
 
 export const ERRORS = {
   setting_unknown: { fate: 'stop', sentence: 'A setting that does not exist was given.' },
+  setting_unsupported: { fate: 'stop', sentence: 'This version runs on the embedded parts only.' },
   setting_invalid: { fate: 'stop', sentence: 'A setting has a value that it cannot take.' },
   data_dir_in_use: { fate: 'stop', sentence: 'Another surgetank runs on this data directory.' },
   data_dir_unusable: { fate: 'stop', sentence: 'The data directory cannot be written.' },
   port_in_use: { fate: 'stop', sentence: 'A port that surgetank needs is taken.' },
+  log_missing: { fate: 'stop', sentence: 'There is no log here yet.' },
   log_unavailable: { fate: 'retry', sentence: 'The log cannot be written at the moment.' },
   log_corrupt: { fate: 'stop', sentence: 'A chunk of the log does not match its checksum.' },
   log_cut: { fate: 'stop', sentence: 'The log no longer holds readings that were not yet in ClickHouse.' },

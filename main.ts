@@ -24,14 +24,12 @@ const program = new Command('surgetank')
   .version(VERSION)
   .addHelpText(
     'after',
-    '\nSettings are environment variables: docs/SETTINGS.md lists them with their defaults and ranges.',
+    '\nWithout a command it runs every part on this machine. Settings are environment variables: docs/SETTINGS.md.',
   )
-  .action(run)
-
-program
-  .command('start', { isDefault: true, hidden: true })
-  .description('Run every part on this machine (the default).')
-  .action(run)
+  .allowExcessArguments(true)
+  .action(() =>
+    program.args.length === 0 ? run() : fail(`'${program.args[0]}' is no command; \`surgetank --help\` lists them.`),
+  )
 
 program
   .command('verify')
@@ -62,6 +60,7 @@ quarantine
   .action(async (options: { limit: number; json?: true }) => {
     await withView(readSettings(process.env), async view => {
       const entries = await view.quarantine(options.limit)
+      if (options.json && entries.length === 0) return
       print(
         options.json ? entries.map(entry => JSON.stringify(entryToJson(entry))).join('\n') : describeEntries(entries),
       )

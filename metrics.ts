@@ -56,7 +56,7 @@ export const metrics = {
   logBytesMax: gauge('telemetry_log_bytes_max', 'Bytes that the log may hold.'),
   logFullSeconds: gauge(
     'telemetry_log_full_seconds',
-    'At the rate of the last minutes, seconds until the log is full of unwritten readings; +Inf when the writers keep up.',
+    'At the rate of the last minutes, seconds until the log is full of unwritten readings; 0 when it is; +Inf when the writers keep up.',
   ),
   logErrors: counter('telemetry_log_errors_total', 'Group commits that failed and are tried again.'),
   mergeErrors: counter(

@@ -123,10 +123,10 @@ const NOT_YET = ['KAFKA_BROKERS', 'REDIS_URL', 'CLICKHOUSE_URL']
 export function readSettings(env: Readonly<Record<string, string | undefined>>): Settings {
   for (const name of Object.keys(env)) {
     if (name.startsWith('SURGETANK_') && !Object.hasOwn(SETTINGS, name)) {
-      throw new SurgetankError('setting_unknown', `${name} is none; docs/SETTINGS.md lists them all.`)
+      throw new SurgetankError('setting_unknown', `${name} is no setting; docs/SETTINGS.md lists them all.`)
     }
     if (NOT_YET.includes(name) && env[name] !== '') {
-      throw new SurgetankError('setting_unknown', `${name} is not supported yet; unset it to run on the embedded part.`)
+      throw new SurgetankError('setting_unsupported', `Unset ${name} to run on the embedded part.`)
     }
   }
   const entries = Object.entries(SETTINGS).map(([name, setting]) => [name, readSetting(name, setting, env[name])])

@@ -23,10 +23,9 @@ const NO_BOOKS: PumpBooks = {
   bytesMax: 0,
 }
 
-/** Rejects with `data_dir_unusable` when there is no such directory. */
+/** Rejects with `log_missing` when there is no such directory. */
 export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> {
-  if (!existsSync(dir))
-    throw new SurgetankError('data_dir_unusable', `There is no log at ${dir}. Is SURGETANK_DATA_DIR right?`)
+  if (!existsSync(dir)) throw new SurgetankError('log_missing', `${dir} does not exist. Is SURGETANK_DATA_DIR right?`)
   const log = openLogForReading(dir)
   const positions = openPositions(dir, false)
 

@@ -78,7 +78,12 @@ describe('a newcomer', () => {
     const second = await runCommand([], { ...system, ports: await freePorts() })
     expect(second).toMatchObject({ code: 1, stderr: expect.stringContaining(`Process ${running.pid} uses`) })
     const unknown = await runCommand(['doctor'], { ...system, env: { SURGETANK_MQT_PORT: '1' } })
-    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('SURGETANK_MQT_PORT is none') })
+    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('SURGETANK_MQT_PORT is no setting') })
+  })
+
+  it('is told when a command does not exist', async () => {
+    const mistyped = await runCommand(['verfy'], system)
+    expect(mistyped).toMatchObject({ code: 1, stderr: expect.stringContaining("'verfy' is no command") })
   })
 
   it('is told which port is taken, and which setting changes it', async () => {

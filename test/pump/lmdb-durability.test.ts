@@ -213,7 +213,7 @@ describe('the log on this disk', () => {
   it('does not make a directory to look into', async () => {
     const missing = join(harness.dir, 'missing')
     await mkdir(join(harness.dir, 'empty'))
-    await expect(openLmdbView({ dir: missing })).rejects.toMatchObject({ code: 'data_dir_unusable' })
+    await expect(openLmdbView({ dir: missing })).rejects.toMatchObject({ code: 'log_missing' })
     const view = await openLmdbView({ dir: join(harness.dir, 'empty') })
     expect(await view.books()).toMatchObject({ partitions: [], bytes: 0 })
     expect(await view.read(0, 0, ALL)).toEqual([])
