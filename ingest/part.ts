@@ -6,13 +6,13 @@
  * written as bytes when they come: strings that wait for the commit would be copied by every collection of garbage.
  */
 import type { Message } from '../model/message.ts'
+import { utcDay } from '../model/utc-day.ts'
 import type { Batch, Refused } from '../pump/pump.ts'
 
 const PART_BYTES_MAX = 1024 * 1024
 const PART_BYTES_LARGE = 256 * 1024
 /** Messages of a part, repetitions and refused ones included: these may be of no bytes at all. */
 const PART_MESSAGES_MAX = 16_384
-const DAY_MS = 86_400_000
 /** What a message takes beside its bytes until it is settled: the objects that stand for it, and its readings. */
 export const MESSAGE_BYTES = 512
 /** The most that UTF-8 takes for one UTF-16 code unit. */
@@ -51,7 +51,7 @@ export class Part<Held> {
   hasRoom(receivedAt: number, bytes: number): boolean {
     if (this.held.length === 0) return true
     if (this.held.length === PART_MESSAGES_MAX || this.appended + bytes > PART_BYTES_MAX) return false
-    return this.messages.length === 0 || dayOf(receivedAt) === dayOf(this.firstReceivedAt)
+    return this.messages.length === 0 || utcDay(receivedAt) === utcDay(this.firstReceivedAt)
   }
 
   /** Writes a line, from its head (ASCII) and its readings; it counts only when `add` follows. Returns its bytes. */
@@ -129,8 +129,4 @@ export function openLineMemory(): LineMemory {
       if (spares.length < SPARES_MAX && lines.length === size) spares.push(lines)
     },
   }
-}
-
-function dayOf(receivedAt: number): number {
-  return Math.floor(receivedAt / DAY_MS)
 }

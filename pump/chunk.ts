@@ -6,6 +6,7 @@
  */
 import { crc32 } from 'node:zlib'
 import { SurgetankError } from '../errors.ts'
+import { utcDay } from '../model/utc-day.ts'
 import type { Batch, Chunk } from './pump.ts'
 
 /** What the header says. `readingsBefore` and `bytesBefore` are sums of all earlier chunks since the log was made. */
@@ -31,10 +32,6 @@ export function checkBatch({ lines, firstReceivedAt, lastReceivedAt }: Batch): v
   if (lines.length >= LINES_BYTES_LIMIT)
     throw new RangeError(`A batch of ${lines.length} bytes is too large for a chunk.`)
   if (utcDay(firstReceivedAt) !== utcDay(lastReceivedAt)) throw new RangeError('A batch must be of one UTC day.')
-}
-
-function utcDay(ms: number): number {
-  return Math.floor(ms / 86_400_000)
 }
 
 export function packHeader(key: Uint8Array, header: Omit<ChunkHeader, 'linesCrc'>, lines: Uint8Array): Buffer {

@@ -1,12 +1,11 @@
 /** Which chunks go into one insert: deciding only; touches nothing. */
+import { utcDay } from '../model/utc-day.ts'
 import type { Chunk } from '../pump/pump.ts'
 
 export interface BatchLimits {
   readonly rowsMax: number
   readonly bytesMax: number
 }
-
-const DAY_MS = 86_400_000
 
 /**
  * The chunks at the head of `chunks` that make one insert: contiguous, of one UTC day of receipt (one insert must stay in
@@ -23,7 +22,7 @@ export function takeBatch(chunks: readonly Chunk[], limits: BatchLimits): { take
     const joins =
       last === undefined ||
       (chunk.position === last.position + 1 &&
-        dayOf(chunk) === dayOf(last) &&
+        utcDay(chunk.firstReceivedAt) === utcDay(last.firstReceivedAt) &&
         rows + chunk.readings <= limits.rowsMax &&
         bytes + chunk.lines.length <= limits.bytesMax)
     if (!joins) return { taken, full: true }
@@ -32,10 +31,6 @@ export function takeBatch(chunks: readonly Chunk[], limits: BatchLimits): { take
     bytes += chunk.lines.length
   }
   return { taken, full: rows >= limits.rowsMax || bytes >= limits.bytesMax }
-}
-
-function dayOf(chunk: Chunk): number {
-  return Math.floor(chunk.firstReceivedAt / DAY_MS)
 }
 
 /** The deduplication token of a range: it names exactly these rows, for ever [G2]. */
