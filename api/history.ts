@@ -136,9 +136,8 @@ interface HistoryAnswer {
 async function persistedThrough({ clock, oldestHeldAt, view }: ApiOptions): Promise<number> {
   const now = clock()
   const held = oldestHeldAt?.() ?? now
-  const { partitions } = await view.books()
-  const unwritten = partitions.map(({ oldestUnwrittenAt }) => oldestUnwrittenAt ?? now)
-  return Math.min(now, held, ...unwritten)
+  const { oldestUnwrittenAt } = await view.lag()
+  return Math.min(now, held, oldestUnwrittenAt ?? now)
 }
 
 /** Runs a query that ends when the client is gone, or after its time. */

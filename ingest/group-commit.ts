@@ -24,7 +24,7 @@ import { openRepetitions } from './repetitions.ts'
 import { openSpaceFeed } from './space-feed.ts'
 
 export interface IngestOptions {
-  readonly pump: Pick<PumpInlet, 'append' | 'tail'>
+  readonly pump: Pick<PumpInlet, 'append' | 'tail' | 'appendedByOthers'>
   readonly space: Pick<Space, 'merge' | 'claimMetric'>
   readonly limits: {
     /** Bytes held: of each message MESSAGE_BYTES, and its payload or its line, whichever is longer. */
@@ -65,6 +65,8 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
   let overBound = false
   let pressure = false
   let drained: (() => void)[] = []
+  let look: Promise<void> = Promise.resolve()
+  let nextLook: Promise<void> | null = null
   let shown: BackpressureState | null = null
   showState('open')
 
@@ -86,6 +88,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     get heldBytes() {
       return heldBytes
     },
+    catchUp,
     drain,
     close: loop.close,
   }
@@ -176,6 +179,24 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     if (shown !== null) metrics.backpressure.set({ state: shown }, 0)
     metrics.backpressure.set({ state }, 1)
     shown = state
+  }
+
+  /** One look at a time. A call during a look waits for the next one: its log's end is after the call. */
+  function catchUp(): Promise<void> {
+    nextLook ??= look
+      .catch(() => {})
+      .then(() => {
+        look = lookOnce()
+        nextLook = null
+        return look
+      })
+    return nextLook
+  }
+
+  async function lookOnce(): Promise<void> {
+    for await (const chunks of pump.appendedByOthers()) {
+      for (const { lines } of chunks) repetitions.rememberLines(lines)
+    }
   }
 
   async function drain(waitMs: number): Promise<void> {

@@ -40,6 +40,11 @@ export interface Ingest<Held> {
   readonly held: number
   /** What they take in memory, about. */
   readonly heldBytes: number
+  /**
+   * Learns what other units have made durable by now, so that what they were sent and is sent again here is recognised.
+   * Rejects (fate `retry`) when the log cannot be read. Calls at one time share a look.
+   */
+  catchUp(): Promise<void>
   /** Resolves when all that was offered is settled, or after `waitMs`. */
   drain(waitMs: number): Promise<void>
 }

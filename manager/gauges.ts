@@ -6,7 +6,7 @@
 import type { Logger } from 'pino'
 import type { Ingest } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
-import { BATCH_BYTES_MAX, type PumpBooks, type PumpView } from '../pump/pump.ts'
+import { BATCH_BYTES_MAX, type PumpLag, type PumpView } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
 
 export interface GaugeOptions {
@@ -41,12 +41,12 @@ export function openGauges({ view, space, ingest, log }: GaugeOptions): () => vo
     if (running) return
     running = true
     try {
-      const books = await view.books()
-      setLag(books, Date.now())
+      const lag = await view.lag()
+      setLag(lag, Date.now())
       const now = performance.now()
-      samples.push({ at: now, bytesUnwritten: books.bytesUnwritten })
+      samples.push({ at: now, bytesUnwritten: lag.bytesUnwritten })
       while ((samples[0]?.at ?? now) < now - WINDOW_MS) samples.shift()
-      metrics.logFullSeconds.set(secondsUntilFull(samples, books.bytesMax))
+      metrics.logFullSeconds.set(secondsUntilFull(samples, lag.bytesMax))
       const { devices, online } = await space.counts()
       metrics.devices.set(devices)
       metrics.devicesOnline.set(online)
@@ -59,16 +59,11 @@ export function openGauges({ view, space, ingest, log }: GaugeOptions): () => vo
   }
 }
 
-function setLag(books: PumpBooks, now: number): void {
-  metrics.logBytes.set(books.bytes)
-  metrics.logBytesMax.set(books.bytesMax)
-  const behind = books.partitions.reduce(
-    (sum, { readingsAppended, readingsCommitted }) => sum + readingsAppended - readingsCommitted,
-    0,
-  )
-  metrics.lagReadings.set(behind)
-  const oldest = Math.min(...books.partitions.map(({ oldestUnwrittenAt }) => oldestUnwrittenAt ?? now))
-  metrics.lagSeconds.set(Math.max(0, now - oldest) / 1000)
+function setLag({ readings, oldestUnwrittenAt, bytes, bytesMax }: PumpLag, now: number): void {
+  metrics.logBytes.set(bytes)
+  metrics.logBytesMax.set(bytesMax)
+  metrics.lagReadings.set(readings)
+  metrics.lagSeconds.set(Math.max(0, now - (oldestUnwrittenAt ?? now)) / 1000)
 }
 
 /**

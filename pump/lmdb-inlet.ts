@@ -66,7 +66,7 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
   let committedAt = Number.NEGATIVE_INFINITY
   let readersCheckedAt = 0
 
-  return { append, tail, close }
+  return { append, tail, appendedByOthers, close }
 
   async function append(batch: Batch): Promise<void> {
     if (appending) throw new Error('One append at a time.')
@@ -145,6 +145,9 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
     }
     return chunks.reverse()
   }
+
+  /** There are no others: a log on a disk has one inlet. */
+  async function* appendedByOthers(): AsyncGenerator<Chunk[]> {}
 
   async function close(): Promise<void> {
     await Promise.all([log.close(), positions.close()])

@@ -8,7 +8,16 @@ import type { Db } from './lmdb-env.ts'
 import { openLogForReading, readChunksOf, readHeader, readLogMeta, sourceOf } from './lmdb-log.ts'
 import { openPositions, readLetter, readPositionsMeta, readSourceOf, type SourceRecord } from './lmdb-positions.ts'
 import { readRefused } from './lmdb-quarantine.ts'
-import type { Chunk, PartitionBooks, PumpBooks, PumpView, QuarantineEntry, ReadLimits } from './pump.ts'
+import type {
+  Chunk,
+  PartitionBooks,
+  PartitionPlace,
+  PumpBooks,
+  PumpLag,
+  PumpView,
+  QuarantineEntry,
+  ReadLimits,
+} from './pump.ts'
 
 export interface LmdbViewOptions {
   readonly dir: string
@@ -29,7 +38,18 @@ export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> 
   const log = openLogForReading(dir)
   const positions = openPositions(dir, false)
 
-  return { books, read, quarantine, quarantineEntry, close }
+  return { places, lag, books, positionAt, read, quarantine, quarantineEntry, close }
+
+  async function places(): Promise<PartitionPlace[]> {
+    return [...(await books()).partitions]
+  }
+
+  async function lag(): Promise<PumpLag> {
+    const { partitions, bytes, bytesUnwritten, bytesMax } = await books()
+    const [partition] = partitions
+    const readings = partition === undefined ? 0 : partition.readingsAppended - partition.readingsCommitted
+    return { readings, oldestUnwrittenAt: partition?.oldestUnwrittenAt ?? null, bytes, bytesUnwritten, bytesMax }
+  }
 
   async function books(): Promise<PumpBooks> {
     const found = await log.read(readLogMeta)
@@ -38,6 +58,12 @@ export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> 
     // The positions first: the log only grows, so what they name is in the log's snapshot.
     const record = await readSourceOf(positions, source)
     return (await log.read(db => booksOf(db, record))) ?? NO_BOOKS
+  }
+
+  /** A chunk is appended right after its newest line was received. */
+  async function positionAt(partition: number, appendedAt: number): Promise<number> {
+    const position = partition === 0 ? await log.read(db => firstSince(db, appendedAt)) : null
+    return position ?? 0
   }
 
   async function read(partition: number, from: number, limits: ReadLimits): Promise<Chunk[]> {
@@ -69,6 +95,18 @@ export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> 
   async function close(): Promise<void> {
     await Promise.all([log.close(), positions.close()])
   }
+}
+
+function firstSince(db: Db, appendedAt: number): number {
+  const meta = readLogMeta(db)
+  if (meta === null) return 0
+  let [from, to] = [meta.first, meta.end]
+  while (from < to) {
+    const middle = (from + to) >> 1
+    if ((readHeader(db, middle)?.lastReceivedAt ?? 0) < appendedAt) from = middle + 1
+    else to = middle
+  }
+  return from
 }
 
 function booksOf(db: Db, record: SourceRecord): PumpBooks | null {

@@ -39,14 +39,20 @@ export interface Batch {
 
 export interface PumpInlet {
   /**
-   * Makes the batch durable, whole or not at all [G1]; resolves only then. One call at a time: the caller collects the
-   * next batch meanwhile. Rejects with `log_unavailable` (fate `retry`) when the disk is full or the log is at its cap
-   * with readings that are not yet in ClickHouse: nothing of the batch is in the log then, and the same batch may be
-   * tried again. Never resolves for a batch that is not durable.
+   * Makes the batch durable, whole, and once [G1]; resolves only then. One call at a time: the caller collects the next
+   * batch meanwhile. Rejects with `log_unavailable` (fate `retry`) when the log takes nothing: its disk is full, it is at its
+   * cap with readings that are not yet in ClickHouse, or it is out of reach. The caller must then append the very same batch
+   * again, and no other before it: whether an attempt that failed has reached a log in another process is for the adapter
+   * to find out. Never resolves for a batch that is not durable.
    */
   append(batch: Batch): Promise<void>
   /** The newest lines of the log, newest chunk last, about as many as asked for: to know what was sent again. */
   tail(messagesMax: number): Promise<Chunk[]>
+  /**
+   * Chunks that other inlets appended since the last call, or since `tail`, up to the log's end as it is at this call; of a
+   * great many only the newest, about as many as `tail` gave. Own ones may be among them. Rejects with `log_unavailable`.
+   */
+  appendedByOthers(): AsyncIterable<readonly Chunk[]>
   close(): Promise<void>
 }
 
@@ -125,8 +131,8 @@ export interface Consumption {
   stop(): Promise<void>
 }
 
-/** Where a partition stands. All numbers are since the log was made, and hold at one moment. */
-export interface PartitionBooks {
+/** Where a partition stands. */
+export interface PartitionPlace {
   readonly partition: number
   readonly source: string
   /** Position of the oldest chunk still held, of the next to be written, and up to where all is written to ClickHouse. */
@@ -134,6 +140,10 @@ export interface PartitionBooks {
   readonly end: number
   readonly committed: number
   readonly plan: Plan | null
+}
+
+/** What a partition holds and held. All numbers are since the log was made, and hold at one moment. */
+export interface PartitionBooks extends PartitionPlace {
   /** Readings that were ever appended; those of them before `committed`; those that became dead letters. */
   readonly readingsAppended: number
   readonly readingsCommitted: number
@@ -153,6 +163,18 @@ export interface PumpBooks {
   readonly bytesMax: number
 }
 
+/** How far the writers are behind: cheap enough to be asked every second. */
+export interface PumpLag {
+  /** Readings that are not yet in ClickHouse; an estimate where the log cannot count without reading it all. */
+  readonly readings: number
+  /** `firstReceivedAt` of the oldest chunk that is not committed; null when there is none. */
+  readonly oldestUnwrittenAt: number | null
+  /** Bytes of the chunks held, of those not yet committed, and the most that the log may hold; the first two may be estimates. */
+  readonly bytes: number
+  readonly bytesUnwritten: number
+  readonly bytesMax: number
+}
+
 /** Quarantined messages and dead letters, as `surgetank quarantine` lists them. */
 export interface QuarantineEntry {
   /** `m<number>` for a message refused at ingest, `r<number>` for a reading refused by ClickHouse. */
@@ -167,7 +189,13 @@ export interface QuarantineEntry {
 }
 
 export interface PumpView {
+  /** Every partition, in order. */
+  places(): Promise<PartitionPlace[]>
+  lag(): Promise<PumpLag>
+  /** Exact; may have to read all that is not yet in ClickHouse. */
   books(): Promise<PumpBooks>
+  /** The position of the oldest chunk of a partition that was appended at or after a time (ms since 1970 UTC), or the end. */
+  positionAt(partition: number, appendedAt: number): Promise<number>
   /** Chunks from `from` on, in order; may be empty. Never more than the limits but for one chunk. */
   read(partition: number, from: number, limits: ReadLimits): Promise<Chunk[]>
   /** Newest first. */

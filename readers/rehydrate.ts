@@ -9,7 +9,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Database, LatestRow } from '../database/database.ts'
 import { type Message, parseLines } from '../model/message.ts'
-import type { PartitionBooks, PumpView } from '../pump/pump.ts'
+import type { PartitionPlace, PumpView } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
 
 export interface RehydrateOptions {
@@ -31,10 +31,11 @@ export async function rehydrate(options: RehydrateOptions): Promise<void> {
   const since = performance.now()
   for (let failures = 0; !stopped.aborted; failures++) {
     try {
-      const { partitions } = await view.books()
-      const lines = await replayTails(partitions, options)
+      const rebuild = await space.claimRebuild()
+      if (rebuild === null) return
+      const lines = await replayTails(await view.places(), options)
       const rows = await loadLatest(options)
-      await space.markWarm()
+      await rebuild.finish()
       log.info({ metrics: rows, messages: lines, ms: Math.round(performance.now() - since) }, 'the state is rebuilt')
       return
     } catch (error) {
@@ -64,7 +65,7 @@ function toMessage({ device, metric, ts, receivedAt, value }: LatestRow): Messag
   return { device, receivedAt, readings: [{ metric, ts, value, sentTs: ts }] }
 }
 
-async function replayTails(partitions: readonly PartitionBooks[], options: RehydrateOptions): Promise<number> {
+async function replayTails(partitions: readonly PartitionPlace[], options: RehydrateOptions): Promise<number> {
   let messages = 0
   for (const { partition, committed, end } of partitions) {
     for (let from = committed; from < end && !options.stopped.aborted; ) {

@@ -15,7 +15,7 @@ import { openDeviceTable } from './device-table.ts'
 import { openMetricNames } from './metric-names.ts'
 import { openMetricSlots, SLOTS_PER_DEVICE_MAX } from './metric-slots.ts'
 import { openSortedDevices } from './sorted-devices.ts'
-import type { PageQuery, Space } from './space.ts'
+import type { PageQuery, Rebuild, Space } from './space.ts'
 import { openStrangers } from './strangers.ts'
 import { openWatchers } from './watchers.ts'
 
@@ -33,6 +33,8 @@ const METRICS_MAX_AT_LEAST = 1_000_000
 
 /** Devices looked at before other work gets its turn: under 5 ms. */
 const SCAN_DEVICES = 20_000
+
+const NEVER = new AbortController().signal
 
 export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
   const metricsMax = Math.max(METRICS_MAX_AT_LEAST, devicesMax * METRICS_PER_DEVICE_MEAN_MAX)
@@ -57,7 +59,8 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
     get warm() {
       return warm
     },
-    markWarm,
+    claimRebuild,
+    claimLostUnit: async () => null,
     close,
   }
 
@@ -189,8 +192,10 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
     return watchers.watch(everyMs, indexes => changed(Array.from(indexes, table.id)))
   }
 
-  async function markWarm(): Promise<void> {
-    warm = true
+  /** Nobody else can have it, and nothing empties it. */
+  async function claimRebuild(): Promise<Rebuild | null> {
+    if (warm) return null
+    return { lost: NEVER, finish: async () => void (warm = true), release: async () => {} }
   }
 
   async function close(): Promise<void> {

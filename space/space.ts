@@ -28,10 +28,50 @@ export interface Space {
   counts(): Promise<{ readonly devices: number; readonly online: number }>
   /** Calls `changed` with the ids of devices whose state changed since the last call, at most every `everyMs`. Returns the way to stop. */
   watch(everyMs: number, changed: (devices: readonly string[]) => void): () => void
-  /** False until the state was rebuilt after a start ([G4]). */
+  /** False until the state was rebuilt, after a start or after the space was emptied ([G4]). */
   readonly warm: boolean
-  markWarm(): Promise<void>
+  /**
+   * The right to rebuild a state that is not warm. One process at a time has it; null while another one does, and while
+   * there is nothing to rebuild. Rejects (fate `retry`) while the space is away.
+   */
+  claimRebuild(): Promise<Rebuild | null>
+  /**
+   * A unit, such as a broker, that ended without a word: its devices show as offline by now, and what it made durable last
+   * may be missing here. One process at a time is given it, again and again until it is finished; null when there is none.
+   */
+  claimLostUnit(): Promise<LostUnit | null>
   close(): Promise<void>
+}
+
+export interface Rebuild {
+  /** Fires when the right is lost, or the space was emptied again: begin anew. What was merged until then is harmless. */
+  readonly lost: AbortSignal
+  /** All was merged: the space is warm. Rejects when the right was lost before. */
+  finish(): Promise<void>
+  /** Gives the right up. Harmless after `finish`. */
+  release(): Promise<void>
+}
+
+export interface LostUnit {
+  readonly unit: string
+  /** All that the unit made durable before this time was merged; ms since 1970 UTC, by the unit's own clock. */
+  readonly mergedThrough: number
+  /** All that may have been missing was merged. */
+  finish(): Promise<void>
+}
+
+/** Which broker serves which client: one at a time, whatever the number of brokers [MQTT-3.1.4-2]. */
+export interface Sessions {
+  /**
+   * This broker serves the client from now on. One that served it before is told, and has a moment to close the connection
+   * and to settle what it held; resolves then. `moved`: another one served it of late, or nobody can tell, so that
+   * messages may be sent again here which that one made durable. Never rejects.
+   */
+  take(client: string): Promise<{ readonly moved: boolean }>
+  /** The connection has ended. */
+  release(client: string): void
+  /** `taken` is called when another broker serves the client now; it resolves when nothing of the client is on its way any more. */
+  onTaken(taken: (client: string) => Promise<void>): void
 }
 
 export interface PageQuery {

@@ -8,7 +8,7 @@ import { type Api, type HealthCheck, openApi } from '../../api/api.ts'
 import type { BucketPoint, Database, HistoryQuery, RawPoint } from '../../database/database.ts'
 import type { Message } from '../../model/message.ts'
 import type { Value } from '../../model/reading.ts'
-import type { PartitionBooks, PumpBooks, PumpView } from '../../pump/pump.ts'
+import type { PumpLag, PumpView } from '../../pump/pump.ts'
 import { openMemorySpace } from '../../space/memory-space.ts'
 import type { Space } from '../../space/space.ts'
 
@@ -22,7 +22,7 @@ export interface Fixture {
   readonly url: string
   readonly clock: { now: number }
   readonly database: HandDatabase
-  readonly books: { oldestUnwrittenAt: (number | null)[]; oldestHeldAt: number | null }
+  readonly books: { oldestUnwrittenAt: number | null; oldestHeldAt: number | null }
   health: () => Promise<readonly HealthCheck[]>
   get(path: string, headers?: Record<string, string>): Promise<Response>
   close(): Promise<void>
@@ -36,10 +36,10 @@ export interface HandDatabase {
 
 export async function openFixture(options: { readonly warm?: boolean; readonly space?: Space } = {}): Promise<Fixture> {
   const space = options.space ?? openMemorySpace({ devicesMax: 100_000 })
-  if (options.warm !== false) await space.markWarm()
+  if (options.warm !== false) await (await space.claimRebuild())?.finish()
   const clock = { now: NOON }
   const database: HandDatabase = { raw: async () => [], buckets: async () => [] }
-  const books: Fixture['books'] = { oldestUnwrittenAt: [null], oldestHeldAt: null }
+  const books: Fixture['books'] = { oldestUnwrittenAt: null, oldestHeldAt: null }
   const api = await openApi({
     port: 0,
     space,
@@ -81,33 +81,12 @@ function databasePort(hand: HandDatabase): Database {
 }
 
 function viewPort(hand: Fixture['books']): PumpView {
-  const books = async (): Promise<PumpBooks> => ({
-    partitions: hand.oldestUnwrittenAt.map((oldestUnwrittenAt, partition) => ({
-      ...PARTITION,
-      partition,
-      oldestUnwrittenAt,
-    })),
-    quarantined: 0,
-    quarantinedKept: 0,
-    bytes: 0,
-    bytesUnwritten: 0,
-    bytesMax: 1,
-  })
-  const port: Pick<PumpView, 'books'> = { books }
+  const lag = async (): Promise<PumpLag> => {
+    const { oldestUnwrittenAt } = hand
+    return { readings: 0, oldestUnwrittenAt, bytes: 0, bytesUnwritten: 0, bytesMax: 1 }
+  }
+  const port: Pick<PumpView, 'lag'> = { lag }
   return port as PumpView
-}
-
-const PARTITION: PartitionBooks = {
-  partition: 0,
-  source: 'log-0',
-  first: 0,
-  end: 0,
-  committed: 0,
-  plan: null,
-  readingsAppended: 0,
-  readingsCommitted: 0,
-  deadLetters: 0,
-  oldestUnwrittenAt: null,
 }
 
 export function message(device: string, receivedAt: number, values: Readonly<Record<string, Value>>): Message {

@@ -110,7 +110,7 @@ describe('while the state is being rebuilt', () => {
       expect([unknown.status, unknown.headers.get('retry-after')]).toEqual([503, '1'])
       expect(await unknown.json()).toMatchObject({ code: 'rehydrating' })
       expect(await (await cold.get('/v1/devices/press-17')).json()).toMatchObject({ rehydrating: true })
-      await cold.space.markWarm()
+      await (await cold.space.claimRebuild())?.finish()
       expect((await cold.get('/v1/devices/press-18')).status).toBe(404)
       expect(await (await cold.get('/v1/devices/press-17')).json()).toMatchObject({ rehydrating: false })
     } finally {
@@ -179,7 +179,8 @@ test('a foreign error is told as a failure and nothing else', async () => {
   const space = {
     ...fixture.space,
     get: () => Promise.reject(new Error('redis://user:secret@host')),
-    markWarm: async () => {},
+    claimRebuild: async () => null,
+    claimLostUnit: async () => null,
   }
   const broken = await openFixture({ space })
   try {

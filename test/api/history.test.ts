@@ -106,15 +106,15 @@ test('more buckets than may be shown are refused, never cut short', async () => 
 })
 
 test.each([
-  ['now, when all is stored', [null, null], null, NOON],
-  ['the oldest reading that is not stored', [NOON - 7000, NOON - 9000, null], NOON - 50, NOON - 9000],
-  ['the oldest message that is not yet in the log', [null], NOON - 300, NOON - 300],
+  ['now, when all is stored', null, null, NOON],
+  ['the oldest reading that is not stored', NOON - 9000, NOON - 50, NOON - 9000],
+  ['the oldest message that is not yet in the log', null, NOON - 300, NOON - 300],
 ])('persisted_through is %s', async (_title, oldestUnwrittenAt, oldestHeldAt, expected) => {
   fixture.books.oldestUnwrittenAt = oldestUnwrittenAt
   fixture.books.oldestHeldAt = oldestHeldAt
   fixture.database.raw = async () => {
     // What is stored while the query runs must not make the answer look more complete than it is.
-    fixture.books.oldestUnwrittenAt = [null]
+    fixture.books.oldestUnwrittenAt = null
     fixture.clock.now += 1000
     return [point(1)]
   }

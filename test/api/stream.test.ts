@@ -163,7 +163,7 @@ test('who is sent a state while it is being rebuilt is sent it again when it is 
   await fixture.space.merge([message('a', NOON, { m: 1 })])
   const stream = await follow('?devices=a')
   await stream.until(({ events }) => events.length === 1)
-  await fixture.space.markWarm()
+  await (await fixture.space.claimRebuild())?.finish()
   await stream.until(({ events }) => events.length === 2)
   expect(stream.events.map(({ data }) => data.rehydrating)).toEqual([true, false])
 })

@@ -113,6 +113,7 @@ export function openHandIngest(): HandIngest & { connect(events: IngestEvents<He
       pressed = pressure
       events?.pressureChanged(pressure)
     },
+    catchUp: async () => {},
     drain: async () => ingest.settle(),
     connect(broker: IngestEvents<Held | null>) {
       events = broker

@@ -32,10 +32,15 @@ export function spaceContract(adapter: string, openSpace: OpenSpace, options: { 
     claimContract(open)
     watchContract(open)
 
-    test('a space is not warm until it is marked', async () => {
+    test('a space is not warm until its rebuild is finished, and there is nothing to rebuild then', async () => {
       const space = await open()
       expect(space.warm).toBe(false)
-      await space.markWarm()
+      const rebuild = await space.claimRebuild()
+      expect(rebuild?.lost.aborted).toBe(false)
+      await rebuild?.finish()
+      expect(space.warm).toBe(true)
+      expect(await space.claimRebuild()).toBeNull()
+      await rebuild?.release()
       expect(space.warm).toBe(true)
     })
   })

@@ -237,6 +237,20 @@ describe('a repetition', () => {
     expect(after.pump.made).toBe(0)
   })
 
+  it('is known of another unit, once ingest has caught up with the log', async () => {
+    const before = await open()
+    before.ingest.offer(own('a'))
+    const { batch } = await before.pump.next()
+    const { ingest, pump, settled } = await open()
+    pump.byOthers.push(...batch.lines.toString().split('\n'))
+    await Promise.all([ingest.catchUp(), ingest.catchUp()])
+    ingest.offer(own('a again'))
+    await turn()
+    await turn()
+    expect(settled).toEqual(['a again'])
+    expect(pump.made).toBe(0)
+  })
+
   it('is none of another device, of another time, or of readings without a time of their own', async () => {
     const { ingest, pump } = await open()
     ingest.offer(own('a'))
@@ -464,7 +478,7 @@ async function open(opening: Opening = {}) {
   const failures: string[] = []
   const failed = ({ code }: SurgetankError) => void failures.push(code)
   const ingest = await openIngest<string>(
-    { pump: { tail: pump.tail, append: opening.append ?? pump.append }, space, limits, log, failed },
+    { pump: { ...pump, append: opening.append ?? pump.append }, space, limits, log, failed },
     {
       settled: opening.settled ?? (held => void settled.push(...held)),
       pressureChanged: pressure => void pressures.push(pressure),

@@ -11,7 +11,9 @@ export interface Append {
   fail(error: unknown): Promise<void>
 }
 
-export interface HandPump extends Pick<PumpInlet, 'append' | 'tail'> {
+export interface HandPump extends Pick<PumpInlet, 'append' | 'tail' | 'appendedByOthers'> {
+  /** Lines that another unit appends: given to the next look. */
+  readonly byOthers: string[]
   /** The next append, as soon as ingest makes it. */
   next(): Promise<Append>
   /** Fails every append that is still under way. */
@@ -25,11 +27,16 @@ export function openHandPump(tail: readonly string[] = []): HandPump {
   const waiting: Append[] = []
   const takers: ((append: Append) => void)[] = []
   const open = new Set<Append>()
+  const byOthers: string[] = []
   let underWayMax = 0
   let made = 0
 
   return {
     append,
+    byOthers,
+    async *appendedByOthers() {
+      if (byOthers.length > 0) yield [chunkOf(byOthers.splice(0))]
+    },
     tail: async () => (tail.length === 0 ? [] : [chunkOf(tail)]),
     next,
     giveUp: () => {

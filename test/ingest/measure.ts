@@ -83,7 +83,7 @@ async function offerAll(write: (index: number) => string): Promise<number> {
   }
   const ingest = await openIngest<null>(
     {
-      pump: { append, tail: async () => [] },
+      pump: { append, tail: async () => [], async *appendedByOthers() {} },
       space,
       limits: { heldBytesMax: 1e9 },
       log: openHandLog(),

@@ -117,6 +117,9 @@ function viewOf(deadLetters: number, first: number): PumpView {
   const books: PumpBooks = { partitions: [partition], quarantined: 0, quarantinedKept: 0, ...bytes }
   const chunks = CHUNKS.map((readings, position) => ({ partition: 0, position, readings }) as Chunk)
   return {
+    places: async () => [partition],
+    lag: async () => ({ readings: 0, oldestUnwrittenAt: null, ...bytes }),
+    positionAt: async () => 0,
     books: async () => books,
     // One at a time: the reader must go on.
     read: async (_partition, from) => chunks.slice(Math.max(from, first)).slice(0, 1),
