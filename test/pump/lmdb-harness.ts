@@ -6,12 +6,14 @@ import { openLmdbInlet } from '../../pump/lmdb-inlet.ts'
 import { openLmdbOutlet } from '../../pump/lmdb-outlet.ts'
 import { openLmdbView } from '../../pump/lmdb-view.ts'
 import type { PumpHarness } from '../contracts/pump-contract.ts'
+import { RECEIVED_AT } from '../contracts/pump-samples.ts'
 
 export interface LmdbHarness extends PumpHarness {
   readonly dir: string
 }
 
-const BOUNDS = { bytesMax: 256 << 20, keepHours: 24, quarantineBytesMax: 16 << 20 }
+/** The clock stands where the samples were received: they must not be too old to be kept on a later day. */
+const BOUNDS = { bytesMax: 256 << 20, keepHours: 24, quarantineBytesMax: 16 << 20, clock: () => RECEIVED_AT }
 
 export async function openLmdbHarness(): Promise<LmdbHarness> {
   const dir = await mkdtemp(join(tmpdir(), 'surgetank-pump-'))
