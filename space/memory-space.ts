@@ -195,7 +195,11 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
   /** Nobody else can have it, and nothing empties it. */
   async function claimRebuild(): Promise<Rebuild | null> {
     if (warm) return null
-    return { lost: NEVER, finish: async () => void (warm = true), release: async () => {} }
+    return { lost: NEVER, finish, release: async () => {} }
+  }
+
+  async function finish(): Promise<void> {
+    warm = true
   }
 
   async function close(): Promise<void> {
