@@ -9,7 +9,7 @@ export type Fate = 'retry' | 'reject' | 'stop'
 
 export const ERRORS = {
   setting_unknown: { fate: 'stop', sentence: 'A setting that does not exist was given.' },
-  setting_unsupported: { fate: 'stop', sentence: 'This version runs on the embedded parts only.' },
+  setting_conflict: { fate: 'stop', sentence: 'Two settings contradict each other.' },
   setting_invalid: { fate: 'stop', sentence: 'A setting has a value that it cannot take.' },
   data_dir_in_use: { fate: 'stop', sentence: 'Another surgetank runs on this data directory.' },
   data_dir_unusable: { fate: 'stop', sentence: 'The data directory cannot be written.' },
