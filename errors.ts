@@ -48,6 +48,15 @@ export class SurgetankError extends Error {
   }
 }
 
+/** The error of a server that cannot listen: its port is taken, or the address is none of this machine's. */
+export function cannotListen(what: 'MQTT' | 'HTTP', host: string, port: number, error: unknown): SurgetankError {
+  const way = `SURGETANK_${what}_PORT names another port, SURGETANK_LISTEN another address.`
+  if ((error as NodeJS.ErrnoException).code === 'EADDRNOTAVAIL') {
+    return new SurgetankError('setting_invalid', `SURGETANK_LISTEN is '${host}', which is no address of this machine.`)
+  }
+  return new SurgetankError('port_in_use', `${what} cannot listen on ${host}:${port}. ${way}`, error)
+}
+
 /** True when `error` is one of ours with this fate. */
 export function hasFate(error: unknown, fate: Fate): error is SurgetankError {
   return error instanceof SurgetankError && error.fate === fate

@@ -94,6 +94,7 @@ async function startParts({ settings, log, failed }: StartOptions, undo: (() => 
       return ingest
     },
     space,
+    sessions: null,
     settings,
     clock,
     log,
