@@ -9,6 +9,7 @@ export type Fate = 'retry' | 'reject' | 'stop'
 
 export const ERRORS = {
   setting_unknown: { fate: 'stop', sentence: 'A setting that does not exist was given.' },
+  setting_missing: { fate: 'stop', sentence: 'A part that several processes must share is still embedded in one.' },
   setting_conflict: { fate: 'stop', sentence: 'Two settings contradict each other.' },
   setting_invalid: { fate: 'stop', sentence: 'A setting has a value that it cannot take.' },
   data_dir_in_use: { fate: 'stop', sentence: 'Another surgetank runs on this data directory.' },

@@ -13,6 +13,11 @@ export interface DatabaseAccess {
   readonly url: string
   readonly user: string
   readonly password: string
+  readonly database?: string
+  /** The cluster on which tables are replicated; null for plain tables on one server. */
+  readonly cluster?: string | null
+  /** The authority of the server's certificate, the text of a PEM file; null for Node's own authorities. */
+  readonly ca?: string | null
 }
 
 /**

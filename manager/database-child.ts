@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { DatabaseAccess } from '../database/database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
+import { embeddedAccess } from './adapters.ts'
 import { type Child, type ChildEnd, type Supervised, supervise } from './supervise.ts'
 
 export interface DatabaseChildOptions {
@@ -15,7 +16,7 @@ export interface DatabaseChildOptions {
 
 export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | 'kill'> {
   readonly port: number
-  readonly access: DatabaseAccess
+  readonly access: Required<DatabaseAccess>
 }
 
 /** Resolves when it answers and has its schema. Rejects when it cannot be started here at all. */
@@ -55,7 +56,7 @@ export async function superviseDatabase({
     await database.migrate().finally(() => database.close())
   }
 
-  function access(): DatabaseAccess {
-    return { url: `http://127.0.0.1:${portTaken}`, user: 'surgetank', password }
+  function access(): Required<DatabaseAccess> {
+    return embeddedAccess(portTaken, 'surgetank', password)
   }
 }
