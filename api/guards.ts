@@ -6,7 +6,7 @@
  * Beyond loopback, where every peer is trusted, a server has names that it cannot know. There it also answers to any address
  * written out and to names without a dot, such as those of containers: no page on the web can have either for its own.
  */
-import { isIP } from 'node:net'
+import { isIPv4, isIPv6 } from 'node:net'
 import { isLoopback } from '../settings.ts'
 import type { Server } from './api.ts'
 import { ApiProblem } from './problems.ts'
@@ -51,7 +51,7 @@ function isLoopbackHost(host: string): boolean {
 
 function isUnspoofableHost(host: string): boolean {
   const name = host.replace(/:\d{1,5}$/, '')
-  return NAME_WITHOUT_DOT.test(name) || isIP(name.replace(/^\[|\]$/g, '')) > 0
+  return NAME_WITHOUT_DOT.test(name) || isIPv4(name) || isIPv6(/^\[(.+)\]$/.exec(name)?.[1] ?? '')
 }
 
 function refuseOtherMethods(server: Server, url: string, methods: ReadonlySet<string>): void {

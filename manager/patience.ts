@@ -30,7 +30,7 @@ export async function openPatiently<T>(
       return opened
     } catch (error) {
       if (!mayCome(error)) throw error
-      log.warn({ err: error, waitMs }, `waiting for ${what}`)
+      log.warn({ why: (error as Error).message, waitMs }, `waiting for ${what}`)
       await pause(waitMs, undefined, { signal: stopping }).catch(() => {})
     }
   }

