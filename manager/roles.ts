@@ -64,13 +64,14 @@ async function startBroker(own: RoleProcess): Promise<number> {
 async function startWriter(own: RoleProcess): Promise<null> {
   const { settings, places, log } = own
   const database = await openSharedDatabase(own)
-  const view = await own.open('the log', () => openView(places.log, log))
+  const watch = await own.open('ClickHouse', () => watchDatabase(database))
   const config = writerConfig(settings, { log: places.log, database: accessOf(own), migrates: true })
   const writer = await own.open('the log', () => openWriterPart(config, log))
   writer.ended.catch(own.failed)
-  own.closers.add(openGauges({ view, log }))
-  const watch = await own.open('ClickHouse', () => watchDatabase(database))
   own.readyWhen(() => checkLoneWriter(watch.up))
+  // Only to be looked at, and it may be a broker that makes the log.
+  const view = await own.open('the log', () => openView(places.log, log))
+  own.closers.add(openGauges({ view, log }))
   return null
 }
 
