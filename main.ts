@@ -96,7 +96,12 @@ program
     if (findings.some(({ verdict }) => verdict === 'stop')) process.exitCode = 1
   })
 
-program.addCommand(simulateCommand())
+program.addCommand(
+  simulateCommand(() => {
+    const { database } = choosePlaces(readSettings(process.env))
+    return database.kind === 'server' ? database.access : null
+  }),
+)
 
 for (const [name, { does }] of Object.entries(ROLES)) {
   program

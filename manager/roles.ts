@@ -42,7 +42,7 @@ export const ROLES: Readonly<Record<RoleName, Role>> = {
   },
   api: {
     does: 'Serves state, history and live changes over HTTP. As many as there are dashboards for.',
-    shares: ['space', 'database', 'log'],
+    shares: ['log', 'space', 'database'],
     start: startApi,
   },
 }
