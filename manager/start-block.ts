@@ -21,7 +21,7 @@ export function describeStart(ports: Ports, settings: Settings, places: Places):
     '',
     'Publish a first reading, and read it back:',
     '',
-    `  npx mqtt pub -h ${settings.SURGETANK_LISTEN} -p ${ports.mqtt} -q 1 -t devices/press-17/telemetry -m '${reading}'`,
+    `  npx mqtt pub -h ${nearest(settings.SURGETANK_LISTEN)} -p ${ports.mqtt} -q 1 -t devices/press-17/telemetry -m '${reading}'`,
     `  curl http://${host}:${ports.http}/v1/devices/press-17`,
     ...(ports.sql === null ? [] : [`  curl http://127.0.0.1:${ports.sql} -d 'SELECT * FROM telemetry.latest'`]),
     '',
@@ -47,6 +47,12 @@ function reach({ SURGETANK_LISTEN: address }: Settings): string {
     : `for every peer that reaches ${address} (SURGETANK_UNAUTHENTICATED=allow)`
 }
 
+/** Every address is reached by loopback, too. */
+function nearest(address: string): string {
+  return address === '0.0.0.0' ? '127.0.0.1' : address === '::' ? '::1' : address
+}
+
 function urlHost(address: string): string {
-  return address.includes(':') ? `[${address}]` : address
+  const host = nearest(address)
+  return host.includes(':') ? `[${host}]` : host
 }
