@@ -1,5 +1,8 @@
 /** The roles as processes: how they end, and what they say when they cannot start. */
 import { spawn } from 'node:child_process'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { freePorts, killProcess, runCommand } from '../crash/system.ts'
 
@@ -32,6 +35,16 @@ it.each(ROLES)('%s that waits for servers answers health, and SIGTERM ends it wi
   expect(output()).not.toContain('is ready')
 })
 
+it('all of it in one process waits for servers as well, keeps no directory, and SIGTERM ends it with 0', async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-none-'))
+  onTestFinished(() => rmSync(dataDir, { recursive: true }))
+  const { pid, ended, output } = start([], { SURGETANK_DATA_DIR: join(dataDir, 'data') })
+  await expect.poll(output, { timeout: 15_000, interval: 50 }).toContain('waiting for the log')
+  process.kill(pid, 'SIGTERM')
+  expect(await ended, output()).toBe(0)
+  expect(readdirSync(dataDir)).toEqual([])
+})
+
 interface Waiting {
   readonly pid: number
   readonly httpPort: number
@@ -42,14 +55,19 @@ interface Waiting {
 /** Resolves when it answers health. */
 async function startWaiting(role: string): Promise<Waiting> {
   const httpPort = (await freePorts()).http
-  const env = { PATH: process.env.PATH, SURGETANK_HTTP_PORT: String(httpPort), SURGETANK_MQTT_PORT: '0', ...NOWHERE }
-  const child = spawn(process.execPath, ['dist/main.js', role], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const started = start([role], { SURGETANK_HTTP_PORT: String(httpPort), SURGETANK_MQTT_PORT: '0' })
+  const answers = async () => (await fetch(`http://127.0.0.1:${httpPort}/healthz`).catch(() => null))?.status
+  await expect.poll(answers, { timeout: 15_000, interval: 50 }).toBe(200)
+  return { ...started, httpPort }
+}
+
+function start(args: readonly string[], settings: Readonly<Record<string, string>>): Omit<Waiting, 'httpPort'> {
+  const env = { PATH: process.env.PATH, ...settings, ...NOWHERE }
+  const child = spawn(process.execPath, ['dist/main.js', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => (output += chunk))
   const ended = new Promise<number | null>(resolve => child.once('exit', resolve))
   const pid = child.pid ?? 0
   onTestFinished(() => killProcess(pid))
-  const answers = async () => (await fetch(`http://127.0.0.1:${httpPort}/healthz`).catch(() => null))?.status
-  await expect.poll(answers, { timeout: 15_000, interval: 50 }).toBe(200)
-  return { pid, httpPort, ended, output: () => output }
+  return { pid, ended, output: () => output }
 }
