@@ -58,6 +58,10 @@ export const metrics = {
     'telemetry_log_full_seconds',
     'At the rate of the last minutes, seconds until the log is full of unwritten readings; 0 when it is; +Inf when the writers keep up.',
   ),
+  foreignRecords: counter(
+    'telemetry_log_foreign_records_total',
+    'Records in the topic of the log that no surgetank wrote; passed over each time they are read.',
+  ),
   logErrors: counter('telemetry_log_errors_total', 'Group commits that failed and are tried again.'),
   mergeErrors: counter(
     'telemetry_state_merge_errors_total',

@@ -1,0 +1,118 @@
+/**
+ * The log in Kafka: the same promises as the log on a disk, for many ingest units and many writers. A topic holds the chunks, one
+ * record each; two more hold refused messages and dead letters; the offsets of a consumer group are the writers' positions.
+ *
+ * kafkajs serves as the protocol; see `kafka-client.ts`. The parts: `kafka-lane.ts` (each batch once into the log), `kafka-group.ts` and
+ * `kafka-claim.ts` (one writer of a partition, plans), `kafka-reader.ts`, `kafka-topics.ts`, `kafka-trim.ts`.
+ */
+import { metrics } from '../metrics.ts'
+import { type KafkaAccess, type KafkaClient, openKafkaClient } from './kafka-client.ts'
+import { openInlet } from './kafka-inlet.ts'
+import { openOutlet } from './kafka-outlet.ts'
+import { fetchPositions } from './kafka-positions.ts'
+import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
+import { ensureTopics, type LogTopic } from './kafka-topics.ts'
+import { openTrimmer } from './kafka-trim.ts'
+import { openView } from './kafka-view.ts'
+import type { PumpInlet, PumpOutlet, PumpView } from './pump.ts'
+
+export interface KafkaOptions extends KafkaAccess {
+  /** Of the chunks; the names of the other topics and of the group begin with it. */
+  readonly topic: string
+  /** Of the topic, when it is made. */
+  readonly partitions: number
+  /** 0: three, or as many as there are brokers. */
+  readonly replication: number
+  /** How long chunks are kept that the writers have committed. */
+  readonly keepHours: number
+  /** The most that chunks may take, about. */
+  readonly bytesMax: number
+  /** The most that quarantined messages may take, and as much again for dead letters. */
+  readonly quarantineBytesMax: number
+  /** ms since 1970 UTC. */
+  readonly clock?: () => number
+}
+
+export interface KafkaOutletOptions extends KafkaOptions {
+  /** Told of each rejection of `work` that a new claim follows. */
+  readonly failed?: (error: unknown) => void
+  /** After which silence of a writer its partitions go to others, ms. */
+  readonly sessionMs?: number
+  /** How long a step under way may take when the group asks for its partitions, ms. */
+  readonly revokeMsMax?: number
+  /** How often a partition's retention is looked at, ms. */
+  readonly trimMs?: number
+}
+
+const SESSION_MS = 15_000
+const REVOKE_MS_MAX = 20_000
+const TRIM_MS = 30_000
+
+/** Makes the topics where there are none. Rejects with `log_unavailable` while Kafka is away, or with `log_misconfigured`. */
+export async function openKafkaInlet(options: KafkaOptions): Promise<PumpInlet> {
+  const { client, topic, partitions, reader } = await openLog(options)
+  const unwrittenChunks = () => countUnwritten(client, reader, topic, partitions)
+  const { bytesMax, log } = options
+  return openInlet({ client, reader, topic, partitions, bytesMax, unwrittenChunks, log })
+}
+
+/** As `openKafkaInlet`. */
+export async function openKafkaOutlet(options: KafkaOutletOptions): Promise<PumpOutlet> {
+  const { client, topic, partitions, reader } = await openLog(options)
+  const groupClient = openKafkaClient(options)
+  await groupClient.knowTopic(topic.log)
+  const { keepHours, log, clock = Date.now, failed = () => {}, trimMs = TRIM_MS } = options
+  const { sessionMs = SESSION_MS, revokeMsMax = REVOKE_MS_MAX } = options
+  const bytesMax = options.bytesMax / partitions.length
+  const trimmer = openTrimmer({ client, reader, topic: topic.log, keepHours, bytesMax, everyMs: trimMs, clock, log })
+  return openOutlet({ client, groupClient, reader, trimmer, topic, sessionMs, revokeMsMax, failed, log })
+}
+
+/** As `openKafkaInlet`. */
+export async function openKafkaView(options: KafkaOptions): Promise<PumpView> {
+  const { client, topic, partitions, reader } = await openLog(options)
+  return openView({ client, reader, topic, partitions, bytesMax: options.bytesMax })
+}
+
+interface OpenLog {
+  readonly client: KafkaClient
+  readonly topic: LogTopic
+  readonly partitions: readonly number[]
+  readonly reader: KafkaReader
+}
+
+async function openLog(options: KafkaOptions): Promise<OpenLog> {
+  const client = openKafkaClient(options)
+  try {
+    const topic = await ensureTopics(client, options)
+    const reader = openKafkaReader(client, topic.log, foreign)
+    const partitions = client.partitions(topic.log).map(({ partitionId }) => partitionId)
+    return { client, topic, partitions, reader }
+  } catch (error) {
+    await client.close()
+    throw error
+  }
+
+  function foreign(partition: number, position: number): void {
+    metrics.foreignRecords.inc()
+    options.log.warn(
+      { topic: options.topic, partition, position },
+      'a record that no surgetank wrote stands in the log; it is passed over',
+    )
+  }
+}
+
+async function countUnwritten(
+  client: KafkaClient,
+  reader: KafkaReader,
+  topic: LogTopic,
+  partitions: readonly number[],
+): Promise<number> {
+  const positions = await fetchPositions(client, topic, partitions)
+  const firsts = await reader.firsts(partitions)
+  const ends = await reader.ends(partitions)
+  return partitions.reduce((sum, partition) => {
+    const from = Math.max(positions.get(partition)?.position ?? 0, firsts.get(partition) ?? 0)
+    return sum + Math.max(0, (ends.get(partition) ?? 0) - from)
+  }, 0)
+}
