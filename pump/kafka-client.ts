@@ -113,6 +113,7 @@ const { createLogger, LEVELS } = require('kafkajs/src/loggers') as {
   LEVELS: { NOTHING: number; WARN: number }
 }
 const RequestQueue = require('kafkajs/src/network/requestQueue') as { prototype: RequestQueueInside }
+const ConnectionPool = require('kafkajs/src/network/connectionPool') as { prototype: ConnectionPoolInside }
 
 const CONNECT_MS_MAX = 3_000
 const REQUEST_MS_MAX = 10_000
@@ -123,7 +124,7 @@ export const ISOLATION = 0
 
 /** Opens no connection yet. */
 export function openKafkaClient({ brokers, tls, sasl, log }: KafkaAccess): KafkaClient {
-  quietRequestQueue()
+  mendKafkajs()
   const cluster = new Cluster({
     brokers: [...brokers],
     clientId: 'surgetank',
@@ -270,27 +271,51 @@ interface RequestQueueInside {
   checkPendingRequests(): void
 }
 
-let isQuiet = false
+interface ConnectionInside {
+  isConnected(): boolean
+  connect(): Promise<unknown>
+}
+
+interface ConnectionPoolInside {
+  readonly pool: readonly ConnectionInside[]
+  getConnection(index?: number): Promise<ConnectionInside>
+}
+
+let isMended = false
+
+/** Two faults of kafkajs 2.2.4, once for the process. */
+function mendKafkajs(): void {
+  if (isMended) return
+  isMended = true
+  RequestQueue.prototype.scheduleCheckPendingRequests = checkWhenThrottled
+  ConnectionPool.prototype.getConnection = connectOnce
+}
 
 /**
- * Each connection of kafkajs 2.2.4 runs a timer of 1 ms for ever (kafkajs issues 1556, 1751), a percent of a core each.
- * The timer is needed only while something waits for a throttle to end.
+ * Each connection runs a timer of 1 ms for ever, a percent of a core each (kafkajs issues 1556, 1751). It is needed only while
+ * something waits for a throttle to end.
  */
-function quietRequestQueue(): void {
-  if (isQuiet) return
-  isQuiet = true
-  RequestQueue.prototype.scheduleCheckPendingRequests = function (this: RequestQueueInside) {
-    if (this.throttleCheckTimeoutId !== null) return
-    const waitMs = this.throttledUntil - Date.now()
-    if (waitMs <= 0 && this.pending.length === 0) return
-    this.throttleCheckTimeoutId = setTimeout(
-      () => {
-        this.throttleCheckTimeoutId = null
-        this.checkPendingRequests()
-      },
-      waitMs > 0 ? waitMs : 10,
-    )
+function checkWhenThrottled(this: RequestQueueInside): void {
+  if (this.throttleCheckTimeoutId !== null) return
+  const waitMs = this.throttledUntil - Date.now()
+  if (waitMs <= 0 && this.pending.length === 0) return
+  const check = () => {
+    this.throttleCheckTimeoutId = null
+    this.checkPendingRequests()
   }
+  this.throttleCheckTimeoutId = setTimeout(check, waitMs > 0 ? waitMs : 10)
+}
+
+const connecting = new WeakMap<ConnectionInside, Promise<unknown>>()
+
+/** Requests that meet while a connection is being made would open a socket each, of which all but the last are lost. */
+async function connectOnce(this: ConnectionPoolInside, index = 0): Promise<ConnectionInside> {
+  const connection = this.pool[index] as ConnectionInside
+  if (connection.isConnected()) return connection
+  const underWay = connecting.get(connection) ?? connection.connect().finally(() => connecting.delete(connection))
+  connecting.set(connection, underWay)
+  await underWay
+  return connection
 }
 
 interface SocketOptions {
