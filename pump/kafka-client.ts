@@ -251,7 +251,28 @@ export function translateKafkaError(error: unknown, doing: string): SurgetankErr
     const advice = 'Kafka refuses SURGETANK_KAFKA_SASL, SURGETANK_KAFKA_USER or its password.'
     return new SurgetankError('log_misconfigured', `${advice} (${message})`, error)
   }
+  const code = systemCodeOf(error)
+  if (UNTRUSTED.has(code ?? '')) {
+    const advice = "Kafka's certificate is not trusted; set SURGETANK_KAFKA_CA to the one that vouches for it."
+    return new SurgetankError('log_misconfigured', `${advice} (${code})`, error)
+  }
   return unavailable(`Kafka, ${doing}: ${type ?? message}.`, error)
+}
+
+const UNTRUSTED = new Set([
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+  'CERT_HAS_EXPIRED',
+])
+
+function systemCodeOf(error: unknown): string | null {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if ('code' in at && typeof at.code === 'string') return at.code
+  }
+  return null
 }
 
 function isNamed(error: unknown, name: string): boolean {
@@ -332,6 +353,8 @@ function openSocket({ host, port, ssl, onConnect }: SocketOptions) {
     ssl === null || ssl === undefined
       ? connectTcp({ host, port }, onConnect)
       : connectTls({ host, port, ...named, ...ssl }, onConnect)
+  // kafkajs ends a connection once for each request that failed on it, also while it is being made.
+  socket.setMaxListeners(0)
   socket.setNoDelay(true)
   socket.setKeepAlive(true, 30_000)
   return socket

@@ -37,6 +37,16 @@ export interface KafkaServerOptions {
   readonly properties?: Readonly<Record<string, string>>
   /** Where clients are told to connect, when something stands between. */
   readonly advertisedPort?: number
+  /** Clients must come over TLS and say who they are (SASL PLAIN). */
+  readonly secured?: Secured
+}
+
+export interface Secured {
+  /** PEM on one line each, as server.properties takes them. */
+  readonly certificate: string
+  readonly key: string
+  readonly user: string
+  readonly password: string
 }
 
 const READY_MS_MAX = 60_000
@@ -44,9 +54,9 @@ const CLUSTER_ID = 'surgetankTestCluster01'
 
 export async function startKafka(options: KafkaServerOptions = {}): Promise<KafkaServer> {
   const dir = mkdtempSync(join(tmpdir(), 'surgetank-kafka-'))
-  const { mqtt: port, http: controllerPort } = await freePorts()
+  const { mqtt: port, http: controllerPort, sql: insidePort } = await freePorts()
   const config = join(dir, 'server.properties')
-  writeFileSync(config, propertiesOf(dir, { port, controllerPort }, options))
+  writeFileSync(config, propertiesOf(dir, { port, controllerPort, insidePort }, options))
   writeFileSync(join(dir, 'log4j2.xml'), LOGGING)
   run(dir, 'kafka.tools.StorageTool', 'format', '-t', CLUSTER_ID, '-c', config)
   let broker = await launch(dir, config, port)
@@ -119,8 +129,8 @@ function accepts(port: number): Promise<boolean> {
 
 function propertiesOf(
   dir: string,
-  { port, controllerPort }: { readonly port: number; readonly controllerPort: number },
-  { properties = {}, advertisedPort = port }: KafkaServerOptions,
+  { port, controllerPort, insidePort }: Readonly<Record<'port' | 'controllerPort' | 'insidePort', number>>,
+  { properties = {}, advertisedPort = port, secured }: KafkaServerOptions,
 ): string {
   const lines = {
     'process.roles': 'broker,controller',
@@ -150,11 +160,30 @@ function propertiesOf(
     'num.network.threads': '2',
     'num.io.threads': '4',
     'background.threads': '2',
+    ...(secured === undefined ? {} : securedProperties(secured, { port, controllerPort, insidePort })),
     ...properties,
   }
   return Object.entries(lines)
     .map(([name, value]) => `${name}=${value}\n`)
     .join('')
+}
+
+function securedProperties(
+  { certificate, key, user, password }: Secured,
+  { port, controllerPort, insidePort }: Readonly<Record<'port' | 'controllerPort' | 'insidePort', number>>,
+): Record<string, string> {
+  const login = 'org.apache.kafka.common.security.plain.PlainLoginModule required'
+  return {
+    listeners: `SECURED://127.0.0.1:${port},INSIDE://127.0.0.1:${insidePort},CONTROLLER://127.0.0.1:${controllerPort}`,
+    'advertised.listeners': `SECURED://127.0.0.1:${port},INSIDE://127.0.0.1:${insidePort}`,
+    'inter.broker.listener.name': 'INSIDE',
+    'listener.security.protocol.map': 'CONTROLLER:PLAINTEXT,INSIDE:PLAINTEXT,SECURED:SASL_SSL',
+    'listener.name.secured.sasl.enabled.mechanisms': 'PLAIN',
+    'listener.name.secured.plain.sasl.jaas.config': `${login} user_${user}="${password}";`,
+    'listener.name.secured.ssl.keystore.type': 'PEM',
+    'listener.name.secured.ssl.keystore.certificate.chain': certificate,
+    'listener.name.secured.ssl.keystore.key': key,
+  }
 }
 
 const LOGGING = `<Configuration status="error">
