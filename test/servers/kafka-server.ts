@@ -18,6 +18,14 @@ export const kafkaHere =
   readdirSync(KAFKA_JARS).some(name => name.startsWith('kafka_2.13-')) &&
   spawnSync('java', ['-version']).status === 0
 
+/** Brokers that the environment gives, host:port: suites that only use Kafka use them, those that kill it start their own. */
+export const kafkaGiven = process.env.TEST_KAFKA_BROKERS
+
+/** The brokers that were given, or one of its own. */
+export async function useKafka(): Promise<Pick<KafkaServer, 'brokers' | 'stop'>> {
+  return kafkaGiven === undefined ? startKafka() : { brokers: kafkaGiven, stop: async () => {} }
+}
+
 export interface KafkaServer {
   /** host:port, as KAFKA_BROKERS takes it. */
   readonly brokers: string
