@@ -89,7 +89,7 @@ async function verifyPartition(
 }
 
 const DISTINCT_SQL = `
-  SELECT count() AS stored, uniqExact(source_position, source_index) AS places FROM telemetry.readings
+  SELECT count() AS stored, uniqExact(source_position, source_index) AS places FROM readings
   WHERE source = {source:String} AND source_position >= {from:UInt64} AND source_position < {to:UInt64}
   FORMAT JSONEachRow`
 
@@ -143,9 +143,9 @@ async function* chunksOf(view: PumpView, partition: number, from: number, to: nu
 }
 
 const ROLLUPS_SQL = `
-  SELECT (SELECT count() FROM telemetry.readings WHERE kind IN ('number', 'integer', 'bool')) AS expected,
-         (SELECT sum(readings) FROM telemetry.readings_1m) AS minutely,
-         (SELECT sum(readings) FROM telemetry.readings_1h) AS hourly
+  SELECT (SELECT count() FROM readings WHERE kind IN ('number', 'integer', 'bool')) AS expected,
+         (SELECT sum(readings) FROM readings_1m) AS minutely,
+         (SELECT sum(readings) FROM readings_1h) AS hourly
   FORMAT JSONEachRow`
 
 /** An insert shows in `readings` before it shows in the rollups, so a difference counts only while no insert is under way. */
