@@ -1,31 +1,42 @@
 /**
- * A ClickHouse with a user of few rights, or in another state that the embedded engine cannot be brought to: a proxy that
+ * A ClickHouse as the embedded engine cannot be made: of another version, with a user of few rights, behind TLS. A proxy that
  * answers some statements as a server would, and passes all others on to the engine.
  */
 import { once } from 'node:events'
-import { createServer, request } from 'node:http'
+import { readFileSync } from 'node:fs'
+import { createServer, type RequestListener, request } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 
-export interface Refusing {
+export interface Proxy {
   readonly url: string
+  /** Statements that came, in order. */
+  readonly statements: string[]
   close(): Promise<void>
 }
 
-/** `codeOf` gives the ClickHouse error code of a statement that is refused, or null. */
-export async function refuse(url: string, codeOf: (sql: string) => number | null): Promise<Refusing> {
+export interface ProxyOptions {
+  /** A number is the ClickHouse error code that refuses the statement; a text answers it; null passes it on. */
+  readonly answer?: (sql: string) => number | string | null
+  /** The name of a certificate and its key in `certificates/`: the proxy speaks TLS then. */
+  readonly certificate?: string
+}
+
+export async function openProxy(url: string, { answer = () => null, certificate }: ProxyOptions = {}): Promise<Proxy> {
   const { hostname, port } = new URL(url)
-  const server = createServer((incoming, response) => {
+  const statements: string[] = []
+  const handle: RequestListener = (incoming, response) => {
     const chunks: Buffer[] = []
     incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
     incoming.once('end', () => {
       const body = Buffer.concat(chunks)
-      const sql = new URL(incoming.url ?? '/', url).searchParams.get('query') ?? body.toString()
-      const code = codeOf(sql.trim())
-      if (code !== null) {
-        response.writeHead(500, { 'x-clickhouse-exception-code': String(code) })
-        return void response.end(
-          `Code: ${code}. DB::Exception: refused for this test. (REFUSED_FOR_TEST) (version 26.7.2.1)`,
-        )
+      const sql = (new URL(incoming.url ?? '/', url).searchParams.get('query') ?? body.toString()).trim()
+      if (sql !== '') statements.push(sql)
+      const answered = answer(sql)
+      if (typeof answered === 'string') return void response.end(answered)
+      if (answered !== null) {
+        response.writeHead(500, { 'x-clickhouse-exception-code': String(answered) })
+        return void response.end(`Code: ${answered}. DB::Exception: Refused here. (REFUSED_HERE) (version 26.7.2.1)`)
       }
       const { method, url: path, headers } = incoming
       const onward = request({ hostname, port, method, path, headers }, answer => {
@@ -35,14 +46,25 @@ export async function refuse(url: string, codeOf: (sql: string) => number | null
       onward.once('error', () => response.destroy())
       onward.end(body)
     })
-  }).listen(0, '127.0.0.1')
+  }
+  const server =
+    certificate === undefined
+      ? createServer(handle)
+      : createTlsServer({ cert: pem(`${certificate}.pem`), key: pem(`${certificate}.key`) }, handle)
+  server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `${certificate === undefined ? 'http' : 'https'}://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    statements,
     async close() {
       server.closeAllConnections()
       server.close()
       await once(server, 'close')
     },
   }
+}
+
+/** Made for these tests, valid until 2120: `server` is for 127.0.0.1, `other` for another name; both by `authority`. */
+export function pem(file: string): string {
+  return readFileSync(new URL(`certificates/${file}`, import.meta.url), 'utf8')
 }
