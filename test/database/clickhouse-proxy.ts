@@ -8,7 +8,7 @@ import { createServer, type RequestListener, request } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 
-export interface Proxy {
+export interface ClickHouseProxy {
   readonly url: string
   /** Statements that came, in order. */
   readonly statements: string[]
@@ -22,7 +22,10 @@ export interface ProxyOptions {
   readonly certificate?: string
 }
 
-export async function openProxy(url: string, { answer = () => null, certificate }: ProxyOptions = {}): Promise<Proxy> {
+export async function openProxy(
+  url: string,
+  { answer = () => null, certificate }: ProxyOptions = {},
+): Promise<ClickHouseProxy> {
   const { hostname, port } = new URL(url)
   const statements: string[] = []
   const handle: RequestListener = (incoming, response) => {

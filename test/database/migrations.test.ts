@@ -5,7 +5,7 @@ import { openDatabase } from '../../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type DatabaseAccess } from '../../database/database.ts'
 import { type MigrationTarget, migrate, readMigrations } from '../../database/migrate.ts'
 import { TOKENS_KEPT } from '../../database/schema.ts'
-import { openProxy, type Proxy } from './clickhouse-proxy.ts'
+import { type ClickHouseProxy, openProxy } from './clickhouse-proxy.ts'
 import { block, type Fixture, held, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
 
 const PLAIN = { database: 'telemetry', cluster: null }
@@ -146,7 +146,7 @@ describe('a migration', () => {
 })
 
 describe('a user who may not create databases', () => {
-  let server: Proxy
+  let server: ClickHouseProxy
   beforeAll(async () => {
     server = await openProxy(on.url, { answer: sql => (/^CREATE DATABASE/.test(sql) ? 497 : null) })
   })
