@@ -4,6 +4,7 @@
  *
  * All partitions hold readings of the same device, metric and minutes: their rows meet in the same buckets of each rollup.
  */
+import { setMaxListeners } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../../errors.ts'
 import { encodeLine } from '../../model/message.ts'
@@ -36,7 +37,8 @@ interface Partition {
   lost: AbortController
 }
 
-export function openMemoryLog(partitions: number): MemoryLog {
+/** `textBytes`: each reading is a text of so many bytes instead of a number. */
+export function openMemoryLog(partitions: number, { textBytes = 0 } = {}): MemoryLog {
   const all = Array.from(
     { length: partitions },
     (): Partition => ({ chunks: [], first: 0, epoch: 0, position: 0, plan: null, lost: new AbortController() }),
@@ -65,11 +67,12 @@ export function openMemoryLog(partitions: number): MemoryLog {
 
   function append(partition: number, count: number): void {
     const { chunks } = get(partition)
-    for (let left = count; left > 0; left--) chunks.push(makeChunk(partition, chunks.length))
+    for (let left = count; left > 0; left--) chunks.push(makeChunk(partition, chunks.length, textBytes))
   }
 
   function outlet(claimed: readonly number[]): PumpOutlet {
     const stopping = new AbortController()
+    setMaxListeners(0, stopping.signal)
     return {
       consume(work) {
         const works = claimed.map(partition => follow(partition, work, stopping.signal))
@@ -146,11 +149,12 @@ export function openMemoryLog(partitions: number): MemoryLog {
   }
 }
 
-function makeChunk(partition: number, position: number): Chunk {
+function makeChunk(partition: number, position: number, textBytes: number): Chunk {
   const at = LOG_DAY + position
   const readings = Array.from({ length: READINGS_PER_CHUNK }, (_, index) => {
     const ts = LOG_DAY - ((position * READINGS_PER_CHUNK + index) % 300) * 1_000
-    return { metric: 'm', ts, value: partition + position * 10 + index * 0.5, sentTs: ts }
+    const value = textBytes > 0 ? 'x'.repeat(textBytes) : partition + position * 10 + index * 0.5
+    return { metric: 'm', ts, value, sentTs: ts }
   })
   const lines = Buffer.from(encodeLine({ device: 'shared', receivedAt: at, readings }))
   const counts = { messages: 1, readings: READINGS_PER_CHUNK, firstReceivedAt: at, lastReceivedAt: at }

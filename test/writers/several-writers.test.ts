@@ -116,8 +116,9 @@ describe('[G2] several writers at once', () => {
     log.append(0, 3)
     startWriter([0], newDatabase())
     await log.written()
+    const ofOther = { device: 'shared', metric: 'm', receivedAt: LOG_DAY }
     const half = block(
-      Array.from({ length: 50 }, (_, i) => ({ device: 'shared', metric: 'm', sentTs: LOG_DAY - i * 1_000, value: i })),
+      Array.from({ length: 50 }, (_, i) => ({ ...ofOther, sentTs: LOG_DAY - i * 1_000, value: i })),
       'memory/1',
       0,
     )
@@ -144,13 +145,26 @@ describe('[G2] several writers at once', () => {
     const frozen = freezeInserts(newDatabase())
     const writer = startWriter([0], frozen.database)
     await frozen.reached
-    await frozen.send()
     await writer.stop()
-    await engine.writer.command({ query: "ALTER TABLE telemetry.readings DELETE WHERE source = 'memory/0'" })
+    let running = true
+    const slow = engine.writer
+      .command({
+        query:
+          "INSERT INTO telemetry.readings (device) SELECT 'slow' FROM numbers(30) WHERE sleepEachRow(0.1) = 0 SETTINGS max_block_size = 1",
+        clickhouse_settings: { async_insert: 0, insert_deduplication_token: 'memory/9/0-1' },
+      })
+      .finally(() => {
+        running = false
+      })
     startWriter([0], newDatabase())
     while (log.place(0).plan !== null || log.place(0).position < 3) await pause(5)
+    expect(running).toBe(true)
     feeding = false
-    await feed
+    await Promise.all([feed, slow])
+    for (const table of ['readings', 'readings_1m', 'readings_1h'])
+      await engine.writer.command({
+        query: `ALTER TABLE telemetry.${table} DELETE WHERE device = 'slow' SETTINGS mutations_sync = 1`,
+      })
     await log.written()
     await expectExact()
   }, 30_000)
