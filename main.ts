@@ -4,6 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Command } from 'commander'
 import { pino } from 'pino'
 import { openDatabase } from './database/clickhouse-database.ts'
+import { ACCESS_DEFAULTS } from './database/database.ts'
 import { SurgetankError } from './errors.ts'
 import { findRunning } from './manager/data-dir.ts'
 import { describeFindings, examine } from './manager/doctor.ts'
@@ -41,7 +42,7 @@ program
     const settings = readSettings(process.env)
     const url = sqlUrl(settings)
     await withView(settings, async view => {
-      const database = openDatabase({ url, user: 'default', password: '' })
+      const database = openDatabase({ url, user: 'default', password: '', ...ACCESS_DEFAULTS })
       const verdict = await verify(view, database).finally(() => database.close())
       print(options.json ? JSON.stringify(verdict) : describeVerdict(verdict))
       if (!verdict.balanced) process.exitCode = 1

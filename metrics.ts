@@ -76,6 +76,10 @@ export const metrics = {
   deadLetters: counter('telemetry_dead_letters_total', 'Readings that ClickHouse refused; kept with the reason.', [
     'reason',
   ]),
+  logCut: counter(
+    'telemetry_log_cut_total',
+    'Chunks that the log lost before they were known to be in ClickHouse. Alarm on any: readings are lost.',
+  ),
   batches: counter('telemetry_batches_total', 'Inserts into ClickHouse.', ['result']),
   batchReadings: histogram('telemetry_batch_readings', 'Readings of one insert.', COUNTS),
   insertSeconds: histogram('telemetry_insert_duration_seconds', 'One insert into ClickHouse.', SECONDS),

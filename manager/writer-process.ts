@@ -6,6 +6,7 @@
 import { constants, setPriority } from 'node:os'
 import { type Logger, pino } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
+import { ACCESS_DEFAULTS } from '../database/database.ts'
 import { type ErrorCode, SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import { openLmdbOutlet } from '../pump/lmdb-outlet.ts'
@@ -40,7 +41,12 @@ async function open(config: WriterConfig, log: Logger) {
     dir: config.logDir,
     failed: error => log.warn({ err: error }, 'a claim ended; claiming again'),
   })
-  const database = openDatabase({ url: config.databaseUrl, user: 'surgetank', password: config.databasePassword })
+  const database = openDatabase({
+    url: config.databaseUrl,
+    user: 'surgetank',
+    password: config.databasePassword,
+    ...ACCESS_DEFAULTS,
+  })
   const limits = { rowsMax: config.batchRows, bytesMax: BATCH_BYTES_MAX }
   const writer = openWriter({ outlet, database, limits, batchAgeMsMax: config.batchMs, retryMsMin: RETRY_MS_MIN, log })
   const reporting = setInterval(() => void reportMetrics(), METRICS_MS)
