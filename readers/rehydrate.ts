@@ -79,12 +79,25 @@ async function mergeLog(
 async function mergeLatest({ space, database }: Sources, stopped: AbortSignal): Promise<number> {
   const merge = openMerge(space, stopped)
   let metrics = 0
-  for await (const page of database.latest()) {
-    await merge.next(page.flatMap(toMessages))
-    metrics += page.length
+  const pages = database.latest()[Symbol.asyncIterator]()
+  for (;;) {
+    const page = await unlessStopped(pages.next(), stopped)
+    if (page.done === true) break
+    await merge.next(page.value.flatMap(toMessages))
+    metrics += page.value.length
   }
   await merge.end()
   return metrics
+}
+
+/** A ClickHouse that hangs must not hold up a stop. */
+function unlessStopped<T>(promise: Promise<T>, stopped: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(stopped.reason)
+    if (stopped.aborted) stop()
+    stopped.addEventListener('abort', stop, { once: true })
+    promise.then(resolve, reject).finally(() => stopped.removeEventListener('abort', stop))
+  })
 }
 
 /** A reading that came late is not the newest, but its device was heard of when it came: a message without readings. */

@@ -183,7 +183,10 @@ for at, entry in ipairs(cjson.decode(ARGV[6])) do
   local ok, result = pcall(applyEntry, key, entry)
   if not ok then
     failed[#failed + 1] = at
-    if firstError == '' then firstError = type(result) == 'table' and result.err or tostring(result) end
+    local why = type(result) == 'table' and result.err or tostring(result)
+    if firstError == '' then firstError = why end
+    -- Not a hash, so not ours: the rebuild that follows finds it gone.
+    if string.find(why, 'WRONGTYPE', 1, true) then redis.call('DEL', key) end
   elseif result and (watched == 1 or TELL == '1') then
     changed[#changed + 1] = at
   end

@@ -3,7 +3,7 @@
  *
  * A rebuild gives all shards one epoch, a field that lies beside their data and goes with them. The state is warm while
  * every shard has the same, in the same run of the same Redis. A heartbeat asks each second and right after a
- * connection broke, until when nothing is believed; each flush tells it too. What makes a shard cold takes its epoch away for
+ * connection broke, until when nothing is believed; each flush and each read tells it too. What makes a shard cold takes its epoch away for
  * everybody: emptied, started again or taken over, a flush lost that was answered, readings let go.
  */
 import { randomBytes } from 'node:crypto'
@@ -15,8 +15,8 @@ import type { Rebuild } from './space.ts'
 
 export interface RedisEpoch {
   readonly warm: boolean
-  /** What a flush found in a shard. */
-  note(shard: number, epoch: string): void
+  /** What a flush or a read found in a shard. True when it is another epoch than was known. */
+  note(shard: number, epoch: string): boolean
   /** Readings of a shard were let go. */
   owe(shard: number): void
   /** Nothing is believed until the next heartbeat. */
@@ -56,9 +56,7 @@ export function openRedisEpoch({ connection, keys, flush, tag, watchMs, rolledBa
     get warm() {
       return isWarm()
     },
-    note: (shard, epoch) => {
-      epochs[shard] = epoch
-    },
+    note,
     owe: shard => owed.add(shard),
     doubt,
     beat,
@@ -70,6 +68,12 @@ export function openRedisEpoch({ connection, keys, flush, tag, watchMs, rolledBa
     if (!believed || !connection.up || owed.size > 0) return false
     const [first] = epochs
     return first !== '' && epochs.every(epoch => epoch === first)
+  }
+
+  function note(shard: number, epoch: string): boolean {
+    const isOther = epochs[shard] !== epoch
+    epochs[shard] = epoch
+    return isOther
   }
 
   function doubt(): void {

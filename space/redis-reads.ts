@@ -19,17 +19,20 @@ export interface ReadsOptions {
   readonly units: RedisUnits
   /** Devices that are about to be read. */
   reading(devices: readonly string[]): void
+  /** The epoch of what was read: the reader of a state asks right after it whether the space is warm. */
+  found(shard: number, epoch: string): void
 }
 
 const READ_MS_MAX = 1_000
 /** Who lives is known this freshly. */
 const LEASES_MS = 250
+const LEASES_MS_NEW_UNIT = 50
 const DEVICES_AT_ONCE = 64
 const FIELDS_AT_ONCE = 4_000
 const SLICE_MAX = 1_000
 
 export function openRedisReads(options: ReadsOptions): Pick<Space, 'get' | 'getMany' | 'page' | 'counts'> {
-  const { connection, keys, flush, units, reading } = options
+  const { connection, keys, flush, units, reading, found } = options
 
   return { get, getMany, page, counts }
 
@@ -47,20 +50,39 @@ export function openRedisReads(options: ReadsOptions): Pick<Space, 'get' | 'getM
       else others.push(device)
     }
     await Promise.all([flush.settled(byShard.keys()), units.fresh(LEASES_MS)])
-    const states = new Map<string, DeviceState>()
-    await Promise.all([...byShard].map(([shard, ids]) => readShard(shard, ids, states)))
-    return devices.flatMap(device => states.get(device) ?? [])
+    const hashes = new Map<string, string[]>()
+    await Promise.all([...byShard].map(([shard, ids]) => readShard(shard, ids, hashes)))
+    const { states, allLive } = decodeAll(hashes)
+    if (allLive) return devices.flatMap(device => states.get(device) ?? [])
+    // Online through a unit that is not known: lost, or one that has only just begun.
+    await units.fresh(LEASES_MS_NEW_UNIT)
+    const again = decodeAll(hashes)
+    return devices.flatMap(device => again.states.get(device) ?? [])
   }
 
-  async function readShard(shard: number, ids: readonly string[], states: Map<string, DeviceState>): Promise<void> {
+  function decodeAll(hashes: ReadonlyMap<string, string[]>): { states: Map<string, DeviceState>; allLive: boolean } {
+    const states = new Map<string, DeviceState>()
+    let allLive = true
+    for (const [device, flat] of hashes) {
+      const state = decodeState(device, flat, tag => {
+        const isLive = units.isLive(tag)
+        allLive &&= isLive
+        return isLive
+      })
+      if (state !== null) states.set(device, state)
+    }
+    return { states, allLive }
+  }
+
+  async function readShard(shard: number, ids: readonly string[], hashes: Map<string, string[]>): Promise<void> {
     for (let from = 0; from < ids.length; ) {
       const asked = ids.slice(from, from + DEVICES_AT_ONCE)
       const deviceKeys = asked.map(id => keys.device(shard, id))
-      const read = (await connection.run('read', deviceKeys, [FIELDS_AT_ONCE], READ_MS_MAX)) as string[][]
+      const answer = await connection.run('read', [keys.meta(shard), ...deviceKeys], [FIELDS_AT_ONCE], READ_MS_MAX)
+      const [epoch, ...read] = answer as [string, ...string[][]]
+      found(shard, epoch)
       for (const [at, flat] of read.entries()) {
-        const id = asked[at] as string
-        const state = decodeState(id, flat, units.isLive)
-        if (state !== null) states.set(id, state)
+        hashes.set(asked[at] as string, flat)
       }
       from += read.length
     }
@@ -88,22 +110,22 @@ export function openRedisReads(options: ReadsOptions): Pick<Space, 'get' | 'getM
   /** Costs the ids it looks at: those of the page, unless `search` or `online` pass over many (about 1.5 s for a million). */
   async function page(query: PageQuery): Promise<DeviceState[]> {
     await Promise.all([flush.settled(), units.fresh(LEASES_MS)])
-    const found: DeviceState[] = []
+    const states: DeviceState[] = []
     const ids = mergeIds(ALL_SHARDS.map(shard => openSlices(shard, query)))
     for (let ended = query.limit <= 0; !ended; ) {
       const wanted: string[] = []
-      while (wanted.length < query.limit - found.length) {
+      while (wanted.length < query.limit - states.length) {
         const id = await ids.next()
         if (id === null) break
         wanted.push(id)
       }
-      ended = wanted.length < query.limit - found.length
+      ended = wanted.length < query.limit - states.length
       // Between the two it may have come or gone.
-      const states = await getMany(wanted)
-      found.push(...states.filter(({ online }) => query.online === null || online === query.online))
-      ended ||= found.length >= query.limit
+      const read = await getMany(wanted)
+      states.push(...read.filter(({ online }) => query.online === null || online === query.online))
+      ended ||= states.length >= query.limit
     }
-    return found
+    return states
   }
 
   /** The ids of one shard that fit the query, slice by slice, in order; an empty slice is the end. */

@@ -75,7 +75,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     keys,
     log,
     replied: (shard, tag, { epoch, rolledBack, watched, changed }) => {
-      epochs.note(shard, epoch)
+      found(shard, epoch)
       if (rolledBack) units.startAnew(tag)
       watch.changed(shard, changed, watched)
     },
@@ -92,6 +92,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     log,
     isUnit: options.unit,
     isClaimed: device => table.find(device) >= 0,
+    renewSoon: beatSoon,
     changed: (shard, devices, watched) => watch.changed(shard, devices, watched),
   })
   const epochs: RedisEpoch = openRedisEpoch({
@@ -112,7 +113,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     announce: beatSoon,
   })
   const sessions = openRedisSessions({ connection, subscriber, keys, units, log })
-  const reads = openRedisReads({ connection, keys, flush, units, reading: watch.reading })
+  const reads = openRedisReads({ connection, keys, flush, units, reading: watch.reading, found })
   let heart: NodeJS.Timeout | null = null
   let beating: Promise<void> | null = null
   let beatAgain = false
@@ -155,6 +156,10 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
       if (!flush.mergePresence(device, online, at, table.find(device) >= 0)) isFull = true
     }
     if (isFull) throw new SurgetankError('space_unavailable', 'More presence waits for Redis than may be held.')
+  }
+
+  function found(shard: number, epoch: string): void {
+    if (epochs.note(shard, epoch)) beatSoon()
   }
 
   /** A connection that broke may come back to another Redis: nothing is believed until the heartbeat has asked. */

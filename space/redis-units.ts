@@ -46,6 +46,8 @@ export interface UnitsOptions {
   readonly isUnit: boolean
   /** True for a device that was claimed here. */
   isClaimed(device: string): boolean
+  /** A heartbeat is wanted now. */
+  renewSoon(): void
   /** Devices that went offline with a lost unit. */
   changed(shard: number, devices: readonly string[], watched: boolean): void
 }
@@ -56,7 +58,7 @@ const REPAIR_MS = 10_000
 const SLICE = 128
 
 export function openRedisUnits(options: UnitsOptions): RedisUnits {
-  const { connection, keys, flush, log, isUnit, isClaimed, changed } = options
+  const { connection, keys, flush, log, isUnit, isClaimed, renewSoon, changed } = options
   const unit = randomBytes(8).toString('hex')
   /** Devices that are online through this unit, with the time from which on: at most one for each that it serves. */
   const own = new Map<string, number>()
@@ -103,7 +105,6 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
   }
 
   async function renew(): Promise<void> {
-    if (untold) tellAll()
     const asked = performance.now()
     const [now, before, isFirst] = [tag, tagBefore, begins]
     const args = [now, LEASE_MS, flush.mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS]
@@ -117,6 +118,8 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     if (isUnit && renewed === 0) {
       log.warn({ unit }, 'Redis has forgotten this unit; it tells its devices anew')
       startAnew(now)
+    } else if (untold) {
+      tellAll()
     }
   }
 
@@ -135,7 +138,9 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     tag = `${unit}.${++round}`
     begins = true
     flush.begin(tag)
-    tellAll()
+    // First the lease, then the devices: under a tag that nobody knows yet they would show as offline.
+    untold = true
+    renewSoon()
   }
 
   function tellAll(): void {
