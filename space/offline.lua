@@ -1,8 +1,11 @@
--- Marks devices of one shard offline that a lost unit has left online.
+-- Takes devices of one shard out of the online ones that a lost unit has left there.
+--
+-- Their presence stays as it was told: its tag lives no more, so it reads as offline, and the unit, should it wake, can tell
+-- the same presence again under its next tag.
 --
 -- KEYS: meta, online, then the device hashes
 -- ARGV: tag of the unit, ids of the devices as JSON
--- Output: {1 when others watch, {changed devices by number, from 1}}
+-- Output: {1 when others watch, {devices that are offline by it, by number, from 1}}
 
 local META, ONLINE, TAG = KEYS[1], KEYS[2], ARGV[1]
 local OWN_KEYS = 2
@@ -13,8 +16,6 @@ for at, id in ipairs(cjson.decode(ARGV[2])) do
   local online, tag = string.match(redis.call('HGET', key, '@') or '', '^%S+ (%d) (.*)$')
   left = left + redis.call('ZREM', ONLINE, id .. ' ' .. TAG)
   if online == '1' and tag == TAG then
-    local presence = redis.call('HGET', key, '@')
-    redis.call('HSET', key, '@', (string.gsub(presence, '^(%S+) 1 ', '%1 0 ')))
     changed[#changed + 1] = at
   end
 end

@@ -43,3 +43,13 @@ export async function until(holds: () => boolean | Promise<boolean>, msMax = 10_
   }
   return performance.now() - since
 }
+
+/** What is given first, asked often. */
+export async function given<T>(ask: () => Promise<T | null>): Promise<T> {
+  let answer: T | null = null
+  await until(async () => {
+    answer = await ask()
+    return answer !== null
+  })
+  return answer as T
+}
