@@ -24,7 +24,7 @@ export interface ReadsOptions {
 }
 
 const READ_MS_MAX = 1_000
-/** Who lives is known this freshly. */
+/** For states, who lives is known this freshly; and when a state names a unit that is not known. Counts and pages always ask. */
 const LEASES_MS = 250
 const LEASES_MS_NEW_UNIT = 50
 const DEVICES_AT_ONCE = 64
@@ -89,7 +89,7 @@ export function openRedisReads(options: ReadsOptions): Pick<Space, 'get' | 'getM
   }
 
   async function counts(): Promise<{ devices: number; online: number }> {
-    await Promise.all([flush.settled(), units.fresh(LEASES_MS)])
+    await Promise.all([flush.settled(), units.fresh(0)])
     const tags = units.liveTags()
     const shards = await Promise.all(ALL_SHARDS.map(shard => countShard(shard, tags)))
     return {
@@ -109,7 +109,7 @@ export function openRedisReads(options: ReadsOptions): Pick<Space, 'get' | 'getM
 
   /** Costs the ids it looks at: those of the page, unless `search` or `online` pass over many (about 1.5 s for a million). */
   async function page(query: PageQuery): Promise<DeviceState[]> {
-    await Promise.all([flush.settled(), units.fresh(LEASES_MS)])
+    await Promise.all([flush.settled(), units.fresh(0)])
     const states: DeviceState[] = []
     const ids = mergeIds(ALL_SHARDS.map(shard => openSlices(shard, query)))
     for (let ended = query.limit <= 0; !ended; ) {
