@@ -67,6 +67,10 @@ export const metrics = {
     'telemetry_state_merge_errors_total',
     'Batches that the state did not take; they are in the log, and a rebuild brings them.',
   ),
+  stateLetGo: counter(
+    'telemetry_state_readings_let_go_total',
+    'Readings that Redis did not take while it was away or refused them; the state is rebuilt with them from the log.',
+  ),
   lagReadings: gauge('telemetry_lag_readings', 'Readings in the log that are not yet in ClickHouse.'),
   lagSeconds: gauge('telemetry_lag_seconds', 'Age of the oldest reading that is not yet in ClickHouse.'),
   persisted: counter(

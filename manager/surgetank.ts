@@ -16,7 +16,7 @@ import type { SurgetankError } from '../errors.ts'
 import { type OpenIngest, openIngest } from '../ingest/group-commit.ts'
 import { openLmdbInlet } from '../pump/lmdb-inlet.ts'
 import { openLmdbView } from '../pump/lmdb-view.ts'
-import { rehydrate } from '../readers/rehydrate.ts'
+import { openReader } from '../readers/reader.ts'
 import type { Settings } from '../settings.ts'
 import { openMemorySpace } from '../space/memory-space.ts'
 import { VERSION } from '../version.ts'
@@ -69,7 +69,6 @@ async function startParts({ settings, log, failed }: StartOptions, undo: (() => 
   undo.push(data.release)
   const password = randomBytes(24).toString('base64url')
   const clock = Date.now
-  const startedAt = clock()
   const sql = await superviseDatabase({ dataDir: data.database, port: settings.SURGETANK_SQL_PORT, password, log })
   undo.push(sql.stop)
   const database = openDatabase(sql.access)
@@ -125,10 +124,9 @@ async function startParts({ settings, log, failed }: StartOptions, undo: (() => 
   })
   undo.push(api.close)
 
-  const stopped = new AbortController()
-  void rehydrate({ space, database, view, startedAt, log, stopped: stopped.signal })
+  const reader = openReader({ space, database, view, log })
   const closeGauges = openGauges({ view, space, ingest: () => ingest, log })
-  undo.push(closeGauges, () => stopped.abort())
+  undo.push(closeGauges, reader.close)
   writer = await superviseWriter(
     {
       logDir: data.log,
@@ -149,10 +147,9 @@ async function startParts({ settings, log, failed }: StartOptions, undo: (() => 
   async function stop(): Promise<void> {
     writer?.expectEnd()
     sql.expectEnd()
-    stopped.abort()
     closeGauges()
     watch.close()
-    await Promise.all([drainBroker(), stopWriting()])
+    await Promise.all([drainBroker(), stopWriting(), reader.close()])
     await view.close()
     await inlet.close()
     data.release()
