@@ -9,7 +9,8 @@ export type Fate = 'retry' | 'reject' | 'stop'
 
 export const ERRORS = {
   setting_unknown: { fate: 'stop', sentence: 'A setting that does not exist was given.' },
-  setting_unsupported: { fate: 'stop', sentence: 'This version runs on the embedded parts only.' },
+  setting_missing: { fate: 'stop', sentence: 'A part that several processes must share is still embedded in one.' },
+  setting_conflict: { fate: 'stop', sentence: 'Two settings contradict each other.' },
   setting_invalid: { fate: 'stop', sentence: 'A setting has a value that it cannot take.' },
   data_dir_in_use: { fate: 'stop', sentence: 'Another surgetank runs on this data directory.' },
   data_dir_unusable: { fate: 'stop', sentence: 'The data directory cannot be written.' },
@@ -51,6 +52,15 @@ export class SurgetankError extends Error {
     this.fate = ERRORS[code].fate
     this.detail = detail
   }
+}
+
+/** The error of a server that cannot listen: its port is taken, or the address is none of this machine's. */
+export function cannotListen(what: 'MQTT' | 'HTTP', host: string, port: number, error: unknown): SurgetankError {
+  const way = `SURGETANK_${what}_PORT names another port, SURGETANK_LISTEN another address.`
+  if ((error as NodeJS.ErrnoException).code === 'EADDRNOTAVAIL') {
+    return new SurgetankError('setting_invalid', `SURGETANK_LISTEN is '${host}', which is no address of this machine.`)
+  }
+  return new SurgetankError('port_in_use', `${what} cannot listen on ${host}:${port}. ${way}`, error)
 }
 
 /** True when `error` is one of ours with this fate. */

@@ -1,24 +1,29 @@
 #!/usr/bin/env node
-/** The command line: `surgetank` runs everything; the other commands look at, measure or load what runs. */
-import { setTimeout as pause } from 'node:timers/promises'
+/**
+ * The command line: `surgetank` runs everything, `surgetank broker` and its like run one part; the other commands look at,
+ * measure or load what runs.
+ */
 import { Command } from 'commander'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { openDatabase } from './database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS } from './database/database.ts'
+import type { DatabaseAccess } from './database/database.ts'
 import { SurgetankError } from './errors.ts'
+import { choosePlaces, embeddedAccess, openView } from './manager/adapters.ts'
 import { findRunning } from './manager/data-dir.ts'
 import { describeFindings, examine } from './manager/doctor.ts'
 import { describeEntries, describeEntry, entryToJson } from './manager/quarantine.ts'
-import { describeStart } from './manager/start-block.ts'
-import { type Surgetank, startSurgetank } from './manager/surgetank.ts'
+import { startRole } from './manager/role.ts'
+import { ROLES, type RoleName } from './manager/roles.ts'
+import { run } from './manager/run.ts'
+import { describeRole, describeStart } from './manager/start-block.ts'
+import { startSurgetank } from './manager/surgetank.ts'
 import { describeVerdict, verify } from './manager/verify.ts'
-import { openLmdbView } from './pump/lmdb-view.ts'
+import type { PumpView } from './pump/pump.ts'
 import { readSettings, type Settings } from './settings.ts'
 import { simulateCommand } from './simulate/simulate.ts'
 import { VERSION } from './version.ts'
 
 const EXIT_STOP = 1
-const EXIT_LIMIT_MS = 9_500
 
 const program = new Command('surgetank')
   .description('Telemetry over MQTT, durable before its PUBACK, exactly once into ClickHouse.')
@@ -29,7 +34,7 @@ const program = new Command('surgetank')
   )
   .allowExcessArguments(true)
   .action(() =>
-    program.args.length === 0 ? run() : fail(`'${program.args[0]}' is no command; \`surgetank --help\` lists them.`),
+    program.args.length === 0 ? runAll() : fail(`'${program.args[0]}' is no command; \`surgetank --help\` lists them.`),
   )
 
 program
@@ -40,9 +45,9 @@ program
   .option('--json', 'print the verdict as JSON')
   .action(async (options: { json?: true }) => {
     const settings = readSettings(process.env)
-    const url = sqlUrl(settings)
+    const access = databaseAccess(settings)
     await withView(settings, async view => {
-      const database = openDatabase({ url, user: 'default', password: '', ...ACCESS_DEFAULTS })
+      const database = openDatabase(access)
       const verdict = await verify(view, database).finally(() => database.close())
       print(options.json ? JSON.stringify(verdict) : describeVerdict(verdict))
       if (!verdict.balanced) process.exitCode = 1
@@ -91,7 +96,19 @@ program
     if (findings.some(({ verdict }) => verdict === 'stop')) process.exitCode = 1
   })
 
-program.addCommand(simulateCommand())
+program.addCommand(
+  simulateCommand(() => {
+    const { database } = choosePlaces(readSettings(process.env))
+    return database.kind === 'server' ? database.access : null
+  }),
+)
+
+for (const [name, { does }] of Object.entries(ROLES)) {
+  program
+    .command(name)
+    .description(`One part in a process of its own. ${does}`)
+    .action(() => runRole(name as RoleName))
+}
 
 try {
   await program.parseAsync()
@@ -100,52 +117,51 @@ try {
   fail(`${error.message} [${error.code}]`)
 }
 
-async function run(): Promise<void> {
+function runAll(): Promise<void> {
   const settings = readSettings(process.env)
-  const log = pino({ level: settings.SURGETANK_LOG_LEVEL, base: { part: 'surgetank' } }, pino.destination(2))
-  let surgetank: Surgetank | null = null
-  surgetank = await startSurgetank(settings, log, error => end(error, 'the log cannot be used any more'))
-  print(describeStart(surgetank.ports, settings.SURGETANK_DATA_DIR))
-  let stopping = false
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(signal))
-  process.on('unhandledRejection', error => end(error, 'an error that nobody handled'))
-
-  function end(error: unknown, sentence: string): never {
-    log.fatal({ err: error }, sentence)
-    surgetank?.abort()
-    process.exit(EXIT_STOP)
-  }
-
-  async function stop(signal: string): Promise<void> {
-    if (stopping) {
-      surgetank?.abort()
-      process.exit(EXIT_STOP)
-    }
-    stopping = true
-    log.info({ signal }, 'draining; a second signal ends it at once')
-    const drained = await Promise.race([surgetank?.stop().then(() => true), pause(EXIT_LIMIT_MS, false)])
-    if (!drained) {
-      log.error('the drain took too long; what was acknowledged is durable')
-      surgetank?.abort()
-    }
-    process.exit(0)
-  }
+  const log = openLog(settings, 'surgetank')
+  return run({
+    log,
+    start: async (stopping, failed) => {
+      const { ports, stop, abort } = await startSurgetank({ settings, log, stopping, failed })
+      return { banner: describeStart(ports, settings, choosePlaces(settings)), stop, abort }
+    },
+  })
 }
 
-async function withView(
-  settings: Settings,
-  use: (view: Awaited<ReturnType<typeof openLmdbView>>) => Promise<void>,
-): Promise<void> {
-  const view = await openLmdbView({ dir: `${settings.SURGETANK_DATA_DIR}/log` })
+function runRole(name: RoleName): Promise<void> {
+  const settings = readSettings(process.env)
+  const log = openLog(settings, name)
+  return run({
+    log,
+    start: async (stopping, failed) => {
+      const role = await startRole(name, { settings, log, stopping, failed })
+      return { banner: describeRole(name, role, settings), stop: role.stop, abort: () => {} }
+    },
+  })
+}
+
+function openLog({ SURGETANK_LOG_LEVEL: level }: Settings, part: string): Logger {
+  return pino({ level, base: { part } }, pino.destination(2))
+}
+
+async function withView(settings: Settings, use: (view: PumpView) => Promise<void>): Promise<void> {
+  const view = await openView(choosePlaces(settings).log, openLog(settings, 'command'))
   await use(view).finally(() => view.close())
 }
 
+/** Where the readings of this log are. */
+function databaseAccess(settings: Settings): DatabaseAccess {
+  const { database } = choosePlaces(settings)
+  return database.kind === 'server' ? database.access : embeddedAccess(sqlPort(settings), 'default')
+}
+
 /** Where the instance on this data directory listens: whatever else answers there has other books. */
-function sqlUrl({ SURGETANK_DATA_DIR: dir }: Settings): string {
+function sqlPort({ SURGETANK_DATA_DIR: dir }: Settings): number {
   const running = findRunning(dir)
   if (running === null) fail(`surgetank does not run on ${dir}; start it first, or set SURGETANK_DATA_DIR.`)
   if (running.ports === null) fail(`Process ${running.pid} is still starting on ${dir}; ask again in a moment.`)
-  return `http://127.0.0.1:${running.ports.sql}`
+  return running.ports.sql ?? fail(`Process ${running.pid} uses a ClickHouse server; set CLICKHOUSE_URL as it has it.`)
 }
 
 function readCount(text: string): number {

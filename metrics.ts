@@ -32,6 +32,15 @@ export const metrics = {
   refusedConnections: counter('telemetry_connections_refused_total', 'Connections refused or closed by a guard.', [
     'reason',
   ]),
+  sessionsMoved: counter(
+    'telemetry_sessions_moved_total',
+    'Clients that another broker may have served before; not_caught_up: the log could not be read in time, so what they send again may be stored twice.',
+    ['result'],
+  ),
+  sessionsTaken: counter(
+    'telemetry_sessions_taken_total',
+    'Connections closed because another broker serves their client.',
+  ),
   clients: gauge('telemetry_clients_connected', 'MQTT connections.'),
   devices: gauge('telemetry_devices', 'Devices whose state is held.'),
   devicesOnline: gauge('telemetry_devices_online', 'Devices that are online.'),

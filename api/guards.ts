@@ -2,7 +2,12 @@
  * Guards: what holds for every answer. The browser of a person is the way in that loopback leaves open, so: the Host header
  * must be this machine's (a page elsewhere can point its own name at 127.0.0.1: DNS rebinding), no other origin may read
  * (no CORS), and no answer can be taken for a script or a frame.
+ *
+ * Beyond loopback, where every peer is trusted, a server has names that it cannot know. There it also answers to any address
+ * written out and to names without a dot, such as those of containers: no page on the web can have either for its own.
  */
+import { isIPv4, isIPv6 } from 'node:net'
+import { isLoopback } from '../settings.ts'
 import type { Server } from './api.ts'
 import { ApiProblem } from './problems.ts'
 
@@ -16,8 +21,13 @@ export const SECURITY_HEADERS = {
 
 const OUR_HOST = /^(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?$/i
 
-/** Before any route is added. Returns what to call after the last one: it answers 405 for the other methods of each path. */
-export function addGuards(server: Server): () => void {
+const NAME_WITHOUT_DOT = /^[a-z0-9_-]{1,63}$/i
+
+/** Before any route is added; `listensOn` is the address of this server. Returns what to call after the last one: it answers 405 for the other methods of each path. */
+export function addGuards(server: Server, listensOn: string): () => void {
+  const [isOurs, way] = isLoopback(listensOn)
+    ? [isLoopbackHost, 'It must be 127.0.0.1, localhost or [::1].']
+    : [isUnspoofableHost, 'It must be an IP address, or a name without a dot.']
   const methodsByUrl = new Map<string, Set<string>>()
   server.addHook('onRoute', ({ url, method }) => {
     if (url.startsWith('/docs')) return
@@ -27,12 +37,21 @@ export function addGuards(server: Server): () => void {
   })
   server.addHook('onRequest', async (request, reply) => {
     reply.headers(SECURITY_HEADERS)
-    if (OUR_HOST.test(request.headers.host ?? '')) return
-    throw new ApiProblem('wrong_host', 'It must be 127.0.0.1, localhost or [::1].')
+    if (isOurs(request.headers.host ?? '')) return
+    throw new ApiProblem('wrong_host', way)
   })
   return () => {
     for (const [url, methods] of [...methodsByUrl]) refuseOtherMethods(server, url, new Set(methods))
   }
+}
+
+function isLoopbackHost(host: string): boolean {
+  return OUR_HOST.test(host)
+}
+
+function isUnspoofableHost(host: string): boolean {
+  const name = host.replace(/:\d{1,5}$/, '')
+  return NAME_WITHOUT_DOT.test(name) || isIPv4(name) || isIPv6(/^\[(.+)\]$/.exec(name)?.[1] ?? '')
 }
 
 function refuseOtherMethods(server: Server, url: string, methods: ReadonlySet<string>): void {

@@ -37,10 +37,13 @@ const INDEX_SCHEMA = {
   }),
 }
 
-const INDEX_PATHS = ['/v1/devices', '/v1/stream', '/docs', '/openapi.json', '/healthz', '/readyz', '/metrics']
-
-export function addHealthRoutes(server: Server, { health, metricsText, version }: ApiOptions): void {
-  server.get('/', { schema: INDEX_SCHEMA }, async () => ({ name: 'surgetank', version, paths: INDEX_PATHS }))
+/** `paths` is what the index names. */
+export function addHealthRoutes(
+  server: Server,
+  { health, metricsText, version }: Pick<ApiOptions, 'health' | 'metricsText' | 'version'>,
+  paths: readonly string[],
+): void {
+  server.get('/', { schema: INDEX_SCHEMA }, async () => ({ name: 'surgetank', version, paths }))
 
   server.get('/healthz', { schema: HEALTHZ_SCHEMA }, async () => ({ status: 'ok' }))
 

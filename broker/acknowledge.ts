@@ -34,7 +34,10 @@ export function openAcknowledger({ clock, released, notReading }: AcknowledgerOp
     if (touched.length === 0) return
     fill(batch)
     let acked = 0
-    for (const connection of touched) acked += send(connection)
+    for (const connection of touched) {
+      acked += send(connection)
+      if (connection.newest === null) connection.settled?.()
+    }
     metrics.acked.inc(acked)
     const oldest = batch.find(held => held !== null)
     if (oldest !== undefined && oldest !== null) metrics.ackSeconds.observe((clock() - oldest.receivedAt) / 1000)

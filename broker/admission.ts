@@ -2,11 +2,12 @@
  * Admission: who may connect, with what session, and what they may subscribe to. Decided in Aedes' public hooks.
  *
  * There is no authentication yet, so a user name and a password are accepted and not looked at, and the listener is on
- * loopback only [G6].
+ * loopback unless the operator trusts every peer [G6].
  */
 import type { AedesOptions, AuthErrorCode, AuthenticateError, Client } from 'aedes'
 import { DEVICE_ID } from '../model/limits.ts'
 import { connectionOf } from './aedes-internals.ts'
+import type { Takeover } from './takeover.ts'
 import { isOwnCommandTopic } from './topics.ts'
 
 const SUBSCRIPTIONS_MAX = 10
@@ -19,10 +20,12 @@ const SUBSCRIPTIONS_MAX = 10
 const KEEPALIVE_SECONDS_MAX = 20 * 60
 
 const IDENTIFIER_REJECTED: AuthErrorCode.IDENTIFIER_REJECTED = 2
+const SERVER_UNAVAILABLE: AuthErrorCode.SERVER_UNAVAILABLE = 3
 
 type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizeSubscribe'>>
 
-export function openAdmission(refused: (client: Client, reason: string) => void): Hooks {
+/** `takeover` is null where this is the only broker. */
+export function openAdmission(takeover: Takeover | null, refused: (client: Client, reason: string) => void): Hooks {
   return { preConnect, authenticate, authorizeSubscribe }
 
   /** Looks at the CONNECT before Aedes does. Never refuses here: Aedes would close without the return code. */
@@ -38,6 +41,7 @@ export function openAdmission(refused: (client: Client, reason: string) => void)
       connectionOf(client).refusal = IDENTIFIER_REJECTED
       refused(client, 'client_id')
     }
+    connectionOf(client).anonymous = clientId === ''
     // A session ends with its connection: nothing is queued for a device that is away, so there is nothing to keep, and a
     // session kept for every id that was ever seen would have no bound. CONNACK says "no session", so clients subscribe again.
     packet.clean = true
@@ -51,12 +55,22 @@ export function openAdmission(refused: (client: Client, reason: string) => void)
     _password: Buffer | undefined,
     done: (error: AuthenticateError | null, success: boolean | null) => void,
   ): void {
-    const { refusal } = connectionOf(client)
-    if (refusal === 0) {
-      done(null, true)
-      return
-    }
-    done(Object.assign(new Error('identifier rejected'), { returnCode: refusal }), null)
+    const connection = connectionOf(client)
+    const { refusal, anonymous } = connection
+    if (refusal !== 0) done(refuseWith(refusal), null)
+    else if (takeover === null || anonymous) done(null, true)
+    else void takeover.admit(connection, client.id).then(outcome => answer(client, outcome, done))
+  }
+
+  function answer(
+    client: Client,
+    outcome: Awaited<ReturnType<Takeover['admit']>>,
+    done: (error: AuthenticateError | null, success: boolean | null) => void,
+  ): void {
+    if (outcome === 'serve') done(null, true)
+    if (outcome !== 'busy') return
+    refused(client, 'connects_waiting')
+    done(refuseWith(SERVER_UNAVAILABLE), null)
   }
 
   /** Anything but an own command topic gets 0x80 in its SUBACK: wildcards, $SYS and telemetry of any device [MQTT-3.9.3]. */
@@ -72,6 +86,10 @@ export function openAdmission(refused: (client: Client, reason: string) => void)
     if (granted) subscriptions.add(topic)
     done(null, granted ? subscription : null)
   }
+}
+
+function refuseWith(returnCode: AuthErrorCode): AuthenticateError {
+  return Object.assign(new Error('connect refused'), { returnCode })
 }
 
 /** An empty id asks the server for one, which needs a clean session and MQTT 3.1.1 [MQTT-3.1.3-7, -8]. */

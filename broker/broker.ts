@@ -8,7 +8,9 @@
  *   connection (to the message) and in all (ingest's pressure); at a bound a socket is read more slowly, and only peers that
  *   break MQTT, claim too much or never read are closed. QoS 0 never waits, and is dropped and counted under pressure.
  * - Bad topics and statuses are refused through ingest, kept with their reason, and acknowledged.
- * - It listens on 127.0.0.1 only and takes every user name: there is no authentication yet [G6].
+ * - It takes every user name: there is no authentication yet, so it listens on 127.0.0.1 unless the operator says that
+ *   every peer is trusted [G6].
+ * - Where several brokers share a space, a client is served by one of them at a time (`takeover.ts`).
  *
  * Not promised: sessions end with their connection; nothing is retained, queued or fanned out; MQTT 5 is refused with
  * CONNACK 1, as a client expects from a 3.1.1 server.
@@ -18,11 +20,11 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import { setTimeout as delay } from 'node:timers/promises'
 import { Aedes, type Client } from 'aedes'
 import type { Logger } from 'pino'
-import { SurgetankError } from '../errors.ts'
+import { cannotListen } from '../errors.ts'
 import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { Settings } from '../settings.ts'
-import type { Space } from '../space/space.ts'
+import type { Sessions, Space } from '../space/space.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { openAdmission } from './admission.ts'
 import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
@@ -33,6 +35,7 @@ import { FrameGate } from './frame-gate.ts'
 import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
+import { openTakeover, type Takeover } from './takeover.ts'
 
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
@@ -44,9 +47,15 @@ export interface BrokerOptions {
    */
   readonly openIngest: (events: IngestEvents<Held | null>) => Ingest<Held | null> | Promise<Ingest<Held | null>>
   readonly space: Pick<Space, 'mergePresence'>
+  /** Null where this is the only broker. */
+  readonly sessions: Sessions | null
   readonly settings: Pick<
     Settings,
-    'SURGETANK_MQTT_PORT' | 'SURGETANK_INFLIGHT_PER_CLIENT' | 'SURGETANK_CONNECTIONS_MAX' | 'SURGETANK_DEVICES_MAX'
+    | 'SURGETANK_LISTEN'
+    | 'SURGETANK_MQTT_PORT'
+    | 'SURGETANK_INFLIGHT_PER_CLIENT'
+    | 'SURGETANK_CONNECTIONS_MAX'
+    | 'SURGETANK_DEVICES_MAX'
   >
   /** ms since 1970 UTC. */
   readonly clock: () => number
@@ -70,7 +79,6 @@ export interface Broker {
   close(): Promise<void>
 }
 
-const HOST = '127.0.0.1'
 /** A fleet that reconnects at once fills the accept queue; the kernel's own limit (somaxconn) may be lower. */
 const BACKLOG = 4096
 const CONNECT_MS_MAX = 5_000
@@ -103,7 +111,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     clock,
     violated: refuse,
   })
-  const aedes = await openAedes(publishing, refuseConnect)
+  const takeover = options.sessions === null ? null : openTakeover({ sessions: options.sessions, ingest, log })
+  const aedes = await openAedes(publishing, takeover, refuseConnect)
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
@@ -120,7 +129,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   server.on('drop', () => countRefusal(null, 'too_many_connections'))
   // Without file descriptors a connection cannot be accepted; that must not end the process.
   server.on('error', error => log.warn('listener error', { err: error }))
-  const port = await listen(server, settings.SURGETANK_MQTT_PORT).catch(async error => {
+  const port = await listen(server, settings.SURGETANK_LISTEN, settings.SURGETANK_MQTT_PORT).catch(async error => {
     await closeAedes(aedes)
     throw error
   })
@@ -174,8 +183,16 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   function ended(connection: Connection): void {
     connections.delete(connection)
     flow.ended(connection)
-    presence.ended(connection)
+    endPresence(connection)
+    takeover?.ended(connection)
     if (connection.connected) metrics.clients.dec()
+  }
+
+  function endPresence(connection: Connection): void {
+    const { session, moved, taken, connected } = connection
+    if (taken && session !== null) presence.taken(connection, session)
+    else presence.ended(connection)
+    if (session !== null && moved && !taken && !connected) presence.lost(session)
   }
 
   /** A guard of ours closes the connection. */
@@ -228,9 +245,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   }
 }
 
-function openAedes(publishing: Publishing, refused: (client: Client, reason: string) => void): Promise<Aedes> {
+function openAedes(
+  publishing: Publishing,
+  takeover: Takeover | null,
+  refused: (client: Client, reason: string) => void,
+): Promise<Aedes> {
   return Aedes.createBroker({
-    ...openAdmission(refused),
+    ...openAdmission(takeover, refused),
     authorizePublish: publishing.authorizePublish,
     connectTimeout: CONNECT_MS_MAX,
     drainTimeout: UNREAD_MS_MAX,
@@ -243,12 +264,12 @@ function closeAedes(aedes: Aedes): Promise<void> {
   return new Promise(resolve => aedes.close(resolve))
 }
 
-async function listen(server: Server, port: number): Promise<number> {
-  server.listen({ host: HOST, port, backlog: BACKLOG })
+async function listen(server: Server, host: string, port: number): Promise<number> {
+  server.listen({ host, port, backlog: BACKLOG })
   try {
     await once(server, 'listening')
   } catch (error) {
-    throw new SurgetankError('port_in_use', `MQTT cannot listen on ${HOST}:${port}; set SURGETANK_MQTT_PORT.`, error)
+    throw cannotListen('MQTT', host, port, error)
   }
   return (server.address() as AddressInfo).port
 }

@@ -3,7 +3,7 @@
  * socket and one per message, plain fields, no closures.
  */
 import type { Socket } from 'node:net'
-import type { Client } from 'aedes'
+import type { AuthErrorCode, Client } from 'aedes'
 import type { FrameGate } from './frame-gate.ts'
 import { KnownTopics } from './publish-frame.ts'
 
@@ -31,11 +31,22 @@ export class Connection {
   client: Client | null = null
   gate: FrameGate | null = null
   /** The return code that refuses this CONNECT; 0 lets it in [MQTT 3.1.1, 3.2.2.3]. */
-  refusal = 0
+  refusal: 0 | AuthErrorCode = 0
+  /** The server made up its client id: nobody else can have the same. */
+  anonymous = false
   /** True when a guard of ours closed it, so that what Aedes says about that is not counted again. */
   refused = false
   /** True from CONNACK on. */
   connected = false
+
+  /** The client id whose session this broker took for it; null while, or where, there is none to take. */
+  session: string | null = null
+  /** Another broker may have served the client before. */
+  moved = false
+  /** Another broker serves the client now. */
+  taken = false
+  /** Called once nothing of it is on its way into the log any more; set by whoever waits for that. */
+  settled: (() => void) | null = null
 
   /** Telemetry topics that it published to, and what they mean. */
   readonly topics = new KnownTopics()
@@ -49,6 +60,8 @@ export class Connection {
 
   /** Devices that this connection holds online; true once the space was known to have the device. */
   readonly devices = new Map<string, boolean>()
+  /** The newest time at which it said of any device that it is online, ms since 1970 UTC. */
+  onlineAt = 0
   /** Topics subscribed. */
   readonly subscriptions = new Set<string>()
 

@@ -4,7 +4,9 @@
  * A device is online while at least one connection holds it. A connection holds a device from its first message for it (or
  * from CONNECT, of the device that its client id names) until it ends, or until a status message or a will says
  * offline. So a takeover, or the late will of a session that was taken over, cannot mark a device offline that another
- * connection holds, in whichever order the two come.
+ * connection holds, in whichever order the two come. Nor can a takeover by another broker: that one speaks for the client's
+ * own device from then on. Of a gateway's other devices nobody can know whether they come along, so they go offline, at the
+ * earliest time that ends what this connection said, so that the other broker's word is newer.
  *
  * Changes of one device carry strictly growing times, because at the same time offline wins in the space. They are merged
  * in batches, one at a time, and again while the space is away; only the newest of a device is kept.
@@ -29,6 +31,10 @@ export interface PresenceKeeper {
   release(connection: Connection, device: string): void
   /** The connection is gone, and all it held with it. */
   ended(connection: Connection): void
+  /** As `ended`, but another broker serves the client, which `client` names, from now on. */
+  taken(connection: Connection, client: string): void
+  /** A client that came from another broker has gone before it was served: nobody else will say so. */
+  lost(client: string): void
   /** Resolves when nothing is left to tell, or the space did not take it. */
   flush(): Promise<void>
 }
@@ -53,7 +59,7 @@ export function openPresence({ space, devicesMax, clock, log }: PresenceOptions)
   let now = 0
   const told = new Map<string, number>()
 
-  return { hold, release, ended, flush }
+  return { hold, release, ended, taken, lost, flush }
 
   function hold(connection: Connection, device: string, known: boolean): void {
     const before = connection.devices.get(device)
@@ -69,32 +75,51 @@ export function openPresence({ space, devicesMax, clock, log }: PresenceOptions)
       holds++
     }
     connection.devices.set(device, known)
-    change(device, true)
+    connection.onlineAt = Math.max(connection.onlineAt, change(device, true))
   }
 
   function release(connection: Connection, device: string): void {
+    if (letGo(connection, device)) change(device, false)
+  }
+
+  /** True when no connection holds the device any more. */
+  function letGo(connection: Connection, device: string): boolean {
     const held = connection.devices.delete(device) ? 1 : 0
     holds -= held
     const left = (holders.get(device) ?? 0) - held
-    if (left > 0) {
-      holders.set(device, left)
-    } else {
-      holders.delete(device)
-      change(device, false)
-    }
+    if (left > 0) holders.set(device, left)
+    else holders.delete(device)
+    return left <= 0
   }
 
   function ended(connection: Connection): void {
     for (const device of connection.devices.keys()) release(connection, device)
   }
 
-  function change(device: string, online: boolean): void {
+  function taken(connection: Connection, client: string): void {
+    for (const device of connection.devices.keys()) {
+      if (letGo(connection, device) && device !== client) change(device, false, connection.onlineAt + 1)
+    }
+  }
+
+  function lost(client: string): void {
+    if (!holders.has(client)) change(client, false)
+  }
+
+  /** Returns the time of the change; 0 when it was not taken. */
+  function change(device: string, online: boolean, at?: number): number {
     if (pending.size >= devicesMax && !pending.has(device)) {
       metrics.presenceIgnored.inc({ reason: 'too_many_changes' })
-      return
+      return 0
     }
     now = Math.max(now, clock())
-    pending.set(device, { device, online, at: Math.max(now, (told.get(device) ?? 0) + 1) })
+    const time = at ?? Math.max(now, (told.get(device) ?? 0) + 1)
+    pending.set(device, { device, online, at: time })
+    schedule()
+    return time
+  }
+
+  function schedule(): void {
     if (scheduled) return
     scheduled = true
     setTimeout(() => {

@@ -126,9 +126,10 @@ export function openPublishing(options: PublishingOptions): Publishing {
   function takeWill(client: Client | null, will: PublishPacket, done: (error?: Error | null) => void): void {
     const route = parseTopic(will.topic)
     const offline = route.kind === 'status' && parseStatus(will.payload) === 'offline'
+    const taken = client !== null && connectionOf(client).taken
     // A sweep finds the wills of a broker that died, or of this one after a long stop: no news of the device either way.
-    if (offline && client?.closed === true) presence.release(connectionOf(client), route.device)
-    else metrics.presenceIgnored.inc({ reason: offline ? 'swept_will' : 'will' })
+    if (offline && client?.closed === true && !taken) presence.release(connectionOf(client), route.device)
+    else metrics.presenceIgnored.inc({ reason: taken ? 'taken_over' : offline ? 'swept_will' : 'will' })
     done(new Error('A will is presence and is not published.'))
   }
 

@@ -1,11 +1,14 @@
 /** What a child process and its parent tell each other. Secrets travel here, never in arguments. */
+import type { DatabaseAccess } from '../database/database.ts'
 import type { ErrorCode } from '../errors.ts'
+import type { LogPlace } from './adapters.ts'
 
 /** To the writer, once, at its start. */
 export interface WriterConfig {
-  readonly logDir: string
-  readonly databaseUrl: string
-  readonly databasePassword: string
+  readonly log: LogPlace
+  readonly database: DatabaseAccess
+  /** True when the writer brings the schema up to date: nobody else does for a server. */
+  readonly migrates: boolean
   readonly batchRows: number
   readonly batchMs: number
   readonly logLevel: string

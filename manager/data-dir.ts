@@ -12,7 +12,8 @@ import { SurgetankError } from '../errors.ts'
 export interface Ports {
   readonly mqtt: number
   readonly http: number
-  readonly sql: number
+  /** Null where ClickHouse is a server of its own. */
+  readonly sql: number | null
 }
 
 /** Who runs here, and where it listens: what the other commands (`verify`, `quarantine`, `doctor`) need to know. */
@@ -23,8 +24,6 @@ export interface Running {
 }
 
 export interface DataDir {
-  readonly log: string
-  readonly database: string
   /** Tells the other commands where this instance listens. */
   announce(ports: Ports): void
   release(): void
@@ -35,14 +34,13 @@ const LOCK = /^surgetank\.lock\.(\d{1,10})\.([\w-]+)\.\w+$/
 const TRIES = 4
 const PAUSE_MS_MAX = 50
 
-/** Makes and locks the directory. Throws `data_dir_unusable`, or `data_dir_in_use` with the id of the process that has it. */
-export function openDataDir(path: string): DataDir {
-  const paths = { log: join(path, 'log'), database: join(path, 'clickhouse') }
+/** Makes and locks the directory, with these folders in it. Throws `data_dir_unusable`, or `data_dir_in_use` with the id of the process that has it. */
+export function openDataDir(path: string, folders: readonly string[] = []): DataDir {
   try {
-    for (const dir of Object.values(paths)) mkdirSync(dir, { recursive: true })
+    mkdirSync(path, { recursive: true })
+    for (const folder of folders) mkdirSync(join(path, folder), { recursive: true })
     const lock = takeLock(path)
     return {
-      ...paths,
       // Written once, into an empty file: whoever reads it half-written sees one that has not told its ports yet.
       announce: ports => writeFileSync(lock, JSON.stringify(ports), { flag: 'r+' }),
       release: () => rmSync(lock, { force: true }),

@@ -1,8 +1,9 @@
 /** The embedded ClickHouse, started, brought to this version's schema, and kept running on the same port. */
 import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
+import type { DatabaseAccess } from '../database/database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
+import { embeddedAccess } from './adapters.ts'
 import { type Child, type ChildEnd, type Supervised, supervise } from './supervise.ts'
 
 export interface DatabaseChildOptions {
@@ -56,6 +57,6 @@ export async function superviseDatabase({
   }
 
   function access(): DatabaseAccess {
-    return { url: `http://127.0.0.1:${portTaken}`, user: 'surgetank', password, ...ACCESS_DEFAULTS }
+    return embeddedAccess(portTaken, 'surgetank', password)
   }
 }

@@ -5,7 +5,9 @@ import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Settings } from '../settings.ts'
-import { findRunning } from './data-dir.ts'
+import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
+import { findRunning, type Running } from './data-dir.ts'
+import { examineServers } from './doctor-servers.ts'
 
 export interface Finding {
   readonly what: string
@@ -23,17 +25,34 @@ const FSYNC_MS_SLOW = 20
 
 /** All findings, in the order an operator would ask. */
 export async function examine(settings: Settings): Promise<Finding[]> {
-  const running = findRunning(settings.SURGETANK_DATA_DIR)
+  const places = choosePlaces(settings)
+  const onDisk = isEmbedded(places, 'log') || isEmbedded(places, 'database')
+  const running = onDisk ? findRunning(settings.SURGETANK_DATA_DIR) : null
   return [
     examineNode(),
-    ...['aedes', 'lmdb', 'chdb', '@clickhouse/client'].map(examinePackage),
-    examineMemory(),
-    running === null
-      ? { what: 'data directory', found: `${settings.SURGETANK_DATA_DIR}, nobody runs on it`, verdict: 'ok' }
-      : { what: 'data directory', found: `process ${running.pid} runs on it`, verdict: 'ok' },
-    ...examineDisk(settings.SURGETANK_DATA_DIR),
-    ...(running === null ? await examinePorts(settings) : []),
+    ...packagesOf(places).map(examinePackage),
+    examineMemory(places),
+    ...(onDisk ? [examineDataDir(settings.SURGETANK_DATA_DIR, running)] : []),
+    ...(onDisk ? examineDisk(settings.SURGETANK_DATA_DIR) : []),
+    ...(running === null ? await examinePorts(settings, places) : []),
+    ...(await examineServers(places)),
   ]
+}
+
+function packagesOf({ log, space, database }: Places): string[] {
+  const ofLog = log.kind === 'kafka' ? 'kafkajs' : 'lmdb'
+  return [
+    'aedes',
+    ofLog,
+    ...(space.kind === 'redis' ? ['ioredis'] : []),
+    ...(database.kind === 'embedded' ? ['chdb'] : []),
+    '@clickhouse/client',
+  ]
+}
+
+function examineDataDir(dir: string, running: Running | null): Finding {
+  const found = running === null ? `${dir}, nobody runs on it` : `process ${running.pid} runs on it`
+  return { what: 'data directory', found, verdict: 'ok' }
 }
 
 function examineNode(): Finding {
@@ -57,9 +76,9 @@ function examinePackage(name: string): Finding {
   }
 }
 
-function examineMemory(): Finding {
+function examineMemory(places: Places): Finding {
   const found = `${gib(totalmem())} GiB`
-  return totalmem() >= MEMORY_BYTES_MIN
+  return totalmem() >= MEMORY_BYTES_MIN || !isEmbedded(places, 'database')
     ? { what: 'memory', found, verdict: 'ok' }
     : { what: 'memory', found, verdict: 'warn', advice: 'The embedded ClickHouse alone takes about 0.5 GiB.' }
 }
@@ -117,12 +136,17 @@ function timeFsyncs(path: string): { p50: number; p99: number } {
   return { p50: times[FSYNCS >> 1] ?? 0, p99: times[Math.floor(FSYNCS * 0.99)] ?? 0 }
 }
 
-async function examinePorts(settings: Settings): Promise<Finding[]> {
-  const names = ['SURGETANK_MQTT_PORT', 'SURGETANK_HTTP_PORT', 'SURGETANK_SQL_PORT'] as const
+async function examinePorts(settings: Settings, places: Places): Promise<Finding[]> {
+  const host = settings.SURGETANK_LISTEN
+  const ports = [
+    { name: 'SURGETANK_MQTT_PORT', host },
+    { name: 'SURGETANK_HTTP_PORT', host },
+    ...(isEmbedded(places, 'database') ? [{ name: 'SURGETANK_SQL_PORT', host: '127.0.0.1' } as const] : []),
+  ] as const
   return Promise.all(
-    names.map(async (name): Promise<Finding> => {
+    ports.map(async ({ name, host }): Promise<Finding> => {
       const port = settings[name]
-      const free = port === 0 || (await isFree(port))
+      const free = port === 0 || (await isFree(port, host))
       const what = `port ${port}`
       return free
         ? { what, found: 'free', verdict: 'ok' }
@@ -131,11 +155,11 @@ async function examinePorts(settings: Settings): Promise<Finding[]> {
   )
 }
 
-function isFree(port: number): Promise<boolean> {
+function isFree(port: number, host: string): Promise<boolean> {
   return new Promise(resolve => {
     const probe = createServer()
     probe.once('error', () => resolve(false))
-    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
+    probe.listen(port, host, () => probe.close(() => resolve(true)))
   })
 }
 

@@ -1,7 +1,7 @@
 /**
  * The gauges that nobody counts as it happens: how full the log is, how far the writers are behind, and when the log
  * would be full at the rate of the last minute. Read once a second from the books; what ingest holds is told also while
- * the books cannot be read.
+ * the books cannot be read. A process that has only some of the parts tells what those know.
  */
 import type { Logger } from 'pino'
 import type { Ingest } from '../ingest/ingest.ts'
@@ -10,10 +10,9 @@ import { BATCH_BYTES_MAX, type PumpLag, type PumpView } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
 
 export interface GaugeOptions {
-  readonly view: PumpView
-  readonly space: Space
-  /** Null until it is open. */
-  ingest(): Pick<Ingest<unknown>, 'held' | 'heldBytes'> | null
+  readonly view?: Pick<PumpView, 'lag'>
+  readonly space?: Pick<Space, 'counts' | 'warm'>
+  readonly ingest?: Pick<Ingest<unknown>, 'held' | 'heldBytes'>
   readonly log: Logger
 }
 
@@ -35,28 +34,36 @@ export function openGauges({ view, space, ingest, log }: GaugeOptions): () => vo
   return () => clearInterval(timer)
 
   async function tick(): Promise<void> {
-    metrics.heldMessages.set(ingest()?.held ?? 0)
-    metrics.heldBytes.set(ingest()?.heldBytes ?? 0)
+    metrics.heldMessages.set(ingest?.held ?? 0)
+    metrics.heldBytes.set(ingest?.heldBytes ?? 0)
     // A slow answer must not pile up behind itself.
     if (running) return
     running = true
     try {
-      const lag = await view.lag()
-      setLag(lag, Date.now())
-      const now = performance.now()
-      samples.push({ at: now, bytesUnwritten: lag.bytesUnwritten })
-      while ((samples[0]?.at ?? now) < now - WINDOW_MS) samples.shift()
-      metrics.logFullSeconds.set(secondsUntilFull(samples, lag.bytesMax))
-      const { devices, online } = await space.counts()
-      metrics.devices.set(devices)
-      metrics.devicesOnline.set(online)
-      metrics.rehydrating.set(space.warm ? 0 : 1)
+      if (view !== undefined) await readLag(view)
+      if (space !== undefined) await readSpace(space)
     } catch (error) {
-      log.warn({ err: error }, 'the books cannot be read')
+      log.warn({ err: error }, 'the log or the state cannot be asked')
     } finally {
       running = false
     }
   }
+
+  async function readLag(view: Pick<PumpView, 'lag'>): Promise<void> {
+    const lag = await view.lag()
+    setLag(lag, Date.now())
+    const now = performance.now()
+    samples.push({ at: now, bytesUnwritten: lag.bytesUnwritten })
+    while ((samples[0]?.at ?? now) < now - WINDOW_MS) samples.shift()
+    metrics.logFullSeconds.set(secondsUntilFull(samples, lag.bytesMax))
+  }
+}
+
+async function readSpace(space: Pick<Space, 'counts' | 'warm'>): Promise<void> {
+  metrics.rehydrating.set(space.warm ? 0 : 1)
+  const { devices, online } = await space.counts()
+  metrics.devices.set(devices)
+  metrics.devicesOnline.set(online)
 }
 
 function setLag({ readings, oldestUnwrittenAt, bytes, bytesMax }: PumpLag, now: number): void {

@@ -1,6 +1,6 @@
 /**
- * What `/readyz` tells: ClickHouse away, or a writer that cannot go on, keeps it ready, because devices must be served most
- * of all then. What they send waits in the log.
+ * What `/readyz` tells, of the whole and of each part alone. ClickHouse away, or a writer that cannot go on, keeps a process
+ * that devices talk to ready, because they must be served most of all then: what they send waits in the log.
  */
 import type { HealthCheck } from '../api/api.ts'
 import type { Space } from '../space/space.ts'
@@ -17,21 +17,57 @@ export interface HealthSources {
 }
 
 export function checkHealth({ databaseUp, space, writer, stalled }: HealthSources): HealthCheck[] {
-  const answers = databaseUp()
   return [
-    { name: 'mqtt', ok: true, required: true, detail: 'listening' },
-    stalled()
-      ? { name: 'log', ok: false, required: true, detail: 'the log takes nothing: disk full, or at SURGETANK_LOG_MB' }
-      : { name: 'log', ok: true, required: true, detail: 'writable' },
-    { name: 'state', ok: space.warm, required: false, detail: space.warm ? 'complete' : 'being rebuilt' },
-    {
-      name: 'clickhouse',
-      ok: answers,
-      required: false,
-      detail: answers ? 'answers' : 'away; readings wait in the log',
-    },
+    ...checkBroker(stalled()),
+    checkState(space),
+    checkClickHouse(databaseUp(), 'away; readings wait in the log'),
     checkWriter(writer()),
   ]
+}
+
+/** A broker serves devices while the log takes what they send. */
+export function checkBroker(stalled: boolean): HealthCheck[] {
+  const log = { name: 'log', ok: !stalled, required: true }
+  return [
+    { name: 'mqtt', ok: true, required: true, detail: 'listening' },
+    stalled
+      ? { ...log, detail: 'the log takes nothing: disk full, at SURGETANK_LOG_MB, or out of reach' }
+      : { ...log, detail: 'writable' },
+  ]
+}
+
+/** An API serves dashboards while the space answers; history alone needs ClickHouse. */
+export function checkApi(answers: boolean, space: Pick<Space, 'warm'>, databaseUp: boolean): HealthCheck[] {
+  return [
+    { name: 'space', ok: answers, required: true, detail: answers ? 'answers' : 'does not answer' },
+    checkState(space),
+    checkClickHouse(databaseUp, 'away; history is not served'),
+  ]
+}
+
+export function checkReader(space: Pick<Space, 'warm'>): HealthCheck[] {
+  return [{ name: 'reader', ok: true, required: true, detail: 'runs' }, checkState(space)]
+}
+
+/** A writer in a process of its own runs until the process ends. */
+export function checkLoneWriter(databaseUp: boolean): HealthCheck[] {
+  return [
+    { name: 'writer', ok: true, required: true, detail: 'runs' },
+    checkClickHouse(databaseUp, 'away; readings wait in the log'),
+  ]
+}
+
+/** Before a part is open, and once it is told to end. */
+export function notServing(detail: string): HealthCheck[] {
+  return [{ name: 'process', ok: false, required: true, detail }]
+}
+
+function checkState({ warm }: Pick<Space, 'warm'>): HealthCheck {
+  return { name: 'state', ok: warm, required: false, detail: warm ? 'complete' : 'being rebuilt' }
+}
+
+function checkClickHouse(answers: boolean, away: string): HealthCheck {
+  return { name: 'clickhouse', ok: answers, required: false, detail: answers ? 'answers' : away }
 }
 
 function checkWriter(writer: ReturnType<HealthSources['writer']>): HealthCheck {

@@ -1,5 +1,6 @@
 /**
- * The deployment manager: every part in its order, on one machine.
+ * The deployment manager: every part in its order, in one go on one machine. A port whose setting names a server is used
+ * there; whatever else is needed is embedded.
  *
  * Start: data directory, ClickHouse (child), log, space, ingest and broker, API, rebuild of the state beside them, writer
  * (child). Stop: no new connections, no more reading; what was read becomes durable and is acknowledged; beside it the
@@ -8,26 +9,26 @@
  * The most that a stop takes: the drain 3 s and the connections 3 s; beside them the writer 3 s and ClickHouse 6 s.
  */
 import { randomBytes } from 'node:crypto'
+import { basename } from 'node:path'
 import type { Logger } from 'pino'
-import { openApi } from '../api/api.ts'
-import { type Held, openBroker } from '../broker/broker.ts'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { SurgetankError } from '../errors.ts'
-import { type OpenIngest, openIngest } from '../ingest/group-commit.ts'
-import { openLmdbInlet } from '../pump/lmdb-inlet.ts'
-import { openLmdbView } from '../pump/lmdb-view.ts'
 import { openReader } from '../readers/reader.ts'
 import type { Settings } from '../settings.ts'
-import { openMemorySpace } from '../space/memory-space.ts'
-import { VERSION } from '../version.ts'
+import { choosePlaces, openInlet, openSpace, openView, type Places } from './adapters.ts'
 import { openAllMetrics } from './all-metrics.ts'
-import { openDataDir, type Ports } from './data-dir.ts'
-import { superviseDatabase } from './database-child.ts'
-import { openDatabaseWatch } from './database-watch.ts'
+import { openApiPart } from './api-part.ts'
+import { openBrokerPart } from './broker-part.ts'
+import { type Closers, openClosers } from './closers.ts'
+import { type DataDir, openDataDir, type Ports } from './data-dir.ts'
+import { type DatabaseChild, superviseDatabase } from './database-child.ts'
 import { openGauges } from './gauges.ts'
 import { checkHealth } from './health.ts'
+import { openPatiently } from './patience.ts'
 import type { Supervised } from './supervise.ts'
+import { watchDatabase } from './watch.ts'
 import { superviseWriter } from './writer-child.ts'
+import { writerConfig } from './writer-part.ts'
 
 export interface Surgetank {
   readonly ports: Ports
@@ -37,73 +38,55 @@ export interface Surgetank {
   abort(): void
 }
 
-const DRAIN_MS_MAX = 3_000
-const MIB = 1 << 20
+export interface StartOptions {
+  readonly settings: Settings
+  readonly log: Logger
+  /** Ends a start that waits for something that is not there yet. */
+  readonly stopping: AbortSignal
+  /** Called when a part can never go on, perhaps before the start is through: everything must end. */
+  readonly failed: (error: SurgetankError) => void
+}
 
 /**
  * Resolves when every part is ready. Rejects with a `stop` error that says what to do, and leaves nothing running then.
- * `failed` is called when a part can never go on, perhaps before this resolves: everything must end.
  */
-export async function startSurgetank(
-  settings: Settings,
-  log: Logger,
-  failed: (error: SurgetankError) => void,
-): Promise<Surgetank> {
-  const undo: (() => unknown)[] = []
+export async function startSurgetank(options: StartOptions): Promise<Surgetank> {
+  const closers = openClosers(options.log)
   try {
-    return await startParts({ settings, log, failed }, undo)
+    return await startParts(options, closers)
   } catch (error) {
-    for (const step of undo.reverse()) await step()
+    await closers.closeAll()
     throw error
   }
 }
 
-interface StartOptions {
-  readonly settings: Settings
-  readonly log: Logger
-  readonly failed: (error: SurgetankError) => void
-}
+async function startParts({ settings, log, stopping, failed }: StartOptions, closers: Closers): Promise<Surgetank> {
+  const places = choosePlaces(settings)
+  const patience = { log, stopping }
+  const data = takeDataDir(settings, places)
+  closers.add(() => data?.release())
+  const engine = await startEngine(settings, places, log)
+  closers.add(() => engine?.stop())
+  const access = places.database.kind === 'server' ? places.database.access : engineOf(engine).access
+  const database = openDatabase(access)
+  closers.add(database.close)
 
-async function startParts({ settings, log, failed }: StartOptions, undo: (() => unknown)[]): Promise<Surgetank> {
-  const data = openDataDir(settings.SURGETANK_DATA_DIR)
-  undo.push(data.release)
-  const password = randomBytes(24).toString('base64url')
-  const clock = Date.now
-  const sql = await superviseDatabase({ dataDir: data.database, port: settings.SURGETANK_SQL_PORT, password, log })
-  undo.push(sql.stop)
-  const database = openDatabase(sql.access)
-  undo.push(database.close)
-
-  const inlet = await openLmdbInlet({
-    dir: data.log,
-    bytesMax: settings.SURGETANK_LOG_MB * MIB,
-    keepHours: settings.SURGETANK_LOG_HOURS,
-    quarantineBytesMax: settings.SURGETANK_QUARANTINE_MB * MIB,
-  })
-  undo.push(inlet.close)
-  const view = await openLmdbView({ dir: data.log })
-  undo.push(view.close)
-  const space = openMemorySpace({ devicesMax: settings.SURGETANK_DEVICES_MAX })
-
-  let ingest: OpenIngest<Held | null> | null = null
-  const broker = await openBroker({
-    openIngest: async events => {
-      const limits = { heldBytesMax: settings.SURGETANK_INFLIGHT_MB * MIB }
-      ingest = await openIngest<Held | null>({ pump: inlet, space, limits, log, failed }, events)
-      return ingest
-    },
-    space,
-    settings,
-    clock,
-    log,
-  })
-  undo.push(broker.close)
+  const inlet = await openPatiently('the log', patience, () => openInlet(places.log, log))
+  closers.add(inlet.close)
+  const view = await openPatiently('the log', patience, () => openView(places.log, log))
+  closers.add(view.close)
+  const { space, sessions } = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
+  closers.add(space.close)
+  const broker = await openPatiently('the log', patience, () =>
+    openBrokerPart({ settings, inlet, space, sessions, log, failed }),
+  )
+  closers.add(broker.drain)
 
   const allMetrics = openAllMetrics()
   let writer: Supervised | null = null
-  const watch = openDatabaseWatch(database)
-  undo.push(watch.close)
-  const api = await openApi({
+  const watch = watchDatabase(database)
+  closers.add(watch.close)
+  const api = await openApiPart(settings, {
     port: settings.SURGETANK_HTTP_PORT,
     space,
     database,
@@ -113,64 +96,70 @@ async function startParts({ settings, log, failed }: StartOptions, undo: (() => 
         space,
         databaseUp: () => watch.up,
         writer: () => writer,
-        stalled: () => ingest?.stalled === true,
+        stalled: () => broker.ingest.stalled,
       }),
     metricsText: allMetrics.text,
-    oldestHeldAt: () => ingest?.oldestHeldAt ?? null,
-    staleAfterMs: settings.SURGETANK_STALE_SECONDS * 1_000,
-    clock,
+    oldestHeldAt: () => broker.ingest.oldestHeldAt,
     log,
-    version: VERSION,
   })
-  undo.push(api.close)
+  closers.add(api.close)
 
   const reader = openReader({ space, database, view, log })
-  const closeGauges = openGauges({ view, space, ingest: () => ingest, log })
-  undo.push(closeGauges, reader.close)
+  const closeGauges = openGauges({ view, space, ingest: broker.ingest, log })
+  closers.add(() => {
+    closeGauges()
+    void reader.close()
+  })
   writer = await superviseWriter(
-    {
-      logDir: data.log,
-      databaseUrl: sql.access.url,
-      databasePassword: password,
-      batchRows: settings.SURGETANK_BATCH_ROWS,
-      batchMs: settings.SURGETANK_BATCH_MS,
-      logLevel: settings.SURGETANK_LOG_LEVEL,
-    },
+    writerConfig(settings, { log: places.log, database: access, migrates: engine === null }),
     log,
     allMetrics.takeWriters,
   )
-  const ports = { mqtt: broker.port, http: api.port, sql: sql.port }
-  data.announce(ports)
+  const ports = { mqtt: broker.port, http: api.port, sql: engine?.port ?? null }
+  data?.announce(ports)
   return { ports, stop, abort }
 
   /** A service manager signals every process at once: from here on the children may end before they are told to. */
   async function stop(): Promise<void> {
     writer?.expectEnd()
-    sql.expectEnd()
+    engine?.expectEnd()
+    void reader.close()
     closeGauges()
     watch.close()
-    await Promise.all([drainBroker(), stopWriting(), reader.close()])
-    await view.close()
+    await Promise.all([broker.drain(), stopWriting()])
+    await Promise.all([view.close(), space.close()])
     await inlet.close()
-    data.release()
+    data?.release()
   }
 
   /** Beside the drain: what becomes durable meanwhile waits in the log for the next start. */
   async function stopWriting(): Promise<void> {
     await writer?.stop()
-    await Promise.all([api.close().then(database.close), sql.stop()])
-  }
-
-  async function drainBroker(): Promise<void> {
-    broker.stopReading()
-    await ingest?.drain(DRAIN_MS_MAX)
-    await broker.close()
-    await ingest?.close()
+    await Promise.all([api.close().then(database.close), engine?.stop()])
   }
 
   function abort(): void {
     writer?.kill()
-    sql.kill()
-    data.release()
+    engine?.kill()
+    data?.release()
   }
+}
+
+/** Null where nothing is embedded that lies on a disk. */
+function takeDataDir(settings: Settings, { log, database }: Places): DataDir | null {
+  const dirs = [log.kind === 'directory' ? log.dir : null, database.kind === 'embedded' ? database.dir : null]
+  const folders = dirs.filter(dir => dir !== null).map(dir => basename(dir))
+  return folders.length === 0 ? null : openDataDir(settings.SURGETANK_DATA_DIR, folders)
+}
+
+/** Null where ClickHouse is a server: then nothing listens on SURGETANK_SQL_PORT. */
+async function startEngine(settings: Settings, { database }: Places, log: Logger): Promise<DatabaseChild | null> {
+  if (database.kind === 'server') return null
+  const password = randomBytes(24).toString('base64url')
+  return superviseDatabase({ dataDir: database.dir, port: settings.SURGETANK_SQL_PORT, password, log })
+}
+
+function engineOf(engine: DatabaseChild | null): DatabaseChild {
+  if (engine === null) throw new Error('Without a server there is an engine.')
+  return engine
 }

@@ -10,6 +10,8 @@ import { type Child, type ChildEnd, supervise } from './supervise.ts'
 const READY_MS_MAX = 20_000
 /** Longer than the outlet waits for the step under way. */
 export const STOP_MS_MAX = 3_000
+/** All of the child's environment: the settings of this process, and the secrets among them, do not reach it. */
+const ENVIRONMENT = { TZ: 'UTC' }
 
 /** Resolves when the writer runs. `onMetrics` gets what its registry holds, as prom-client's JSON. */
 export function superviseWriter(config: WriterConfig, log: Logger, onMetrics: (metrics: unknown[]) => void) {
@@ -21,7 +23,7 @@ async function startWriter(
   onMetrics: (metrics: unknown[]) => void,
   signal: AbortSignal,
 ): Promise<Child> {
-  const child = fork(entry(), [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+  const child = fork(entry(), [], { env: ENVIRONMENT, execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
   let error: SurgetankError | null = null
   // The end of the channel too: what it said last may be read after its exit is known.
   const ended = Promise.all([once(child, 'exit'), once(child, 'disconnect')]).then(

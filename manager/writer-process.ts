@@ -4,18 +4,13 @@
  * it cannot go on it tells its parent why, and ends.
  */
 import { constants, setPriority } from 'node:os'
-import { type Logger, pino } from 'pino'
-import { openDatabase } from '../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS } from '../database/database.ts'
+import { pino } from 'pino'
 import { type ErrorCode, SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
-import { openLmdbOutlet } from '../pump/lmdb-outlet.ts'
-import { openWriter } from '../writers/writer.ts'
 import type { ChildMessage, WriterConfig } from './child-messages.ts'
+import { openWriterPart } from './writer-part.ts'
 
-const BATCH_BYTES_MAX = 64 << 20
 const METRICS_MS = 1_000
-const RETRY_MS_MIN = 250
 
 process.once('message', (config: WriterConfig) => void run(config))
 process.once('disconnect', () => process.exit(1))
@@ -25,38 +20,18 @@ async function run(config: WriterConfig): Promise<void> {
   setPriority(constants.priority.PRIORITY_LOW)
   const log = pino({ level: config.logLevel, base: { part: 'writer' } }, pino.destination(2))
   try {
-    const { ended, close } = await open(config, log)
-    onEnd(close)
+    const { ended, close } = await openWriterPart(config, log)
+    const reporting = setInterval(() => void reportMetrics(), METRICS_MS)
+    onEnd(() => {
+      clearInterval(reporting)
+      return close()
+    })
     process.send?.({ kind: 'ready' })
     await ended
   } catch (error) {
     log.fatal({ err: error }, 'the writer cannot go on')
     await tell({ kind: 'failed', ...aboutError(error) })
     process.exit(1)
-  }
-}
-
-async function open(config: WriterConfig, log: Logger) {
-  const outlet = await openLmdbOutlet({
-    dir: config.logDir,
-    failed: error => log.warn({ err: error }, 'a claim ended; claiming again'),
-  })
-  const database = openDatabase({
-    url: config.databaseUrl,
-    user: 'surgetank',
-    password: config.databasePassword,
-    ...ACCESS_DEFAULTS,
-  })
-  const limits = { rowsMax: config.batchRows, bytesMax: BATCH_BYTES_MAX }
-  const writer = openWriter({ outlet, database, limits, batchAgeMsMax: config.batchMs, retryMsMin: RETRY_MS_MIN, log })
-  const reporting = setInterval(() => void reportMetrics(), METRICS_MS)
-  return { ended: writer.ended, close }
-
-  async function close(): Promise<void> {
-    clearInterval(reporting)
-    await writer.stop()
-    await outlet.close()
-    await database.close()
   }
 }
 

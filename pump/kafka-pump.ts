@@ -11,7 +11,7 @@ import { openInlet } from './kafka-inlet.ts'
 import { openOutlet } from './kafka-outlet.ts'
 import { fetchPositions } from './kafka-positions.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
-import { ensureTopics, type LogTopic } from './kafka-topics.ts'
+import { ensureTopics, findTopics, type LogTopic } from './kafka-topics.ts'
 import { openTrimmer } from './kafka-trim.ts'
 import { openView } from './kafka-view.ts'
 import type { PumpInlet, PumpOutlet, PumpView } from './pump.ts'
@@ -68,9 +68,9 @@ export async function openKafkaOutlet(options: KafkaOutletOptions): Promise<Pump
   return openOutlet({ client, groupClient, reader, trimmer, topic, sessionMs, revokeMsMax, failed, log })
 }
 
-/** As `openKafkaInlet`. */
+/** Makes no topics: rejects with `log_missing` when there are none yet, otherwise as `openKafkaInlet`. */
 export async function openKafkaView(options: KafkaOptions): Promise<PumpView> {
-  const { client, topic, partitions, reader } = await openLog(options)
+  const { client, topic, partitions, reader } = await openLog(options, client => findTopics(client, options.topic))
   return openView({ client, reader, topic, partitions, bytesMax: options.bytesMax })
 }
 
@@ -81,10 +81,13 @@ interface OpenLog {
   readonly reader: KafkaReader
 }
 
-async function openLog(options: KafkaOptions): Promise<OpenLog> {
+async function openLog(
+  options: KafkaOptions,
+  topicsOf: (client: KafkaClient) => Promise<LogTopic> = client => ensureTopics(client, options),
+): Promise<OpenLog> {
   const client = openKafkaClient(options)
   try {
-    const topic = await ensureTopics(client, options)
+    const topic = await topicsOf(client)
     const reader = openKafkaReader(client, topic.log, foreign)
     const partitions = client.partitions(topic.log).map(({ partitionId }) => partitionId)
     return { client, topic, partitions, reader }

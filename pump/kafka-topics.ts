@@ -64,6 +64,20 @@ export async function ensureTopics(client: KafkaClient, options: TopicOptions): 
   return { ...names, id: await topicIdOf(client, names.log) }
 }
 
+/** The topics that somebody else made. Rejects with `log_missing` when nobody has. */
+export async function findTopics(client: KafkaClient, topic: string): Promise<LogTopic> {
+  const names = topicNames(topic)
+  for (const name of [names.log, names.quarantine, names.letters]) {
+    if ((await client.knowTopic(name)) === 'missing') {
+      throw new SurgetankError(
+        'log_missing',
+        `Kafka has no topic ${name}; a broker or a writer makes it when it starts.`,
+      )
+    }
+  }
+  return { ...names, id: await topicIdOf(client, names.log) }
+}
+
 interface OneTopic {
   readonly partitions: number
   readonly replication: number

@@ -3,6 +3,7 @@
  * them checked.
  */
 import { Command, InvalidArgumentError, Option } from 'commander'
+import type { DatabaseAccess } from '../database/database.ts'
 import { SCENARIOS, type Scenario } from './scenario.ts'
 
 export interface SimulateOptions {
@@ -22,6 +23,8 @@ export interface SimulateOptions {
   readonly url: string
   readonly http: string
   readonly sql: string
+  /** A ClickHouse server and how to get in; takes the place of `sql`. */
+  readonly server?: DatabaseAccess
   readonly json: boolean
 }
 
@@ -70,7 +73,12 @@ export function commandWithOptions(): Command {
     )
     .option('--url <url>', 'the MQTT broker', url('mqtt:', 'mqtts:'), 'mqtt://127.0.0.1:1883')
     .option('--http <url>', 'the HTTP API', url('http:', 'https:'), 'http://127.0.0.1:8080')
-    .option('--sql <url>', "ClickHouse's HTTP protocol", url('http:', 'https:'), 'http://127.0.0.1:8123')
+    .option(
+      '--sql <url>',
+      "ClickHouse's HTTP protocol; without it the server of CLICKHOUSE_URL is asked, where that is set",
+      url('http:', 'https:'),
+      'http://127.0.0.1:8123',
+    )
     .option('--json', 'one line of JSON on stdout, and nothing else', false)
 }
 

@@ -6,6 +6,7 @@
  * with what it tests.
  */
 import type { Command } from 'commander'
+import type { DatabaseAccess } from '../database/database.ts'
 import { openDevices } from './devices.ts'
 import { type Ledger, openLedger } from './ledger.ts'
 import { type LoadResult, runLoad } from './load.ts'
@@ -29,10 +30,15 @@ export interface SimulateResult extends LoadResult {
   readonly verify: VerifyResult | null
 }
 
-/** The command for the command line: prints the result and sets the exit code. */
-export function simulateCommand(): Command {
+/**
+ * The command for the command line: prints the result and sets the exit code. `serverOf` tells the ClickHouse server that is
+ * configured, or null.
+ */
+export function simulateCommand(serverOf: () => DatabaseAccess | null): Command {
   const command = commandWithOptions()
-  command.action(async (options: SimulateOptions) => {
+  command.action(async (given: SimulateOptions) => {
+    const server = given.verify && command.getOptionValueSource('sql') === 'default' ? serverOf() : null
+    const options = server === null ? given : { ...given, sql: server.url, server }
     const conflict = conflictOf(options)
     if (conflict !== null) command.error(`error: ${conflict}`)
     const interrupted = new AbortController()
@@ -58,7 +64,7 @@ export async function runSimulate(options: SimulateOptions, signal: AbortSignal)
   const { workload, phases, schedule } = await planRun(options, seed, run)
   const ledger = openLedger(workload.total)
   const line = openProgressLine(process.stderr)
-  const stored = options.verify ? openStored(options.sql, options.http) : null
+  const stored = options.verify ? openStored(options.server ?? options.sql, options.http) : null
   try {
     const storedBefore = stored === null ? 0 : await reachable(options.sql, countStored(workload, stored))
     const load = await runLoad({

@@ -34,13 +34,16 @@ export interface HandDatabase {
   buckets: (query: HistoryQuery, everyMs: number, aggregates: readonly string[]) => Promise<BucketPoint[]>
 }
 
-export async function openFixture(options: { readonly warm?: boolean; readonly space?: Space } = {}): Promise<Fixture> {
+export async function openFixture(
+  options: { readonly warm?: boolean; readonly space?: Space; readonly host?: string } = {},
+): Promise<Fixture> {
   const space = options.space ?? openMemorySpace({ devicesMax: 100_000 })
   if (options.warm !== false) await (await space.claimRebuild())?.finish()
   const clock = { now: NOON }
   const database: HandDatabase = { raw: async () => [], buckets: async () => [] }
   const books: Fixture['books'] = { oldestUnwrittenAt: null, oldestHeldAt: null }
   const api = await openApi({
+    host: options.host ?? '127.0.0.1',
     port: 0,
     space,
     database: databasePort(database),

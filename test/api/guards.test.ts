@@ -79,6 +79,29 @@ describe('guards', () => {
     }
   })
 
+  test('beyond loopback it answers to addresses and to names without a dot, which no page of the web can have [G6]', async () => {
+    const open = await openFixture({ host: '0.0.0.0' })
+    try {
+      const { port } = open.api
+      for (const host of [
+        `127.0.0.1:${port}`,
+        'localhost',
+        '10.1.2.3:80',
+        `[fd00::1]:${port}`,
+        'api',
+        'broker-1:8080',
+      ]) {
+        expect((await rawRequest(open, { path: '/v1/devices', host })).status, host).toBe(200)
+      }
+      for (const host of ['evil.example', '10.1.2.3.evil.example', 'a@api', 'api.:80', '1.2.3.4.5', '[::1']) {
+        const answer = await rawRequest(open, { path: '/v1/devices', host })
+        expect([400, 421], host).toContain(answer.status)
+      }
+    } finally {
+      await open.close()
+    }
+  })
+
   test('a taken port is told as such', async () => {
     const port = fixture.api.port
     const { space } = fixture
@@ -90,7 +113,7 @@ describe('guards', () => {
       version: '1',
     }
     const ports = { database: {} as never, view: {} as never, log: (await import('pino')).pino({ level: 'silent' }) }
-    await expect(openApi({ ...options, ...ports, port, space })).rejects.toMatchObject({
+    await expect(openApi({ ...options, ...ports, host: '127.0.0.1', port, space })).rejects.toMatchObject({
       code: 'port_in_use',
       fate: 'stop',
     })

@@ -1,9 +1,12 @@
 import { once } from 'node:events'
+import { Socket } from 'node:net'
 import type { Client } from 'aedes'
 import * as mqtt from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { openAdmission } from '../../broker/admission.ts'
+import { attach } from '../../broker/aedes-internals.ts'
 import { openConnectRate } from '../../broker/connect-rate.ts'
+import { Connection } from '../../broker/connection.ts'
 import { registry } from '../../metrics.ts'
 import { connectPacket, openBench, openClient, openRaw, ping, publishPacket, until } from './harness.ts'
 
@@ -52,7 +55,9 @@ describe('admission', () => {
     [65_535, 1_200],
   ])('treats a keepalive of %i seconds as %i', (given, taken) => {
     const packet = { ...connectPacket({ keepalive: given }), cmd: 'connect' as const }
-    openAdmission(() => undefined).preConnect({} as Client, packet, () => undefined)
+    const client = {} as Client
+    attach(client, new Connection(new Socket()))
+    openAdmission(null, () => undefined).preConnect(client, packet, () => undefined)
     expect(packet.keepalive).toBe(taken)
   })
 

@@ -10,6 +10,7 @@ import { onTestFinished } from 'vitest'
 import { type Broker, type Held, openBroker } from '../../broker/broker.ts'
 import type { Ingest, IngestEvents, Publish } from '../../ingest/ingest.ts'
 import type { DeviceState, Presence } from '../../model/device-state.ts'
+import type { Sessions } from '../../space/space.ts'
 
 type Offered = Publish<Held | null> & { readonly reason?: string; readonly detail?: string }
 
@@ -25,6 +26,9 @@ export interface HandIngest extends Ingest<Held | null> {
   press(pressure: boolean): void
   /** As if the log took nothing. */
   stalled: boolean
+  /** How often the broker asked what others made durable; `catchingUp` is what it got. */
+  catchUps: number
+  catchingUp: () => Promise<void>
 }
 
 export interface HandSpace {
@@ -53,18 +57,24 @@ export interface BenchOptions {
   readonly connectionsMax?: number
   readonly devicesMax?: number
   readonly port?: number
+  readonly listen?: string
+  readonly sessions?: Sessions
+  /** Shared by brokers of one test. */
+  readonly space?: HandSpace
 }
 
 /** Opens a broker that is closed when the test ends. */
 export async function openBench(options: BenchOptions = {}): Promise<Bench> {
   const ingest = openHandIngest()
-  const space = openHandSpace()
+  const space = options.space ?? openHandSpace()
   const lines: string[] = []
   let fixed: number | null = null
   const broker = await openBroker({
     openIngest: events => ingest.connect(events),
     space,
+    sessions: options.sessions ?? null,
     settings: {
+      SURGETANK_LISTEN: options.listen ?? '127.0.0.1',
       SURGETANK_MQTT_PORT: options.port ?? 0,
       SURGETANK_INFLIGHT_PER_CLIENT: options.inFlightPerClient ?? 256,
       SURGETANK_CONNECTIONS_MAX: options.connectionsMax ?? 10_000,
@@ -113,7 +123,12 @@ export function openHandIngest(): HandIngest & { connect(events: IngestEvents<He
       pressed = pressure
       events?.pressureChanged(pressure)
     },
-    catchUp: async () => {},
+    catchUps: 0,
+    catchingUp: async (): Promise<void> => {},
+    catchUp() {
+      ingest.catchUps++
+      return ingest.catchingUp()
+    },
     drain: async () => ingest.settle(),
     connect(broker: IngestEvents<Held | null>) {
       events = broker
@@ -121,6 +136,51 @@ export function openHandIngest(): HandIngest & { connect(events: IngestEvents<He
     },
   }
   return ingest
+}
+
+/** Sessions of several brokers; the test says when a take is through. */
+export interface HandSessions {
+  /** Of one more broker. */
+  broker(): Sessions
+  /** Each take waits for it, after the broker that had the session was told. */
+  gate: Promise<void>
+  /** Client and broker, by the order in which the brokers were opened; null: nobody serves it. */
+  holder(client: string): number | null
+  readonly takes: string[]
+  readonly releases: string[]
+}
+
+export function openHandSessions(): HandSessions {
+  const holders = new Map<string, number>()
+  const told: ((client: string) => Promise<void>)[] = []
+  const sessions: HandSessions = {
+    gate: Promise.resolve(),
+    takes: [],
+    releases: [],
+    holder: client => holders.get(client) ?? null,
+    broker() {
+      const own = told.push(async () => {}) - 1
+      return {
+        async take(client) {
+          sessions.takes.push(client)
+          const before = holders.get(client)
+          holders.set(client, own)
+          const moved = before !== undefined && before !== own
+          if (moved) await told[before]?.(client)
+          await sessions.gate
+          return { moved }
+        },
+        release(client) {
+          sessions.releases.push(client)
+          if (holders.get(client) === own) holders.delete(client)
+        },
+        onTaken(taken) {
+          told[own] = taken
+        },
+      }
+    },
+  }
+  return sessions
 }
 
 export function openHandSpace(): HandSpace {

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { pino } from 'pino'
 import { afterEach, beforeEach, expect, it } from 'vitest'
+import { embeddedAccess } from '../../manager/adapters.ts'
 import type { WriterConfig } from '../../manager/child-messages.ts'
 import { checkHealth } from '../../manager/health.ts'
 import type { Supervised } from '../../manager/supervise.ts'
@@ -61,7 +62,7 @@ it('a stop during an insert that never ends gives it up before it is killed, als
   const { port } = silent.address() as AddressInfo
   const child = fork('dist/manager/writer-process.js', [], { execArgv: [] })
   await once(child, 'message')
-  child.send({ ...configOf(log.dir), databaseUrl: `http://127.0.0.1:${port}` })
+  child.send(configOf(log.dir, port))
   await once(silent, 'request')
   const exited = once(child, 'exit')
   const since = performance.now()
@@ -79,8 +80,9 @@ function startWriter(logDir: string): Promise<Supervised> {
   return superviseWriter(configOf(logDir), pino({ level: 'silent' }), () => {})
 }
 
-/** No ClickHouse is there. */
-function configOf(logDir: string): WriterConfig {
-  const database = { databaseUrl: 'http://127.0.0.1:1', databasePassword: '' }
-  return { logDir, ...database, batchRows: 1_000, batchMs: 50, logLevel: 'silent' }
+/** No ClickHouse is there, unless a port is given. */
+function configOf(dir: string, sqlPort = 1): WriterConfig {
+  const log = { kind: 'directory', dir, bytesMax: 64 << 20, keepHours: 1, quarantineBytesMax: 1 << 20 } as const
+  const database = embeddedAccess(sqlPort, 'surgetank')
+  return { log, database, migrates: false, batchRows: 1_000, batchMs: 50, logLevel: 'silent' }
 }

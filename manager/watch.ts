@@ -1,9 +1,10 @@
-/** Does ClickHouse answer? Asked every few seconds, beside everything else: nobody waits for a database that hangs. */
+/** Does a server answer? Asked every few seconds, beside everything else: nobody waits for one that hangs. */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Database } from '../database/database.ts'
 import { metrics } from '../metrics.ts'
+import type { Space } from '../space/space.ts'
 
-export interface DatabaseWatch {
+export interface Watch {
   /** By the last answer, or the lack of one. */
   readonly up: boolean
   close(): void
@@ -12,7 +13,21 @@ export interface DatabaseWatch {
 const EVERY_MS = 2_000
 const ANSWER_MS_MAX = 1_500
 
-export function openDatabaseWatch(database: Pick<Database, 'ping'>): DatabaseWatch {
+export function watchDatabase(database: Pick<Database, 'ping'>): Watch {
+  return openWatch(
+    () => database.ping(),
+    up => metrics.databaseUp.set(up ? 1 : 0),
+  )
+}
+
+export function watchSpace(space: Pick<Space, 'counts'>): Watch {
+  return openWatch(
+    () => space.counts().then(() => true),
+    () => {},
+  )
+}
+
+function openWatch(answers: () => Promise<boolean>, told: (up: boolean) => void): Watch {
   let up = true
   let asking = false
   const timer = setInterval(() => void ask(), EVERY_MS)
@@ -28,13 +43,13 @@ export function openDatabaseWatch(database: Pick<Database, 'ping'>): DatabaseWat
     // The last question has not been answered: that is an answer.
     if (asking) return tell(false)
     asking = true
-    const answered = database.ping().catch(() => false)
+    const answered = answers().catch(() => false)
     void answered.then(() => (asking = false))
     tell(await Promise.race([answered, pause(ANSWER_MS_MAX, false)]))
   }
 
   function tell(answers: boolean): void {
     up = answers
-    metrics.databaseUp.set(answers ? 1 : 0)
+    told(answers)
   }
 }

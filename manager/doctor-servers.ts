@@ -1,0 +1,86 @@
+/** What `doctor` finds out about the servers that are configured: does each answer, and with these credentials? */
+import { text } from 'node:stream/consumers'
+import { setTimeout as pause } from 'node:timers/promises'
+import { pino } from 'pino'
+import { openDatabase } from '../database/clickhouse-database.ts'
+import { SurgetankError } from '../errors.ts'
+import { openSpace, openView, type Places } from './adapters.ts'
+import type { Finding } from './doctor.ts'
+
+/** Of one server: longer than any of them needs, and short enough for whoever waits. */
+const ANSWER_MS_MAX = 15_000
+/** What the clients of the servers say meanwhile is said by the findings. */
+const log = pino({ level: 'silent' })
+
+export function examineServers(places: Places): Promise<Finding[]> {
+  const { log: pump, space, database } = places
+  return Promise.all([
+    ...(pump.kind === 'kafka' ? [examineKafka(pump)] : []),
+    ...(space.kind === 'redis' ? [examineRedis(space)] : []),
+    ...(database.kind === 'server' ? [examineClickHouse(database.access)] : []),
+  ])
+}
+
+function examineKafka(place: Places['log'] & { kind: 'kafka' }): Promise<Finding> {
+  const advice = 'Without it no reading is accepted.'
+  return examine({ what: 'kafka', down: 'stop', advice }, async () => {
+    const view = await openView(place, log)
+    const partitions = await view.places().finally(() => view.close())
+    return `${place.brokers.join(', ')}: topic ${place.topic}, ${partitions.length} partitions`
+  })
+}
+
+function examineRedis(place: Places['space'] & { kind: 'redis' }): Promise<Finding> {
+  const advice = 'Without it readings are accepted and stored, and no state is served.'
+  return examine({ what: 'redis', down: 'warn', advice }, async () => {
+    const { space } = await openSpace(place, false, log)
+    const { devices } = await space.counts().finally(() => space.close())
+    return `${hostsOf(place.url)}: ${devices} devices`
+  })
+}
+
+function hostsOf(urls: string): string {
+  return urls
+    .split(',')
+    .map(url => new URL(url).host)
+    .join(', ')
+}
+
+function examineClickHouse(access: (Places['database'] & { kind: 'server' })['access']): Promise<Finding> {
+  const advice = 'Without it readings wait in the log, and no history is served.'
+  return examine({ what: 'clickhouse', down: 'warn', advice }, async () => {
+    const database = openDatabase(access)
+    try {
+      const version = await text(await database.queryStream('SELECT version() FORMAT TabSeparated', {}))
+      return `${access.url}: ClickHouse ${version.trim()}, user ${access.user}`
+    } finally {
+      await database.close()
+    }
+  })
+}
+
+interface Examined {
+  readonly what: string
+  /** What it means when the server is away; what an operator must mend always stops. */
+  readonly down: 'warn' | 'stop'
+  readonly advice: string
+}
+
+async function examine({ what, down, advice }: Examined, ask: () => Promise<string>): Promise<Finding> {
+  const late = new AbortController()
+  try {
+    const found = await Promise.race([ask(), tooLate(late.signal)])
+    return { what, found, verdict: 'ok' }
+  } catch (error) {
+    if (!(error instanceof SurgetankError)) throw error
+    if (error.code === 'log_missing') return { what, found: 'answers; the topic is not made yet', verdict: 'ok' }
+    return { what, found: error.message, verdict: error.fate === 'stop' ? 'stop' : down, advice }
+  } finally {
+    late.abort()
+  }
+}
+
+async function tooLate(signal: AbortSignal): Promise<never> {
+  await pause(ANSWER_MS_MAX, undefined, { signal }).catch(() => {})
+  throw new SurgetankError('busy', `No answer within ${ANSWER_MS_MAX / 1_000} s.`)
+}

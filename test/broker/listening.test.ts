@@ -1,0 +1,20 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { expect, it } from 'vitest'
+import { openBench } from './harness.ts'
+
+it('listens on the address that it is given and on no other [G6]', async () => {
+  const { broker } = await openBench({ listen: '127.0.0.2' })
+  const socket = connect(broker.port, '127.0.0.2')
+  await once(socket, 'connect')
+  socket.destroy()
+  const [error] = await once(connect(broker.port, '127.0.0.1'), 'error').catch((error: unknown) => [error])
+  expect(error).toMatchObject({ code: 'ECONNREFUSED' })
+})
+
+it('refuses an address that is not of this machine with a sentence', async () => {
+  await expect(openBench({ listen: '192.0.2.1' })).rejects.toMatchObject({
+    code: 'setting_invalid',
+    message: expect.stringContaining("SURGETANK_LISTEN is '192.0.2.1', which is no address of this machine."),
+  })
+})
