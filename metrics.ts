@@ -67,10 +67,18 @@ export const metrics = {
     'telemetry_log_full_seconds',
     'At the rate of the last minutes, seconds until the log is full of unwritten readings; 0 when it is; +Inf when the writers keep up.',
   ),
+  foreignRecords: counter(
+    'telemetry_log_foreign_records_total',
+    'Records in the topic of the log that no surgetank wrote; passed over each time they are read.',
+  ),
   logErrors: counter('telemetry_log_errors_total', 'Group commits that failed and are tried again.'),
   mergeErrors: counter(
     'telemetry_state_merge_errors_total',
     'Batches that the state did not take; they are in the log, and a rebuild brings them.',
+  ),
+  stateLetGo: counter(
+    'telemetry_state_readings_let_go_total',
+    'Readings that Redis did not take while it was away or refused them; the state is rebuilt with them from the log.',
   ),
   lagReadings: gauge('telemetry_lag_readings', 'Readings in the log that are not yet in ClickHouse.'),
   lagSeconds: gauge('telemetry_lag_seconds', 'Age of the oldest reading that is not yet in ClickHouse.'),
@@ -81,6 +89,10 @@ export const metrics = {
   deadLetters: counter('telemetry_dead_letters_total', 'Readings that ClickHouse refused; kept with the reason.', [
     'reason',
   ]),
+  logCut: counter(
+    'telemetry_log_cut_total',
+    'Chunks that the log lost before they were known to be in ClickHouse. Alarm on any: readings are lost.',
+  ),
   batches: counter('telemetry_batches_total', 'Inserts into ClickHouse.', ['result']),
   batchReadings: histogram('telemetry_batch_readings', 'Readings of one insert.', COUNTS),
   insertSeconds: histogram('telemetry_insert_duration_seconds', 'One insert into ClickHouse.', SECONDS),

@@ -62,17 +62,27 @@ export function hosts(sentence: string): Setting<readonly string[]> {
   })
 }
 
-/** May hold a password, so it is a secret. `path` says which paths it may have. */
-export function url(schemes: readonly string[], pathOf: RegExp, sentence: string): Setting<string> {
-  const takes = `a URL that begins with ${schemes.map(scheme => `${scheme}://`).join(' or ')}`
+/** May hold a password, so it is a secret. `pathOf` says which paths it may have; `several`, with commas between them. */
+export function url(
+  schemes: readonly string[],
+  { pathOf, several = false }: { readonly pathOf: RegExp; readonly several?: boolean },
+  sentence: string,
+): Setting<string> {
+  const begins = `a URL that begins with ${schemes.map(scheme => `${scheme}://`).join(' or ')}`
+  const takes = several ? `${begins}, or several with commas between them` : begins
   return secretOf(
     setting('', '', takes, sentence, given => {
-      if (given.length > TEXT_CHARS_MAX || !URL.canParse(given)) return undefined
-      const { protocol, hostname, pathname, search, hash } = new URL(given)
-      const fits = schemes.includes(protocol.slice(0, -1)) && hostname !== '' && search === '' && hash === ''
-      return fits && pathOf.test(pathname) ? given : undefined
+      const urls = several ? given.split(',') : [given]
+      return given.length <= TEXT_CHARS_MAX && urls.every(fits) ? given : undefined
     }),
   )
+
+  function fits(text: string): boolean {
+    if (!URL.canParse(text)) return false
+    const { protocol, hostname, pathname, search, hash } = new URL(text)
+    const isPlain = hostname !== '' && search === '' && hash === ''
+    return isPlain && schemes.includes(protocol.slice(0, -1)) && pathOf.test(pathname)
+  }
 }
 
 export function secret(sentence: string): Setting<string> {

@@ -90,8 +90,8 @@ const KAFKA = {
 const REDIS = {
   REDIS_URL: kind.url(
     ['redis', 'rediss'],
-    /^(\/\d{0,3})?$/,
-    'The newest state is held in this Redis instead of this process. One node is enough to find a Redis Cluster.',
+    { pathOf: /^(\/\d{0,3})?$/, several: true },
+    'The newest state is held in this Redis instead of this process. Several are nodes of one Redis Cluster.',
   ),
   SURGETANK_REDIS_PASSWORD: kind.secret('The password, where the URL holds none.'),
   SURGETANK_REDIS_PREFIX: kind.text(
@@ -106,7 +106,7 @@ const REDIS = {
 const CLICKHOUSE = {
   CLICKHOUSE_URL: kind.url(
     ['http', 'https'],
-    /^\/?$/,
+    { pathOf: /^\/?$/ },
     'Readings are stored in this ClickHouse server instead of the embedded engine.',
   ),
   SURGETANK_CLICKHOUSE_USER: kind.text('default', 'a name', /^[^\x00-\x1f\x7f]{1,256}$/, 'The user of the server.'),
@@ -286,7 +286,7 @@ export function isLoopback(address: string): boolean {
 }
 
 function passwordIn(url: string): boolean {
-  return url !== '' && new URL(url).password !== ''
+  return url !== '' && url.split(',').some(one => new URL(one).password !== '')
 }
 
 /** docs/SETTINGS.md, from the declaration. */

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
-import type { DatabaseAccess } from '../database/database.ts'
+import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
 import { startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
 import { processTree } from './cpu.ts'
 import { endProcess, nextMessage, startScript, track } from './processes.ts'
@@ -65,7 +65,7 @@ export async function openDirect(): Promise<Variant> {
   const database = await startEmbeddedDatabase({ dataDir: dir, port: 0, password })
   const url = `http://127.0.0.1:${database.port}`
   const child = startScript('./direct-process.js')
-  const access: DatabaseAccess = { url, user: 'surgetank', password }
+  const access: DatabaseAccess = { url, user: 'surgetank', password, ...ACCESS_DEFAULTS }
   child.send(access)
   const { port } = await nextMessage<{ port: number }>(child, START_MS_MAX)
   const table = openTable(url, 'direct.readings')

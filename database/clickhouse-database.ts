@@ -3,23 +3,27 @@
  *
  * Invariants: an insert is one block under one token, never asynchronous, and answered only when it is stored [G2];
  * what comes from outside is a query parameter, never a part of a statement; every failure is translated by its code
- * (error-classes.ts), and no password stands in a message.
+ * (error-classes.ts), and no password stands in a message. Tables are named without their database: the client says it.
  */
 import { Readable } from 'node:stream'
-import { type ClickHouseClient, type ClickHouseSettings, createClient } from '@clickhouse/client'
+import type { ClickHouseSettings } from '@clickhouse/client'
+import { SurgetankError } from '../errors.ts'
 import type { Kind } from '../model/reading.ts'
+import { dropApart, openApart } from './apart.ts'
+import { openClient, READ_SETTINGS, readPages, readRows, runCommand, withSignal } from './clickhouse-client.ts'
 import type {
   Aggregate,
   BucketPoint,
   Database,
   DatabaseAccess,
+  Fence,
   HistoryQuery,
   LatestRow,
   RawPoint,
   RowBlock,
   SourceRange,
 } from './database.ts'
-import { type Author, translateError } from './error-classes.ts'
+import { translateError } from './error-classes.ts'
 import {
   type BucketRow,
   bucketStatement,
@@ -29,8 +33,9 @@ import {
   toBucketPoint,
   toRawPoint,
 } from './history.ts'
-import { waitForInserts } from './inserts.ts'
-import { migrate, TOKENS_KEPT, tokenWindow } from './migrate.ts'
+import { underWay, waitForInserts } from './inserts.ts'
+import { migrate } from './migrate.ts'
+import { probe } from './probe.ts'
 import { OF_RANGE, rangeParams, repairDerived } from './repair.ts'
 import { READINGS_COLUMNS } from './row-binary.ts'
 import { toValue, VALUE_COLUMNS } from './values.ts'
@@ -45,7 +50,11 @@ export interface DatabaseOptions {
 /** A ping that takes longer has failed. */
 const PING_MS_MAX = 10_000
 
-const INSERT = `INSERT INTO telemetry.readings (${READINGS_COLUMNS}) FORMAT RowBinary`
+/** A statement that changes the schema on all replicas is answered when they all have done so; a server waits 180 s itself. */
+const MIGRATION_MS_MAX = 200_000
+
+/** The tables that an insert reaches. */
+const TABLES_OF_INSERTS = ['readings', 'state', 'readings_1m', 'readings_1h']
 
 /** Servers from 26.3 on collect inserts asynchronously, and some older ones do not deduplicate behind a view: said each time. */
 const INSERT_SETTINGS = {
@@ -55,34 +64,29 @@ const INSERT_SETTINGS = {
   wait_end_of_query: 1,
 } as const satisfies ClickHouseSettings
 
-/** Whole numbers come unquoted, and a number that JSON has no word for comes as null. */
-const READ_SETTINGS = {
-  output_format_json_quote_64bit_integers: 0,
-  output_format_json_quote_denormals: 0,
-} as const satisfies ClickHouseSettings
-
-/** Opens no connection yet: the first call does. */
+/** Opens no connection yet: the first call does. Throws `database_misconfigured` for an access that cannot be one. */
 export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = {}): Database {
-  const client = createClient({
-    url: access.url,
-    username: access.user,
-    password: access.password,
-    request_timeout: options.requestMsMax ?? 60_000,
-    max_open_connections: options.connectionsMax ?? 8,
-    compression: { request: false, response: false },
-    keep_alive: { enabled: true, idle_socket_ttl: 2_500, eagerly_destroy_stale_sockets: true },
-    log: { level: 127 },
+  const { cluster } = access
+  const requestMsMax = options.requestMsMax ?? 60_000
+  const client = openClient(access, {
+    requestMsMax,
+    connectionsMax: options.connectionsMax ?? 8,
+    database: access.database,
   })
+  const apartTarget = { command, all: <Row>(statement: Statement) => all<Row>('repairing', statement) }
 
   return {
     ping,
     migrate: migrateSchema,
-    insertReadings,
+    insertReadings: (block, token, signal) =>
+      insert('readings', block, { ...INSERT_SETTINGS, insert_deduplication_token: token }, signal),
+    catchUp,
     countReadings,
     storedReadings,
-    waitForInserts: signal => waitForInserts(statement => all('looking for inserts', statement, signal), signal),
-    forgetTokens,
-    repairDerived: range => repairDerived({ command, all: statement => all('comparing a rollup', statement) }, range),
+    waitForInserts: (source, signal) =>
+      waitForInserts(() => all('looking for inserts', underWay(source, cluster), signal), source, signal),
+    restoreReadings,
+    repairDerived: (range, fence) => repairDerived(apartTarget, range, fence),
     countBySource,
     countByPosition,
     latest,
@@ -97,27 +101,37 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     return (await client.ping({ select: true, abort_signal: AbortSignal.timeout(PING_MS_MAX) })).success
   }
 
+  /** By a client of its own: the database that the other one names may not exist yet. */
   async function migrateSchema(): Promise<void> {
-    await migrate({
-      command,
-      scalar: async sql => ((await all<[number]>('reading the schema version', { sql, params: {} }))[0] ?? [0])[0],
+    await probe(access)
+    const outside = openClient(access, {
+      requestMsMax: Math.max(requestMsMax, MIGRATION_MS_MAX),
+      connectionsMax: 1,
+      database: null,
     })
-  }
-
-  async function command(sql: string, params: Readonly<Record<string, unknown>> = {}): Promise<void> {
-    try {
-      await client.command({ query: sql, query_params: { ...params } })
-    } catch (error) {
-      throw translateError(error, `running ${sql.trimStart().slice(0, 60).replace(/\s+/g, ' ')}`)
+    const target = {
+      command: (sql: string, params?: Readonly<Record<string, unknown>>) => runCommand(outside, sql, params),
+      all: <Row>(sql: string, params: Readonly<Record<string, unknown>> = {}) =>
+        readRows<Row>(outside, 'reading the schema', { sql, params }),
     }
+    await migrate(target, access).finally(() => outside.close())
   }
 
-  async function insertReadings(block: RowBlock, token: string, signal?: AbortSignal): Promise<void> {
+  function command(sql: string, params?: Readonly<Record<string, unknown>>): Promise<void> {
+    return runCommand(client, sql, params)
+  }
+
+  async function insert(
+    table: string,
+    block: RowBlock,
+    settings: ClickHouseSettings,
+    signal?: AbortSignal,
+  ): Promise<void> {
     try {
       const { stream } = await client.exec({
-        query: INSERT,
+        query: `INSERT INTO ${table} (${READINGS_COLUMNS}) FORMAT RowBinary`,
         values: Readable.from(block.bytes, { objectMode: false }),
-        clickhouse_settings: { ...INSERT_SETTINGS, insert_deduplication_token: token },
+        clickhouse_settings: settings,
         ...withSignal(signal),
       })
       // An answer that breaks off is a failure here, while the client's own draining takes it for the end.
@@ -127,36 +141,49 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     }
   }
 
+  /** A replica shows what it has fetched so far; asked for, it fetches what the others have, or says that it cannot. */
+  async function catchUp(): Promise<void> {
+    if (cluster === null) return
+    for (const table of TABLES_OF_INSERTS) await command(`SYSTEM SYNC REPLICA ${table} LIGHTWEIGHT`)
+  }
+
   async function countReadings(range: SourceRange): Promise<number> {
-    const sql = `SELECT count() FROM telemetry.readings WHERE ${OF_RANGE}`
+    const sql = `SELECT count() FROM readings WHERE ${OF_RANGE}`
     const rows = await all<[number]>('counting readings', { sql, params: rangeParams(range) })
     return rows[0]?.[0] ?? 0
   }
 
   function storedReadings(range: SourceRange): Promise<[position: number, index: number][]> {
-    const sql = `SELECT source_position, source_index FROM telemetry.readings WHERE ${OF_RANGE} ORDER BY source_position, source_index`
+    const sql = `SELECT source_position, source_index FROM readings WHERE ${OF_RANGE} ORDER BY source_position, source_index`
     return all('listing stored readings', { sql, params: rangeParams(range) })
   }
 
-  /** By setting the window to none and back: the engine drops the tokens that no longer fit. After a kill between, `migrate` sets it. */
-  async function forgetTokens(): Promise<void> {
-    for (const kept of [0, TOKENS_KEPT]) await command(tokenWindow('readings', kept))
+  /** A replicated table keeps a token and its part in one step, so there a count of none means only that others have them. */
+  async function restoreReadings(block: RowBlock, range: SourceRange, fence: Fence): Promise<void> {
+    if (cluster !== null)
+      throw new SurgetankError('database_unavailable', `this replica does not show the rows of ${range.source} yet`)
+    await dropApart(apartTarget, range.source)
+    if ((await countReadings(range)) > 0) return
+    const apart = await openApart(apartTarget, range.source, 'readings')
+    await insert(apart.name, block, { ...INSERT_SETTINGS, insert_deduplicate: 0 })
+    await apart.attach(fence)
+    await apart.drop()
   }
 
   async function countBySource(): Promise<Map<string, number>> {
-    const sql = 'SELECT source, count() FROM telemetry.readings GROUP BY source'
+    const sql = 'SELECT source, count() FROM readings GROUP BY source'
     return new Map(await all<[string, number]>('counting readings by source', { sql, params: {} }))
   }
 
   async function countByPosition(range: SourceRange): Promise<Map<number, number>> {
-    const sql = `SELECT source_position, count() FROM telemetry.readings WHERE ${OF_RANGE} GROUP BY source_position`
+    const sql = `SELECT source_position, count() FROM readings WHERE ${OF_RANGE} GROUP BY source_position`
     return new Map(await all<[number, number]>('counting readings by position', { sql, params: rangeParams(range) }))
   }
 
   async function* latest(): AsyncIterable<LatestRow[]> {
     const sql = `SELECT device, metric, toUnixTimestamp64Milli(ts), toUnixTimestamp64Milli(received_at), ${VALUE_COLUMNS},
-      toUnixTimestamp64Milli(seen_at) FROM telemetry.latest`
-    for await (const page of pages<LatestTuple>('reading the newest state', { sql, params: {} }))
+      toUnixTimestamp64Milli(seen_at) FROM latest`
+    for await (const page of readPages<LatestTuple>(client, 'reading the newest state', { sql, params: {} }))
       yield page.map(toLatestRow)
   }
 
@@ -195,38 +222,8 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     }
   }
 
-  async function all<Row>(doing: string, statement: Statement, signal?: AbortSignal): Promise<Row[]> {
-    const rows: Row[] = []
-    for await (const page of pages<Row>(doing, statement, signal)) rows.push(...page)
-    return rows
-  }
-
-  async function* pages<Row>(doing: string, { sql, params }: Statement, signal?: AbortSignal): AsyncGenerator<Row[]> {
-    try {
-      yield* readPages<Row>(client, sql, params, signal)
-    } catch (error) {
-      throw translateError(error, doing, 'ours' satisfies Author)
-    }
-  }
-}
-
-/** Pages as they come from the socket. A consumer that stops early ends the query. */
-async function* readPages<Row>(
-  client: ClickHouseClient,
-  sql: string,
-  params: Readonly<Record<string, unknown>>,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Row[]> {
-  const answer = await client.query({
-    query: sql,
-    query_params: { ...params },
-    format: 'JSONCompactEachRow',
-    clickhouse_settings: READ_SETTINGS,
-    ...withSignal(signal),
-  })
-  for await (const rows of answer.stream<Row>()) {
-    const page = rows as { text: string }[]
-    if (page.length > 0) yield JSON.parse(`[${page.map(row => row.text).join(',')}]`) as Row[]
+  function all<Row>(doing: string, statement: Statement, signal?: AbortSignal): Promise<Row[]> {
+    return readRows<Row>(client, doing, statement, signal)
   }
 }
 
@@ -234,8 +231,4 @@ type LatestTuple = [string, string, number, number, Kind, number | null, string,
 
 function toLatestRow([device, metric, ts, receivedAt, kind, value, text, seenAt]: LatestTuple): LatestRow {
   return { device, metric, ts, receivedAt, value: toValue(kind, value, text), seenAt }
-}
-
-function withSignal(signal: AbortSignal | undefined): { abort_signal?: AbortSignal } {
-  return signal === undefined ? {} : { abort_signal: signal }
 }

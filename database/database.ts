@@ -9,16 +9,20 @@ import type { Readable } from 'node:stream'
 import type { Value } from '../model/reading.ts'
 
 export interface DatabaseAccess {
-  /** Such as http://127.0.0.1:8123 */
+  /** Such as http://127.0.0.1:8123 or https://clickhouse.example:8443; without a user, a password or a path. */
   readonly url: string
   readonly user: string
   readonly password: string
-  readonly database?: string
-  /** The cluster on which tables are replicated; null for plain tables on one server. */
-  readonly cluster?: string | null
-  /** The authority of the server's certificate, the text of a PEM file; null for Node's own authorities. */
-  readonly ca?: string | null
+  /** Holds all tables and views: a letter or `_`, then up to 63 letters, digits and `_`. */
+  readonly database: string
+  /** The ClickHouse cluster whose replicas hold the tables: one shard. Null for tables that are not replicated. */
+  readonly cluster: string | null
+  /** Certificates that the server's is to be checked with, as PEM text. Null for those that Node trusts. */
+  readonly ca: string | null
 }
+
+/** What is not set otherwise, and always of the embedded engine. */
+export const ACCESS_DEFAULTS = { database: 'telemetry', cluster: null, ca: null } as const
 
 /**
  * A range of rows of one source, by the place in the log that is stored with each row: from (`from`, `fromIndex`) up to, not
@@ -32,7 +36,10 @@ export interface SourceRange {
   readonly toIndex?: number
 }
 
-/** Rows of `telemetry.readings` in RowBinary, all of one UTC day of `received_at`, at most 500,000. */
+/** Asked right before a step that must not happen twice; rejects with `log_claim_lost` when the claim on the source is lost. */
+export type Fence = () => Promise<void>
+
+/** Rows of `readings` in RowBinary, all of one UTC day of `received_at`, at most 500,000. */
 export interface RowBlock {
   readonly rows: number
   readonly bytes: readonly Uint8Array[]
@@ -82,33 +89,43 @@ export interface BucketPoint {
 export interface Database {
   /** Asks the engine itself, by a statement; false also when it does not answer within 10 s. */
   ping(): Promise<boolean>
-  /** Brings the schema to this version; safe to repeat. */
+  /**
+   * Reaches the server, and brings the schema to this version. Safe to repeat and from several processes at once; where all is
+   * in place it only reads. Rejects with fate `stop` and what to set when an operator must act, with `retry` when the server
+   * is away.
+   */
   migrate(): Promise<void>
   /**
    * Inserts one block under one deduplication token; the same token again with the same rows stores nothing twice [G2].
-   * `signal` gives up waiting; whether the rows were stored is then unknown.
+   * The token begins with the source and `/`. `signal` gives up waiting; whether the rows were stored is then unknown.
    */
   insertReadings(block: RowBlock, token: string, signal?: AbortSignal): Promise<void>
+  /**
+   * Makes sure that what is asked next sees all that was stored before, on whichever replica: to be called before what is
+   * stored is counted in order to complete it. Rejects with `database_unavailable` when that cannot be known.
+   */
+  catchUp(): Promise<void>
   /** Rows stored of a range, in `readings`. */
   countReadings(range: SourceRange): Promise<number>
   /** Which of the rows of a range are stored, as [position, index] pairs: only asked when a count fell short. */
   storedReadings(range: SourceRange): Promise<[position: number, index: number][]>
   /**
-   * Resolves when no INSERT into `telemetry.readings` runs any more, whoever sent it: one whose client died may still store
-   * its rows. Rejects with `database_unavailable` after 60 s, or by `signal`.
+   * Resolves when no insert of this source runs any more, whoever sent it: one whose client died may still store its rows.
+   * Inserts of other sources are not waited for. Rejects with `database_unavailable` after 60 s, or by `signal`.
    */
-  waitForInserts(signal?: AbortSignal): Promise<void>
+  waitForInserts(source: string, signal?: AbortSignal): Promise<void>
   /**
-   * Forgets the deduplication tokens of `readings`, for a block whose token was kept while its rows were lost (a kill between
-   * the token's write and the part's rename). Only while no other insert is under way.
+   * Stores a block whose token was kept while its rows were lost (a kill between the token's write and the part's rename), past
+   * tokens and views, unless a row of its range is stored after all. The token stays known: the same insert, should it
+   * still arrive, stores nothing. Rejects with `database_unavailable` where this cannot have happened: on replicated tables.
    */
-  forgetTokens(): Promise<void>
+  restoreReadings(block: RowBlock, range: SourceRange, fence: Fence): Promise<void>
   /**
    * Fills what `state` and the rollups lack of the stored rows of a range, and only that: a table that a materialized view
-   * feeds can lose its part in a kill while `readings` has the rows. Safe to repeat; only while no other insert is under
-   * way. Returns how many rollup rows were lacking.
+   * feeds can lose its part in a kill while `readings` has the rows. Safe to repeat, and while others insert; only while no
+   * insert of this source is under way. Returns how many rollup rows were lacking.
    */
-  repairDerived(range: SourceRange): Promise<number>
+  repairDerived(range: SourceRange, fence: Fence): Promise<number>
   /** Rows of `readings` for each source: one side of the books [G7]. */
   countBySource(): Promise<Map<string, number>>
   /** Rows stored for each position of a range. */

@@ -26,7 +26,7 @@ export function rawStatement(query: HistoryQuery, after: string | null): Stateme
       : `AND (${KEYSET}) ${beyond} (fromUnixTimestamp64Milli({keyTs:Int64}, 'UTC'), {keyMetric:String}, {keySource:String}, {keyPosition:UInt64}, {keyIndex:UInt32})`
   return {
     sql: `SELECT metric, toUnixTimestamp64Milli(ts), toUnixTimestamp64Milli(received_at), ${VALUE_COLUMNS}, source, source_position, source_index
-      FROM telemetry.readings
+      FROM readings
       WHERE ${ofDevice(query)} AND ${between('from', 'to')} ${keyset}
       ORDER BY ${KEYSET.split(', ')
         .map(column => `${column} ${query.order === 'asc' ? 'ASC' : 'DESC'}`)
@@ -121,7 +121,7 @@ export function rollupUnit(everyMs: number): number | null {
 
 function rollupPart(query: HistoryQuery, unit: number): string {
   return `SELECT metric, toInt64(toUnixTimestamp(bucket)) * 1000 AS at, readings AS n, value_sum AS s, value_min AS lo, value_max AS hi
-    FROM telemetry.${unit === 3_600_000 ? 'readings_1h' : 'readings_1m'}
+    FROM ${unit === 3_600_000 ? 'readings_1h' : 'readings_1m'}
     WHERE ${ofDevice(query)}
       AND bucket >= fromUnixTimestamp64Milli({innerFrom:Int64}, 'UTC') AND bucket < fromUnixTimestamp64Milli({innerTo:Int64}, 'UTC')`
 }
@@ -129,7 +129,7 @@ function rollupPart(query: HistoryQuery, unit: number): string {
 function rawPart(query: HistoryQuery, range: string, withNewest = false): string {
   const newest = withNewest ? ', (ts, received_at, toInt8(kind), assumeNotNull(value), value_str) AS newest' : ''
   return `SELECT metric, toUnixTimestamp64Milli(ts) AS at, toUInt64(1) AS n, assumeNotNull(value) AS s, assumeNotNull(value) AS lo, assumeNotNull(value) AS hi${newest}
-    FROM telemetry.readings
+    FROM readings
     WHERE ${ofDevice(query)} AND ${range} AND kind IN ('number', 'integer', 'bool')`
 }
 

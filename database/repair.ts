@@ -3,12 +3,15 @@
  * table and leave the others [G2].
  *
  * A view's part of one insert is there whole or not at all, so a bucket either has a range's readings or lacks them all:
- * it lacks them when the readings of that bucket outnumber it by at least those of the range. The missing rows are put
- * together in a table of their own and attached from there: an INSERT into the minutes would run the view that feeds the
- * hours, which may lack nothing. A kill between the steps leaves what the next repair does again.
+ * it lacks them when the source's readings of that bucket outnumber those it counts of this source by at least those of
+ * the range. Other sources are not looked at: their inserts may be half-way between the tables. Of one source, only one
+ * insert is under way at a time, and none during a repair.
+ *
+ * The missing rows are attached, not inserted: an INSERT into the minutes would run the view that feeds the hours, which
+ * may lack nothing. A kill between the steps leaves what the next repair does again.
  */
-import type { SourceRange } from './database.ts'
-import type { Statement } from './history.ts'
+import { type ApartTarget, dropApart, openApart } from './apart.ts'
+import type { Fence, SourceRange } from './database.ts'
 
 /**
  * The rows of a range, by the parameters of `rangeParams`. The positions alone let parts be passed over; the pairs are exact.
@@ -29,41 +32,71 @@ const ROLLUPS = [
 ] as const
 type Rollup = (typeof ROLLUPS)[number]
 
-/** What a repair needs of a database. */
-export interface RepairTarget {
-  command(sql: string, params?: Readonly<Record<string, unknown>>): Promise<void>
-  all<Row>(statement: Statement): Promise<Row[]>
+/** How a bucket's readings are counted on both sides, and what a row that is filled in says of its source. */
+interface Counting {
+  readonly ofReadings: string
+  readonly ofRollup: string
+  readonly label: string
+  readonly params: Readonly<Record<string, unknown>>
 }
 
 /** Returns how many rows of rollups were filled. The state takes its rows in any case: to repeat a maximum changes nothing. */
-export async function repairDerived(target: RepairTarget, range: SourceRange): Promise<number> {
+export async function repairDerived(target: ApartTarget, range: SourceRange, fence: Fence): Promise<number> {
+  await dropApart(target, range.source)
   await target.command(STATE_OF_RANGE, rangeParams(range))
+  const counting = await chooseCounting(target, range)
   let filled = 0
-  for (const rollup of ROLLUPS) filled += await repairRollup(target, rollup, range)
+  for (const rollup of ROLLUPS) filled += await repairRollup(target, { rollup, range, counting, fence })
   return filled
 }
 
 /** Not by a token: a repair of the same rows must not be dropped as a repetition of one that was lost. */
-const STATE_OF_RANGE = `INSERT INTO telemetry.state (device, metric, newest, seen_at) SETTINGS insert_deduplicate = 0, async_insert = 0
+const STATE_OF_RANGE = `INSERT INTO state (device, metric, newest, seen_at) SETTINGS insert_deduplicate = 0, async_insert = 0
   SELECT device, metric, max(tuple(ts, received_at, kind, ifNull(value, 0), value_str)), max(received_at)
-  FROM telemetry.readings WHERE ${OF_RANGE} GROUP BY device, metric`
+  FROM readings WHERE ${OF_RANGE} GROUP BY device, metric`
 
-async function repairRollup({ command, all }: RepairTarget, rollup: Rollup, range: SourceRange): Promise<number> {
-  const lacking = lackingRows(rollup)
-  const [counted] = await all<[number]>({ sql: `SELECT count() FROM (${lacking})`, params: rangeParams(range) })
+/**
+ * By source where the rollups count by source. A range from before they did is compared over all sources, as it was then: there
+ * was one writer, and there is one as long as its plan is open.
+ */
+async function chooseCounting({ all }: ApartTarget, { source, from, fromIndex = 0 }: SourceRange): Promise<Counting> {
+  const [start] = await all<[position: number, index: number]>({
+    sql: `SELECT source_position, source_index FROM by_source_from WHERE source = {source:String}
+      ORDER BY source_position DESC, source_index DESC LIMIT 1`,
+    params: { source },
+  })
+  const [startPosition, startIndex] = start ?? [0, 0]
+  const before = from < startPosition || (from === startPosition && fromIndex < startIndex)
+  if (before) return { ofReadings: '1', ofRollup: 'readings', label: "CAST(map(), 'Map(String, UInt64)')", params: {} }
+  return {
+    ofReadings:
+      'source = {source:String} AND (source_position, source_index) >= ({startPosition:UInt64}, {startIndex:UInt32})',
+    ofRollup: 'by_source[{source:String}]',
+    label: 'map({source:String}, mine.readings)',
+    params: { startPosition, startIndex },
+  }
+}
+
+interface RollupRepair {
+  readonly rollup: Rollup
+  readonly range: SourceRange
+  readonly counting: Counting
+  readonly fence: Fence
+}
+
+async function repairRollup(target: ApartTarget, { rollup, range, counting, fence }: RollupRepair): Promise<number> {
+  const lacking = lackingRows(rollup, counting)
+  const params = { ...rangeParams(range), ...counting.params }
+  const [counted] = await target.all<[number]>({ sql: `SELECT count() FROM (${lacking})`, params })
   const rows = counted?.[0] ?? 0
   if (rows === 0) return 0
-  const apart = `telemetry.repair_${rollup.name}`
-  await command(`DROP TABLE IF EXISTS ${apart} SYNC`)
-  await command(`CREATE TABLE ${apart} AS telemetry.${rollup.name}`)
-  await command(
-    `INSERT INTO ${apart} (metric, device, bucket, readings, value_sum, value_min, value_max) SETTINGS insert_deduplicate = 0, async_insert = 0 ${lacking}`,
-    rangeParams(range),
+  const apart = await openApart(target, range.source, rollup.name)
+  await target.command(
+    `INSERT INTO ${apart.name} (metric, device, bucket, readings, value_sum, value_min, value_max, by_source) SETTINGS insert_deduplicate = 0, async_insert = 0 ${lacking}`,
+    params,
   )
-  const years = await all<[number]>({ sql: `SELECT DISTINCT toYear(bucket) FROM ${apart}`, params: {} })
-  for (const [year] of years)
-    await command(`ALTER TABLE telemetry.${rollup.name} ATTACH PARTITION ${Number(year)} FROM ${apart}`)
-  await command(`DROP TABLE ${apart} SYNC`)
+  await apart.attach(fence)
+  await apart.drop()
   return rows
 }
 
@@ -74,21 +107,21 @@ async function repairRollup({ command, all }: RepairTarget, rollup: Rollup, rang
  * reading among new ones would make every bucket of every series between the two be read. The three columns are the
  * primary keys, so that only the granules of these buckets are touched.
  */
-function lackingRows({ name, start }: Rollup): string {
-  const ofRange = `FROM telemetry.readings WHERE ${OF_RANGE} AND ${NUMERIC}`
+function lackingRows({ name, start }: Rollup, { ofReadings, ofRollup, label }: Counting): string {
+  const ofRange = `FROM readings WHERE ${OF_RANGE} AND ${NUMERIC}`
   const buckets = `(SELECT DISTINCT metric, device, ${start}(ts) ${ofRange})`
-  return `SELECT mine.metric, mine.device, mine.bucket, mine.readings, mine.value_sum, mine.value_min, mine.value_max
+  return `SELECT mine.metric, mine.device, mine.bucket, mine.readings, mine.value_sum, mine.value_min, mine.value_max, ${label}
     FROM (
       SELECT metric, device, ${start}(ts) AS bucket, count() AS readings, sum(assumeNotNull(value)) AS value_sum,
         min(assumeNotNull(value)) AS value_min, max(assumeNotNull(value)) AS value_max
       ${ofRange} GROUP BY metric, device, bucket
     ) AS mine
     LEFT JOIN (
-      SELECT metric, device, ${start}(ts) AS bucket, count() AS n FROM telemetry.readings
-      WHERE ${NUMERIC} AND (metric, device, ${start}(ts)) IN ${buckets} GROUP BY metric, device, bucket
+      SELECT metric, device, ${start}(ts) AS bucket, count() AS n FROM readings
+      WHERE ${NUMERIC} AND ${ofReadings} AND (metric, device, ${start}(ts)) IN ${buckets} GROUP BY metric, device, bucket
     ) AS whole ON whole.metric = mine.metric AND whole.device = mine.device AND whole.bucket = mine.bucket
     LEFT JOIN (
-      SELECT metric, device, bucket, sum(readings) AS n FROM telemetry.${name}
+      SELECT metric, device, bucket, sum(${ofRollup}) AS n FROM ${name}
       WHERE (metric, device, bucket) IN ${buckets} GROUP BY metric, device, bucket
     ) AS held ON held.metric = mine.metric AND held.device = mine.device AND held.bucket = mine.bucket
     WHERE toInt64(whole.n) - toInt64(held.n) >= toInt64(mine.readings)`

@@ -3,7 +3,7 @@
  * another process, and opens the adapter there. The clients of Kafka and Redis are loaded only where they are used.
  */
 import type { Logger } from 'pino'
-import type { DatabaseAccess } from '../database/database.ts'
+import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
 import type { KafkaOptions } from '../pump/kafka-pump.ts'
 import { openLmdbInlet } from '../pump/lmdb-inlet.ts'
 import { openLmdbOutlet } from '../pump/lmdb-outlet.ts'
@@ -37,7 +37,7 @@ export type SpacePlace =
 /** `embedded`: the engine that the manager starts as its child. */
 export type DatabasePlace =
   | { readonly kind: 'embedded'; readonly dir: string }
-  | { readonly kind: 'server'; readonly access: Required<DatabaseAccess> }
+  | { readonly kind: 'server'; readonly access: DatabaseAccess }
 
 export interface Places {
   readonly log: LogPlace
@@ -94,12 +94,13 @@ function saslOf(settings: Settings): KafkaOptions['sasl'] {
 function placeSpace(settings: Settings): SpacePlace {
   const devicesMax = settings.SURGETANK_DEVICES_MAX
   if (settings.REDIS_URL === '') return { kind: 'memory', devicesMax }
-  const url = new URL(settings.REDIS_URL)
-  if (settings.SURGETANK_REDIS_PASSWORD !== '') url.password = encodeURIComponent(settings.SURGETANK_REDIS_PASSWORD)
+  const urls = settings.REDIS_URL.split(',').map(text => new URL(text))
+  const password = encodeURIComponent(settings.SURGETANK_REDIS_PASSWORD)
+  if (password !== '') for (const url of urls) url.password = password
   return {
     kind: 'redis',
     devicesMax,
-    url: url.href,
+    url: urls.map(({ href }) => href).join(),
     prefix: settings.SURGETANK_REDIS_PREFIX,
     ca: orNull(settings.SURGETANK_REDIS_CA),
   }
@@ -121,8 +122,8 @@ function placeDatabase(settings: Settings): DatabasePlace {
 }
 
 /** The embedded engine on this machine; `user` is `surgetank`, or `default`, who can only read and has no password. */
-export function embeddedAccess(port: number, user: 'surgetank' | 'default', password = ''): Required<DatabaseAccess> {
-  return { url: `http://127.0.0.1:${port}`, user, password, database: 'telemetry', cluster: null, ca: null }
+export function embeddedAccess(port: number, user: 'surgetank' | 'default', password = ''): DatabaseAccess {
+  return { url: `http://127.0.0.1:${port}`, user, password, ...ACCESS_DEFAULTS }
 }
 
 export async function openInlet(place: LogPlace, log: Logger): Promise<PumpInlet> {
@@ -145,10 +146,10 @@ function kafka(): Promise<typeof import('../pump/kafka-pump.ts')> {
   return import('../pump/kafka-pump.ts')
 }
 
-/** `unit` names this process among those that share the space. Of a space of its own there is nobody to take sessions from. */
+/** `unit`: this process has a broker, whose presence ends with it. Of a space of its own there is nobody to take sessions from. */
 export async function openSpace(
   place: SpacePlace,
-  unit: string,
+  unit: boolean,
   log: Logger,
 ): Promise<{ readonly space: Space; readonly sessions: Sessions | null }> {
   if (place.kind === 'memory') return { space: openMemorySpace(place), sessions: null }

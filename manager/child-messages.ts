@@ -6,7 +6,7 @@ import type { LogPlace } from './adapters.ts'
 /** To the writer, once, at its start. */
 export interface WriterConfig {
   readonly log: LogPlace
-  readonly database: Required<DatabaseAccess>
+  readonly database: DatabaseAccess
   /** True when the writer brings the schema up to date: nobody else does for a server. */
   readonly migrates: boolean
   readonly batchRows: number

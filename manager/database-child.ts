@@ -16,7 +16,7 @@ export interface DatabaseChildOptions {
 
 export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | 'kill'> {
   readonly port: number
-  readonly access: Required<DatabaseAccess>
+  readonly access: DatabaseAccess
 }
 
 /** Resolves when it answers and has its schema. Rejects when it cannot be started here at all. */
@@ -56,7 +56,7 @@ export async function superviseDatabase({
     await database.migrate().finally(() => database.close())
   }
 
-  function access(): Required<DatabaseAccess> {
+  function access(): DatabaseAccess {
     return embeddedAccess(portTaken, 'surgetank', password)
   }
 }

@@ -33,10 +33,17 @@ function examineKafka(place: Places['log'] & { kind: 'kafka' }): Promise<Finding
 function examineRedis(place: Places['space'] & { kind: 'redis' }): Promise<Finding> {
   const advice = 'Without it readings are accepted and stored, and no state is served.'
   return examine({ what: 'redis', down: 'warn', advice }, async () => {
-    const { space } = await openSpace(place, `doctor-${process.pid}`, log)
+    const { space } = await openSpace(place, false, log)
     const { devices } = await space.counts().finally(() => space.close())
-    return `${new URL(place.url).host}: ${devices} devices`
+    return `${hostsOf(place.url)}: ${devices} devices`
   })
+}
+
+function hostsOf(urls: string): string {
+  return urls
+    .split(',')
+    .map(url => new URL(url).host)
+    .join(', ')
 }
 
 function examineClickHouse(access: (Places['database'] & { kind: 'server' })['access']): Promise<Finding> {

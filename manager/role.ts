@@ -5,7 +5,6 @@
  * the role opens, waiting for what is not there yet. Stop: not ready any more, then everything in the reverse order. So
  * health answers from the first moment to the last.
  */
-import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { HealthCheck } from '../api/api.ts'
 import { openHealthServer } from '../api/health-server.ts'
@@ -24,8 +23,6 @@ import type { StartOptions } from './surgetank.ts'
 export interface RoleProcess {
   readonly settings: Settings
   readonly places: Places
-  /** Names this process among those that share the space. */
-  readonly unit: string
   readonly log: Logger
   readonly closers: Pick<Closers, 'add'>
   /** Opens what may not be there yet; closed again when the process ends. */
@@ -74,7 +71,6 @@ export async function openRole(name: RoleName, places: Places, options: StartOpt
     const mqttPort = await ROLES[name].start({
       settings,
       places,
-      unit: `${name}-${randomBytes(6).toString('hex')}`,
       log,
       closers,
       open: async (what, open) => {

@@ -53,7 +53,7 @@ const READER_CLOSE_MS_MAX = 2_000
 async function startBroker(own: RoleProcess): Promise<number> {
   const { settings, places, log, failed } = own
   const inlet = await own.open('the log', () => openInlet(places.log, log))
-  const { space, sessions } = await openSharedSpace(own)
+  const { space, sessions } = await openSharedSpace(own, true)
   const broker = await own.wait('the log', () => openBrokerPart({ settings, inlet, space, sessions, log, failed }))
   own.closers.add(broker.drain)
   own.closers.add(openGauges({ ingest: broker.ingest, log }))
@@ -77,11 +77,10 @@ async function startWriter(own: RoleProcess): Promise<null> {
 
 async function startReader(own: RoleProcess): Promise<null> {
   const { places, log } = own
-  const startedAt = Date.now()
   const database = await openSharedDatabase(own)
   const view = await own.open('the log', () => openView(places.log, log))
-  const { space } = await openSharedSpace(own)
-  const reader = openReader({ space, database, view, startedAt, log })
+  const { space } = await openSharedSpace(own, false)
+  const reader = openReader({ space, database, view, log })
   own.closers.add(() => Promise.race([reader.close(), pause(READER_CLOSE_MS_MAX)]))
   own.closers.add(openGauges({ space, log }))
   own.readyWhen(() => checkReader(space))
@@ -92,7 +91,7 @@ async function startApi(own: RoleProcess): Promise<null> {
   const { settings, places, log } = own
   const database = await openSharedDatabase(own)
   const view = await own.open('the log', () => openView(places.log, log))
-  const { space } = await openSharedSpace(own)
+  const { space } = await openSharedSpace(own, false)
   const ofDatabase = await own.open('ClickHouse', () => watchDatabase(database))
   const ofSpace = await own.open('the space', () => watchSpace(space))
   own.closers.add(openGauges({ view, space, log }))
@@ -103,8 +102,8 @@ async function startApi(own: RoleProcess): Promise<null> {
   return null
 }
 
-async function openSharedSpace(own: RoleProcess): Promise<{ space: Space; sessions: Sessions | null }> {
-  const { places, unit, log } = own
+async function openSharedSpace(own: RoleProcess, unit: boolean): Promise<{ space: Space; sessions: Sessions | null }> {
+  const { places, log } = own
   const opened = await own.wait('Redis', () => openSpace(places.space, unit, log))
   own.closers.add(opened.space.close)
   return opened

@@ -63,7 +63,6 @@ export async function startSurgetank(options: StartOptions): Promise<Surgetank> 
 async function startParts({ settings, log, stopping, failed }: StartOptions, closers: Closers): Promise<Surgetank> {
   const places = choosePlaces(settings)
   const patience = { log, stopping }
-  const startedAt = Date.now()
   const data = takeDataDir(settings, places)
   closers.add(() => data?.release())
   const engine = await startEngine(settings, places, log)
@@ -76,8 +75,7 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
   closers.add(inlet.close)
   const view = await openPatiently('the log', patience, () => openView(places.log, log))
   closers.add(view.close)
-  const unit = `surgetank-${randomBytes(6).toString('hex')}`
-  const { space, sessions } = await openPatiently('Redis', patience, () => openSpace(places.space, unit, log))
+  const { space, sessions } = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
   closers.add(space.close)
   const broker = await openPatiently('the log', patience, () =>
     openBrokerPart({ settings, inlet, space, sessions, log, failed }),
@@ -106,7 +104,7 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
   })
   closers.add(api.close)
 
-  const reader = openReader({ space, database, view, startedAt, log })
+  const reader = openReader({ space, database, view, log })
   const closeGauges = openGauges({ view, space, ingest: broker.ingest, log })
   closers.add(() => {
     closeGauges()

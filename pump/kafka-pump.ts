@@ -1,41 +1,121 @@
-/** Placeholder. */
-import type { Logger } from 'pino'
-import { SurgetankError } from '../errors.ts'
+/**
+ * The log in Kafka: the same promises as the log on a disk, for many ingest units and many writers. A topic holds the chunks, one
+ * record each; two more hold refused messages and dead letters; the offsets of a consumer group are the writers' positions.
+ *
+ * kafkajs serves as the protocol; see `kafka-client.ts`. The parts: `kafka-lane.ts` (each batch once into the log), `kafka-group.ts` and
+ * `kafka-claim.ts` (one writer of a partition, plans), `kafka-reader.ts`, `kafka-topics.ts`, `kafka-trim.ts`.
+ */
+import { metrics } from '../metrics.ts'
+import { type KafkaAccess, type KafkaClient, openKafkaClient } from './kafka-client.ts'
+import { openInlet } from './kafka-inlet.ts'
+import { openOutlet } from './kafka-outlet.ts'
+import { fetchPositions } from './kafka-positions.ts'
+import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
+import { ensureTopics, findTopics, type LogTopic } from './kafka-topics.ts'
+import { openTrimmer } from './kafka-trim.ts'
+import { openView } from './kafka-view.ts'
 import type { PumpInlet, PumpOutlet, PumpView } from './pump.ts'
 
-export interface KafkaOptions {
-  readonly brokers: readonly string[]
+export interface KafkaOptions extends KafkaAccess {
+  /** Of the chunks; the names of the other topics and of the group begin with it. */
   readonly topic: string
+  /** Of the topic, when it is made. */
   readonly partitions: number
-  /** 0: 3, or as many as there are brokers. */
+  /** 0: three, or as many as there are brokers. */
   readonly replication: number
-  /** `ca`: the text of a PEM file; null for Node's own authorities. */
-  readonly tls: { readonly ca: string | null } | null
-  readonly sasl: {
-    readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'
-    readonly user: string
-    readonly password: string
-  } | null
+  /** How long chunks are kept that the writers have committed. */
   readonly keepHours: number
+  /** The most that chunks may take, about. */
   readonly bytesMax: number
+  /** The most that quarantined messages may take, and as much again for dead letters. */
   readonly quarantineBytesMax: number
-  readonly log: Logger
+  /** ms since 1970 UTC. */
+  readonly clock?: () => number
 }
 
+export interface KafkaOutletOptions extends KafkaOptions {
+  /** Told of each rejection of `work` that a new claim follows. */
+  readonly failed?: (error: unknown) => void
+  /** After which silence of a writer its partitions go to others, ms. */
+  readonly sessionMs?: number
+  /** How long a step under way may take when the group asks for its partitions, ms. */
+  readonly revokeMsMax?: number
+  /** How often a partition's retention is looked at, ms. */
+  readonly trimMs?: number
+}
+
+const SESSION_MS = 15_000
+const REVOKE_MS_MAX = 20_000
+const TRIM_MS = 30_000
+
+/** Makes the topics where there are none. Rejects with `log_unavailable` while Kafka is away, or with `log_misconfigured`. */
 export async function openKafkaInlet(options: KafkaOptions): Promise<PumpInlet> {
-  throw away(options)
+  const { client, topic, partitions, reader } = await openLog(options)
+  const unwrittenChunks = () => countUnwritten(client, reader, topic, partitions)
+  const { bytesMax, log } = options
+  return openInlet({ client, reader, topic, partitions, bytesMax, unwrittenChunks, log })
 }
 
-export async function openKafkaOutlet(
-  options: KafkaOptions & { readonly failed?: (error: unknown) => void },
-): Promise<PumpOutlet> {
-  throw away(options)
+/** As `openKafkaInlet`. */
+export async function openKafkaOutlet(options: KafkaOutletOptions): Promise<PumpOutlet> {
+  const { client, topic, partitions, reader } = await openLog(options)
+  const groupClient = openKafkaClient(options)
+  await groupClient.knowTopic(topic.log)
+  const { keepHours, log, clock = Date.now, failed = () => {}, trimMs = TRIM_MS } = options
+  const { sessionMs = SESSION_MS, revokeMsMax = REVOKE_MS_MAX } = options
+  const bytesMax = options.bytesMax / partitions.length
+  const trimmer = openTrimmer({ client, reader, topic: topic.log, keepHours, bytesMax, everyMs: trimMs, clock, log })
+  return openOutlet({ client, groupClient, reader, trimmer, topic, sessionMs, revokeMsMax, failed, log })
 }
 
+/** Makes no topics: rejects with `log_missing` when there are none yet, otherwise as `openKafkaInlet`. */
 export async function openKafkaView(options: KafkaOptions): Promise<PumpView> {
-  throw away(options)
+  const { client, topic, partitions, reader } = await openLog(options, client => findTopics(client, options.topic))
+  return openView({ client, reader, topic, partitions, bytesMax: options.bytesMax })
 }
 
-function away({ brokers }: KafkaOptions): SurgetankError {
-  return new SurgetankError('log_unavailable', `Kafka at ${brokers.join(', ')} does not answer.`)
+interface OpenLog {
+  readonly client: KafkaClient
+  readonly topic: LogTopic
+  readonly partitions: readonly number[]
+  readonly reader: KafkaReader
+}
+
+async function openLog(
+  options: KafkaOptions,
+  topicsOf: (client: KafkaClient) => Promise<LogTopic> = client => ensureTopics(client, options),
+): Promise<OpenLog> {
+  const client = openKafkaClient(options)
+  try {
+    const topic = await topicsOf(client)
+    const reader = openKafkaReader(client, topic.log, foreign)
+    const partitions = client.partitions(topic.log).map(({ partitionId }) => partitionId)
+    return { client, topic, partitions, reader }
+  } catch (error) {
+    await client.close()
+    throw error
+  }
+
+  function foreign(partition: number, position: number): void {
+    metrics.foreignRecords.inc()
+    options.log.warn(
+      { topic: options.topic, partition, position },
+      'a record that no surgetank wrote stands in the log; it is passed over',
+    )
+  }
+}
+
+async function countUnwritten(
+  client: KafkaClient,
+  reader: KafkaReader,
+  topic: LogTopic,
+  partitions: readonly number[],
+): Promise<number> {
+  const positions = await fetchPositions(client, topic, partitions)
+  const firsts = await reader.firsts(partitions)
+  const ends = await reader.ends(partitions)
+  return partitions.reduce((sum, partition) => {
+    const from = Math.max(positions.get(partition)?.position ?? 0, firsts.get(partition) ?? 0)
+    return sum + Math.max(0, (ends.get(partition) ?? 0) - from)
+  }, 0)
 }

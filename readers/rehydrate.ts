@@ -1,85 +1,126 @@
 /**
- * The readers' work: rebuild the space after a start. The log's tail that is not yet in ClickHouse, then the newest readings
- * from ClickHouse, merged by [G4] beside whatever ingest merges meanwhile: the order does not matter.
+ * What a reader merges: the newest readings from ClickHouse, and stretches of the log, by [G4] beside whatever ingest merges
+ * meanwhile: the order does not matter.
  *
- * The log's end is noted first: all that is appended later is merged by ingest itself. ClickHouse is asked last: a chunk of
- * the tail that was removed before it could be read was committed by then, so ClickHouse has it.
+ * A rebuild notes the log's end first: all that is appended later is merged by the ingest that appended it. ClickHouse is
+ * asked last: a chunk of the tail that was removed before it could be read was committed by then, so ClickHouse has it.
  */
-import { setTimeout as pause } from 'node:timers/promises'
-import type { Logger } from 'pino'
 import type { Database, LatestRow } from '../database/database.ts'
 import { type Message, parseLines } from '../model/message.ts'
-import type { PartitionPlace, PumpView } from '../pump/pump.ts'
+import type { PumpView } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
 
-export interface RehydrateOptions {
+export interface Sources {
   readonly space: Space
   readonly database: Database
   readonly view: PumpView
-  /** ms since 1970 UTC, before the broker took connections: who was heard of since is the broker's to tell. */
-  readonly startedAt: number
-  readonly log: Logger
-  readonly stopped: AbortSignal
+}
+
+/** A stretch of a partition: from `from` up to, not including, `end`. */
+interface Stretch {
+  readonly partition: number
+  readonly from: number
+  readonly end: number
+}
+
+/** What was merged. */
+export interface Rebuilt {
+  readonly metrics: number
+  readonly messages: number
 }
 
 const READ = { chunksMax: 64, bytesMax: 4 << 20 }
-const RETRY_MS = 500
+/** More than what can lie between a message's append and its merge, and than what the clocks of two machines differ by. */
+const MARGIN_MS = 60_000
 
-/** Rebuilds the state and marks the space warm. Tries for as long as ClickHouse is away; ends early only when stopped. */
-export async function rehydrate(options: RehydrateOptions): Promise<void> {
-  const { space, view, log, stopped } = options
-  const since = performance.now()
-  for (let failures = 0; !stopped.aborted; failures++) {
-    try {
-      const rebuild = await space.claimRebuild()
-      if (rebuild === null) return
-      const lines = await replayTails(await view.places(), options)
-      const rows = await loadLatest(options)
-      await rebuild.finish()
-      log.info({ metrics: rows, messages: lines, ms: Math.round(performance.now() - since) }, 'the state is rebuilt')
-      return
-    } catch (error) {
-      if (failures % 20 === 10) log.warn({ err: error }, 'the state cannot be rebuilt yet')
-      await pause(RETRY_MS, undefined, { signal: stopped }).catch(() => {})
-    }
+/** Merges the whole state. Throws the reason of `stopped` when it fires. */
+export async function rebuildState(sources: Sources, stopped: AbortSignal): Promise<Rebuilt> {
+  const places = await sources.view.places()
+  const tails = places.map(({ partition, committed, end }) => ({ partition, from: committed, end }))
+  const messages = await mergeLog(sources, tails, stopped)
+  const metrics = await mergeLatest(sources, stopped)
+  return { metrics, messages }
+}
+
+/** Merges what was appended since shortly before `mergedThrough`. Throws the reason of `stopped` when it fires. */
+export async function replaySince(sources: Sources, mergedThrough: number, stopped: AbortSignal): Promise<number> {
+  const { view } = sources
+  const stretches: Stretch[] = []
+  for (const { partition, end } of await view.places()) {
+    stretches.push({ partition, from: await view.positionAt(partition, mergedThrough - MARGIN_MS), end })
   }
+  return mergeLog(sources, stretches, stopped)
 }
 
-async function loadLatest({ database, space, startedAt, stopped }: RehydrateOptions): Promise<number> {
-  let rows = 0
-  for await (const page of database.latest()) {
-    if (stopped.aborted) return rows
-    await space.merge(page.map(toMessage))
-    // A reading that came late is not the newest, but its device was heard of when it came.
-    await space.mergePresence(
-      page
-        .filter(({ seenAt }) => seenAt < startedAt)
-        .map(({ device, seenAt }) => ({ device, online: false, at: seenAt })),
-    )
-    rows += page.length
-  }
-  return rows
-}
-
-function toMessage({ device, metric, ts, receivedAt, value }: LatestRow): Message {
-  return { device, receivedAt, readings: [{ metric, ts, value, sentTs: ts }] }
-}
-
-async function replayTails(partitions: readonly PartitionPlace[], options: RehydrateOptions): Promise<number> {
+async function mergeLog(
+  { space, view }: Sources,
+  stretches: readonly Stretch[],
+  stopped: AbortSignal,
+): Promise<number> {
+  const merge = openMerge(space, stopped)
   let messages = 0
-  for (const { partition, committed, end } of partitions) {
-    for (let from = committed; from < end && !options.stopped.aborted; ) {
-      const chunks = await options.view.read(partition, from, READ)
+  for (const { partition, from: start, end } of stretches) {
+    for (let from = start; from < end; ) {
+      const chunks = await view.read(partition, from, READ)
       const last = chunks.at(-1)
       if (last === undefined) break
-      for (const chunk of chunks) {
-        // After the end it is ingest's to merge.
-        if (chunk.position >= end) break
-        await options.space.merge(parseLines(chunk.lines.toString('utf8')))
+      // After the end it is ingest's to merge.
+      for (const chunk of chunks.filter(({ position }) => position < end)) {
+        await merge.next(parseLines(chunk.lines.toString('utf8')))
         messages += chunk.messages
       }
       from = last.position + 1
     }
   }
+  await merge.end()
   return messages
+}
+
+async function mergeLatest({ space, database }: Sources, stopped: AbortSignal): Promise<number> {
+  const merge = openMerge(space, stopped)
+  let metrics = 0
+  const pages = database.latest()[Symbol.asyncIterator]()
+  for (;;) {
+    const page = await unlessStopped(pages.next(), stopped)
+    if (page.done === true) break
+    await merge.next(page.value.flatMap(toMessages))
+    metrics += page.value.length
+  }
+  await merge.end()
+  return metrics
+}
+
+/** A ClickHouse that hangs must not hold up a stop. */
+function unlessStopped<T>(promise: Promise<T>, stopped: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(stopped.reason)
+    if (stopped.aborted) stop()
+    stopped.addEventListener('abort', stop, { once: true })
+    promise.then(resolve, reject).finally(() => stopped.removeEventListener('abort', stop))
+  })
+}
+
+/** A reading that came late is not the newest, but its device was heard of when it came: a message without readings. */
+function toMessages({ device, metric, ts, receivedAt, value, seenAt }: LatestRow): Message[] {
+  const newest = { device, receivedAt, readings: [{ metric, ts, value, sentTs: ts }] }
+  return seenAt > receivedAt ? [newest, { device, receivedAt: seenAt, readings: [] }] : [newest]
+}
+
+/** One batch settles in the space while the next one is read, and no more: a space never waits for a merge by itself. */
+function openMerge(space: Space, stopped: AbortSignal) {
+  let settling: Promise<void> = Promise.resolve()
+
+  return { next, end }
+
+  async function next(messages: readonly Message[]): Promise<void> {
+    await end()
+    await space.merge(messages)
+    settling = space.settled()
+    settling.catch(() => {})
+  }
+
+  async function end(): Promise<void> {
+    stopped.throwIfAborted()
+    await settling
+  }
 }

@@ -3,7 +3,7 @@
  * the newest state over the API. Read-only.
  */
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
-import type { DatabaseAccess } from '../database/database.ts'
+import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
 import type { Moment, Value } from '../model/reading.ts'
 import { canonicalStored, type StoredReading } from './compare.ts'
 
@@ -67,8 +67,8 @@ const BUCKET_START: Record<Rollup, string> = { minutely: 'toStartOfMinute', hour
 
 /** `sql` is a URL that needs no password, or a server and how to get in. */
 export function openStored(sql: string | DatabaseAccess, httpUrl: string): Stored {
-  const access = typeof sql === 'string' ? { url: sql, user: 'default', password: '' } : sql
-  const { url, user, password, database = 'telemetry', ca = null }: DatabaseAccess = access
+  const access = typeof sql === 'string' ? { url: sql, user: 'default', password: '', ...ACCESS_DEFAULTS } : sql
+  const { url, user, password, database, ca } = access
   const client = createClient({
     url,
     username: user,

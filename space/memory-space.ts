@@ -4,16 +4,16 @@
  *
  * Invariants: see `space.ts`. Bounds: claims keep devices and metrics to their limits. A merge refuses nothing that was
  * accepted before (readings of the log, after a setting was lowered, say), up to what the tables can hold; beyond
- * that, `DEVICES_HELD_MAX` devices, `SLOTS_PER_DEVICE_MAX` metrics of one or `NAMES_MAX` names, the state leaves a reading out.
+ * that (`claims.ts`) the state leaves a reading out.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { DeviceState, MetricState, Presence } from '../model/device-state.ts'
-import { LIMITS } from '../model/limits.ts'
 import type { Message } from '../model/message.ts'
 import { compareBytewise } from './bytewise.ts'
+import { openClaims } from './claims.ts'
 import { openDeviceTable } from './device-table.ts'
 import { openMetricNames } from './metric-names.ts'
-import { openMetricSlots, SLOTS_PER_DEVICE_MAX } from './metric-slots.ts'
+import { openMetricSlots } from './metric-slots.ts'
 import { openSortedDevices } from './sorted-devices.ts'
 import type { PageQuery, Rebuild, Space } from './space.ts'
 import { openStrangers } from './strangers.ts'
@@ -24,33 +24,26 @@ export interface MemorySpaceOptions {
   readonly devicesMax: number
 }
 
-/** What a Map holds. */
-const DEVICES_HELD_MAX = 2 ** 24 - 1
-
-/** A mean over the fleet, so that a million devices with a thousand metrics each cannot take all memory. */
-const METRICS_PER_DEVICE_MEAN_MAX = 16
-const METRICS_MAX_AT_LEAST = 1_000_000
-
 /** Devices looked at before other work gets its turn: under 5 ms. */
 const SCAN_DEVICES = 20_000
 
 const NEVER = new AbortController().signal
 
 export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
-  const metricsMax = Math.max(METRICS_MAX_AT_LEAST, devicesMax * METRICS_PER_DEVICE_MEAN_MAX)
   const table = openDeviceTable()
   const names = openMetricNames()
   const slots = openMetricSlots()
   const sorted = openSortedDevices(table.id)
   const strangers = openStrangers()
-  const watchers = openWatchers()
-  let metricsHeld = 0
+  const watchers = openWatchers<number>()
+  const claims = openClaims({ table, names, slots, devicesMax, added })
   let warm = false
 
   return {
     merge,
+    settled: async () => {},
     mergePresence,
-    claimMetric,
+    claimMetric: claims.claim,
     get,
     getMany,
     page,
@@ -69,12 +62,12 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
   }
 
   function mergeMessage({ device, receivedAt, readings }: Message) {
-    const index = findOrAdd(device)
+    const index = claims.findOrAdd(device)
     if (index < 0) return
     let changed = table.see(index, receivedAt)
     let hint = 0
     for (const { metric, ts, value } of readings) {
-      const slot = slotOf(index, metric, hint)
+      const slot = claims.slotOf(index, metric, hint)
       if (slot < 0) continue
       hint = slot - table.firstSlot(index) + 1
       if (slots.merge(slot, ts, receivedAt, value)) changed = true
@@ -83,32 +76,9 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
     if (changed && watchers.any) watchers.mark(index)
   }
 
-  function findOrAdd(device: string): number {
-    const index = table.find(device)
-    if (index >= 0 || table.devices >= DEVICES_HELD_MAX) return index
-    return addDevice(device)
-  }
-
-  function addDevice(device: string): number {
-    const index = table.add(device)
-    const presence = strangers.take(device)
+  function added(index: number) {
+    const presence = strangers.take(table.id(index))
     if (presence !== null) applyPresence(index, presence)
-    return index
-  }
-
-  function slotOf(index: number, metric: string, hint: number): number {
-    const name = names.find(metric)
-    const slot = name < 0 ? -1 : slots.find(table.firstSlot(index), table.slots(index), name, hint)
-    return slot < 0 ? addMetric(index, name < 0 ? names.add(metric) : name) : slot
-  }
-
-  function addMetric(index: number, name: number): number {
-    const count = table.slots(index)
-    if (name < 0 || count >= SLOTS_PER_DEVICE_MAX) return -1
-    const first = slots.add(table.firstSlot(index), count, name)
-    table.setSlots(index, first, count + 1)
-    metricsHeld++
-    return first + count
   }
 
   async function mergePresence(changes: readonly Presence[]): Promise<void> {
@@ -130,18 +100,6 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
     if (!table.list(index)) return false
     sorted.add(index)
     return true
-  }
-
-  function claimMetric(device: string, metric: string): 'ok' | 'too_many_metrics' | 'too_many_devices' {
-    const index = table.find(device)
-    if (index < 0 && table.devices >= devicesMax) return 'too_many_devices'
-    const name = names.find(metric)
-    const count = index < 0 ? 0 : table.slots(index)
-    if (name >= 0 && count > 0 && slots.find(table.firstSlot(index), count, name, 0) >= 0) return 'ok'
-    if (count >= LIMITS.metricsPerDeviceMax || metricsHeld >= metricsMax) return 'too_many_metrics'
-    if (name < 0 && names.full) return 'too_many_metrics'
-    addMetric(index < 0 ? addDevice(device) : index, name < 0 ? names.add(metric) : name)
-    return 'ok'
   }
 
   async function get(device: string): Promise<DeviceState | null> {

@@ -10,15 +10,23 @@ import type { Message } from '../model/message.ts'
 
 export interface Space {
   /**
-   * Merges readings; a reading replaces the state of its metric only when `isNewer` says so. Rejects (fate `retry`) when
-   * the space is away: the readings are in the log, and a rebuild brings them.
+   * Merges readings; a reading replaces the state of its metric only when `isNewer` says so. A message without readings
+   * tells only that its device was heard of. What this process merged, its own reads show from then on; a space in another
+   * process has it soon after, see `settled`. Never waits for a space that is away: what it cannot hold meanwhile it lets
+   * go, counts, and is not warm until a rebuild has brought it from the log.
    */
   merge(messages: readonly Message[]): Promise<void>
-  /** Merges presence: the newer of two, by `at`, stays. Only of devices that the space knows or that were claimed. */
+  /** Resolves when all that this process merged before is in the space. Rejects (fate `retry`) while the space is away. */
+  settled(): Promise<void>
+  /**
+   * Merges presence: the newer of two, by `at`, stays. Only of devices that the space knows or that were claimed. Where
+   * several units share a space, a device that is online is so for as long as the unit lives that told it.
+   */
   mergePresence(changes: readonly Presence[]): Promise<void>
   /**
-   * Reserves room for a metric of a device, at once and before its message is accepted, so that the bounds hold exactly.
-   * Called for each reading; a metric that is known costs a look-up.
+   * Reserves room for a metric of a device, at once and before its message is accepted. Called for each reading; a metric
+   * that is known costs a look-up. The bounds hold exactly for what this process has seen itself: where several units
+   * share a space, each counts its own devices, and together they may hold as many times more.
    */
   claimMetric(device: string, metric: string): 'ok' | 'too_many_metrics' | 'too_many_devices'
   get(device: string): Promise<DeviceState | null>

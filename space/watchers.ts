@@ -3,24 +3,25 @@
  * watcher holds a device at most once, so it is bounded by the number of devices however slowly it is told.
  */
 
-export interface Watchers {
+export interface Watchers<Device> {
   /** True while somebody watches: the question that a merge asks first. */
   readonly any: boolean
-  mark(index: number): void
-  watch(everyMs: number, changed: (indexes: Iterable<number>) => void): () => void
+  mark(device: Device): void
+  watch(everyMs: number, changed: (devices: Iterable<Device>) => void): () => void
   close(): void
 }
 
-interface Watcher {
-  marked: Set<number>
+interface Watcher<Device> {
+  marked: Set<Device>
   timer: NodeJS.Timeout | null
   toldAt: number
   readonly everyMs: number
-  readonly changed: (indexes: Iterable<number>) => void
+  readonly changed: (devices: Iterable<Device>) => void
 }
 
-export function openWatchers(): Watchers {
-  const watchers = new Set<Watcher>()
+/** `Device`: however the space tells devices apart. */
+export function openWatchers<Device>(): Watchers<Device> {
+  const watchers = new Set<Watcher<Device>>()
 
   return {
     get any() {
@@ -31,15 +32,15 @@ export function openWatchers(): Watchers {
     close,
   }
 
-  function mark(index: number) {
+  function mark(device: Device) {
     for (const watcher of watchers) {
-      watcher.marked.add(index)
+      watcher.marked.add(device)
       // The first change after a pause is told at once; further ones wait for their turn.
       watcher.timer ??= setTimeout(tell, Math.max(0, watcher.toldAt + watcher.everyMs - performance.now()), watcher)
     }
   }
 
-  function tell(watcher: Watcher) {
+  function tell(watcher: Watcher<Device>) {
     const { marked } = watcher
     watcher.timer = null
     watcher.marked = new Set()
@@ -47,13 +48,19 @@ export function openWatchers(): Watchers {
     watcher.changed(marked)
   }
 
-  function watch(everyMs: number, changed: (indexes: Iterable<number>) => void): () => void {
-    const watcher: Watcher = { marked: new Set(), timer: null, toldAt: Number.NEGATIVE_INFINITY, everyMs, changed }
+  function watch(everyMs: number, changed: (devices: Iterable<Device>) => void): () => void {
+    const watcher: Watcher<Device> = {
+      marked: new Set(),
+      timer: null,
+      toldAt: Number.NEGATIVE_INFINITY,
+      everyMs,
+      changed,
+    }
     watchers.add(watcher)
     return () => stop(watcher)
   }
 
-  function stop(watcher: Watcher) {
+  function stop(watcher: Watcher<Device>) {
     watchers.delete(watcher)
     if (watcher.timer !== null) clearTimeout(watcher.timer)
     watcher.marked.clear()

@@ -12,9 +12,10 @@ import type { SourceRange } from '../database/database.ts'
 import { hasFate, SurgetankError } from '../errors.ts'
 import type { DeadLetter } from '../pump/pump.ts'
 import { rangeToken } from './batch.ts'
+import { claimLost } from './fence.ts'
 import type { PlannedBatch } from './insert.ts'
 import { encodeRows, listRows, type RowPlace } from './rows.ts'
-import { type Piece, type StoreOptions, settle } from './settle.ts'
+import { insertFenced, type Piece, type StoreOptions, settle, standStill } from './settle.ts'
 
 /** When more rows in a row are refused and none is taken, it is not the rows. */
 const REFUSALS_MAX = 100
@@ -29,14 +30,14 @@ export async function insertBisected(
   options: StoreOptions,
 ): Promise<DeadLetter[]> {
   const rows = listRows(batch.chunks)
-  if (unsure) await options.database.waitForInserts(options.lost)
+  if (unsure) await standStill(batch.source, options)
   const storedBefore = unsure ? await countStoredBefore(batch, rows, options) : new Uint32Array(rows.length + 1)
   await repairInterrupted(batch, rows, storedBefore, options)
   const deadLetters: DeadLetter[] = []
   const open: Span[] = [[0, rows.length]]
   // Depth first from the left: at most log2(rows) halves wait.
   for (let span = open.pop(); span !== undefined; span = open.pop()) {
-    if (options.lost.aborted) throw new SurgetankError('log_claim_lost', `${batch.source} from ${batch.from}.`)
+    if (options.lost.aborted) throw claimLost(batch, batch.from)
     const [from, to] = span
     const stored = storedIn(storedBefore, span)
     if (stored === to - from) continue
@@ -83,7 +84,7 @@ async function repairInterrupted(
   batch: PlannedBatch,
   rows: readonly RowPlace[],
   storedBefore: Uint32Array,
-  { database, log }: StoreOptions,
+  { database, log, fence }: StoreOptions,
 ): Promise<void> {
   const last = storedBefore.indexOf(storedBefore.at(-1) ?? 0) - 1
   if (last < 0) return
@@ -94,7 +95,7 @@ async function repairInterrupted(
     else from = half
   }
   const range = rangeOf(batch, rows, [from, to])
-  const lacking = await database.repairDerived(range)
+  const lacking = await database.repairDerived(range, fence.confirm)
   if (lacking > 0) log.warn({ ...range, lacking }, 'rollups lacked these rows; they are filled')
 }
 
@@ -102,7 +103,7 @@ async function repairInterrupted(
 async function store(piece: Piece, unsure: boolean, options: StoreOptions): Promise<SurgetankError | 'partial' | null> {
   try {
     if (unsure) return (await settle(piece, options)) === 'partial' ? 'partial' : null
-    await options.database.insertReadings(piece.block, piece.token, options.lost)
+    await insertFenced(piece, options)
     return null
   } catch (error) {
     if (hasFate(error, 'reject')) return error
@@ -119,11 +120,18 @@ function cut(batch: PlannedBatch, rows: readonly RowPlace[], [from, to]: Span): 
   const [first, last] = [rows[from]?.position ?? 0, rows[to - 1]?.position ?? 0]
   const chunks = batch.chunks.filter(({ position }) => position >= first && position <= last)
   const before = from - (rows[from]?.index ?? 0)
+  const range = rangeOf(batch, rows, [from, to])
   return {
-    range: rangeOf(batch, rows, [from, to]),
+    range,
     block: encodeRows(batch.source, chunks, ordinal => ordinal + before >= from && ordinal + before < to),
-    token: `${rangeToken(batch.source, batch.from, batch.to)}/${from}-${to}`,
+    token: pieceToken(batch, range),
+    cut: false,
   }
+}
+
+/** By places in the log, not in the batch: also where the log was cut since, a token stands for exactly these rows. */
+function pieceToken({ source, from, to }: PlannedBatch, piece: SourceRange): string {
+  return `${rangeToken(source, from, to)}/${piece.from}.${piece.fromIndex ?? 0}-${piece.to}.${piece.toIndex ?? 0}`
 }
 
 /** Of a span that is not empty. */
@@ -138,8 +146,10 @@ function rangeOf(batch: PlannedBatch, rows: readonly RowPlace[], [from, to]: Spa
  * Stores the rows of a whole batch that are not stored, after something that no insert of ours does: only some are. Their
  * token names exactly these rows.
  */
-export async function insertMissing(batch: PlannedBatch, { database, lost }: StoreOptions): Promise<void> {
-  const stored = new Set((await database.storedReadings(batch)).map(([position, index]) => `${position}/${index}`))
+export async function insertMissing(batch: PlannedBatch, options: StoreOptions): Promise<void> {
+  const stored = new Set(
+    (await options.database.storedReadings(batch)).map(([position, index]) => `${position}/${index}`),
+  )
   const missing = new Set(
     listRows(batch.chunks)
       .filter(row => !stored.has(`${row.position}/${row.index}`))
@@ -150,7 +160,7 @@ export async function insertMissing(batch: PlannedBatch, { database, lost }: Sto
   const named = createHash('sha1')
     .update([...missing].join())
     .digest('hex')
-  await database.insertReadings(block, `${rangeToken(batch.source, batch.from, batch.to)}/missing-${named}`, lost)
+  await insertFenced({ block, token: `${rangeToken(batch.source, batch.from, batch.to)}/missing-${named}` }, options)
 }
 
 function toDeadLetter(batch: PlannedBatch, row: RowPlace, refusal: SurgetankError): DeadLetter {

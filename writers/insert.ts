@@ -12,7 +12,8 @@ import { metrics } from '../metrics.ts'
 import type { Chunk, DeadLetter, Plan } from '../pump/pump.ts'
 import { rangeToken } from './batch.ts'
 import { insertBisected, insertMissing } from './bisect.ts'
-import { type StoreOptions, settle } from './settle.ts'
+import { claimLost } from './fence.ts'
+import { insertFenced, type StoreOptions, settle } from './settle.ts'
 
 /** A range of the log that a durable plan names. */
 export interface PlannedBatch {
@@ -20,6 +21,7 @@ export interface PlannedBatch {
   readonly from: number
   readonly to: number
   readonly mode: Plan['mode']
+  /** Those that the log holds: retention may have cut the first of them, or all. */
   readonly chunks: readonly Chunk[]
   /** Their rows. */
   readonly block: RowBlock
@@ -30,8 +32,6 @@ export interface InsertOptions extends StoreOptions {
   readonly unsure: boolean
   /** The pause after a first failure, ms; it doubles up to 5 s. */
   readonly retryMsMin: number
-  /** Makes it durable that parts of this batch are inserted under their own tokens, before the first of them is. */
-  bisecting(): Promise<void>
 }
 
 const RETRY_MS_MAX = 5_000
@@ -39,7 +39,7 @@ const MISCONFIGURED_MS = 30_000
 
 /** Resolves when every reading of the batch is stored, but for those it returns. Rejects only when the claim is lost. */
 export async function insertPlanned(batch: PlannedBatch, options: InsertOptions): Promise<DeadLetter[]> {
-  if (batch.block.rows === 0) return []
+  if (batch.block.rows === 0 && !options.unsure) return []
   let unsure = options.unsure
   let bisected = batch.mode === 'bisected'
   for (let failures = 0; ; failures++) {
@@ -54,12 +54,13 @@ export async function insertPlanned(batch: PlannedBatch, options: InsertOptions)
       return []
     } catch (error) {
       throwIfLost(options.lost, batch)
+      if (error instanceof SurgetankError && error.code === 'log_claim_lost') throw error
       if (hasFate(error, 'reject') && !bisected) {
         options.log.warn(
           { err: error, source: batch.source, from: batch.from, to: batch.to },
           'ClickHouse refuses rows; bisecting',
         )
-        await options.bisecting()
+        await options.fence.change('bisected')
         bisected = true
         metrics.batches.inc({ result: 'refused' })
         continue
@@ -72,11 +73,11 @@ export async function insertPlanned(batch: PlannedBatch, options: InsertOptions)
 }
 
 async function insertWhole(batch: PlannedBatch, unsure: boolean, options: InsertOptions): Promise<void> {
-  const { source, from, to, block } = batch
+  const { source, from, to, block, chunks } = batch
   const token = rangeToken(source, from, to)
-  if (!unsure) return options.database.insertReadings(block, token, options.lost)
+  if (!unsure) return insertFenced({ block, token }, options)
   const range = { source, from, to }
-  if ((await settle({ range, block, token }, options)) === 'stored') return
+  if ((await settle({ range, block, token, cut: chunks[0]?.position !== from }, options)) === 'stored') return
   options.log.error({ ...range, rows: block.rows }, 'a range is stored in part; inserting what is missing')
   await insertMissing(batch, options)
 }
@@ -91,5 +92,5 @@ async function waitToRetry(error: unknown, failures: number, options: InsertOpti
 }
 
 function throwIfLost(lost: AbortSignal, batch: PlannedBatch): void {
-  if (lost.aborted) throw new SurgetankError('log_claim_lost', `${batch.source} from ${batch.from}.`)
+  if (lost.aborted) throw claimLost(batch, batch.from)
 }

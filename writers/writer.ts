@@ -1,42 +1,69 @@
 /**
- * The writer: brings the log into ClickHouse, each reading exactly once [G2]. One claim, one step at a time:
+ * The writer: brings the log into ClickHouse, each reading exactly once [G2]. For each claim, one step at a time:
  *
  *   READY(from) → PLAN   choose `to`; commit(from, plan = {to}) durably, before the insert
  *               → INSERT the same rows in the same order, one block, one table partition, token = source/from-to
  *               → DONE   commit(to)
  *
  * An open plan found at a start is settled first, by what ClickHouse really holds (`settle.ts`). While one batch is being
- * inserted the next one is read; nothing of it is written before the first one is done. Memory: two batches.
+ * inserted the next one is read; nothing of it is written before the first one is done.
+ *
+ * A writer may hold the claims of many partitions. They share nothing but turns and memory: `insertsMax` inserts are under
+ * way at one time, and the claims divide the bytes of a batch, so that all together hold about two batches [G5]. A plan
+ * that another writer made may be larger than that share: few are settled at one time.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
-import { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
-import type { Chunk, Claim, Consumption, Plan, PumpOutlet } from '../pump/pump.ts'
+import type { Chunk, Claim, Consumption, DeadLetter, Plan, PumpOutlet } from '../pump/pump.ts'
 import { type BatchLimits, takeBatch } from './batch.ts'
-import { insertPlanned, type PlannedBatch } from './insert.ts'
+import { openFence } from './fence.ts'
+import { reportGap, reportGapOfPlan } from './gap.ts'
+import { type InsertOptions, insertPlanned, type PlannedBatch } from './insert.ts'
 import { encodeRows } from './rows.ts'
 import type { Refusals } from './settle.ts'
+import { openTurns, type Turns } from './turns.ts'
 
 export interface WriterOptions {
   readonly outlet: PumpOutlet
   readonly database: Database
+  /** Of one insert; `bytesMax` is divided among the claims that are held. */
   readonly limits: BatchLimits
   /** How long the first reading of a batch waits for others, ms. */
   readonly batchAgeMsMax: number
   /** The pause after a first failure; it doubles up to 5 s. */
   readonly retryMsMin: number
+  /** Inserts under way at one time, of all claims. */
+  readonly insertsMax?: number
   readonly log: Logger
 }
 
+/** As many as the embedded engine runs at one time; a server takes few large inserts better than many small ones. */
+const INSERTS_MAX = 2
+const SETTLING_MAX = 2
+/** However many claims there are: less would make inserts too small to be worth one. */
+const BATCH_BYTES_MIN = 1 << 20
+
 /** Follows the log until stopped. `ended` rejects only when an operator must act. */
 export function openWriter(options: WriterOptions): Consumption {
-  const work = { ...options, refusals: { inARow: 0 } }
-  return options.outlet.consume(claim => writeClaim(claim, work))
+  const shared = {
+    inserts: openTurns(options.insertsMax ?? INSERTS_MAX),
+    settling: openTurns(SETTLING_MAX),
+    claims: 0,
+  }
+  return options.outlet.consume(async claim => {
+    shared.claims++
+    try {
+      await writeClaim(claim, { ...options, shared, refusals: { inARow: 0 } })
+    } finally {
+      shared.claims--
+    }
+  })
 }
 
 interface Work extends WriterOptions {
+  readonly shared: { readonly inserts: Turns; readonly settling: Turns; claims: number }
   readonly refusals: Refusals
 }
 
@@ -53,56 +80,73 @@ async function writeClaim(claim: Claim, options: Work): Promise<void> {
       next = nextBatch(claim, position, options)
       continue
     }
-    await claim.commit(batch.from, { to: batch.to, mode: batch.mode })
+    const plan = { to: batch.to, mode: batch.mode }
+    const fence = openFence(claim, batch.from, plan, Date.now())
+    await claim.commit(batch.from, plan)
     position = batch.to
     next = nextBatch(claim, position, options)
     // Awaited on the next round, unless this one fails first.
     next.catch(() => {})
-    await writePlanned(claim, batch, false, options)
+    await moveOn(claim, batch, await insertPlanned(batch, storing(claim, { fence, unsure: false }, options)))
   }
 }
 
 /** The plan that an earlier life left open: the same range again, settled by what is stored. */
 async function finishPlan(claim: Claim, plan: Plan, options: Work): Promise<number> {
+  const end = await options.shared.settling.take(claim.lost)
+  try {
+    const chunks = await readPlan(claim, plan, options)
+    const { source, position: from } = claim
+    const batch = { source, from, to: plan.to, mode: plan.mode, chunks, block: encodeRows(source, chunks) }
+    options.log.info({ source, from, to: plan.to }, 'settling the insert that was under way')
+    const fence = openFence(claim, from, plan, 0)
+    const deadLetters = await insertPlanned(batch, storing(claim, { fence, unsure: true }, options))
+    await reportGapOfPlan(batch, options)
+    await moveOn(claim, batch, deadLetters)
+    return plan.to
+  } finally {
+    end()
+  }
+}
+
+/** Of a planned range, what the log still holds. Only a second look that finds nothing says that the rest is gone. */
+async function readPlan(claim: Claim, plan: Plan, { limits }: Work): Promise<Chunk[]> {
   const chunks: Chunk[] = []
+  let looks = 0
   for (let from = claim.position; from < plan.to; ) {
-    const read = await claim.read(from, { chunksMax: READ_CHUNKS_MAX, bytesMax: options.limits.bytesMax })
+    const read = await claim.read(from, { chunksMax: READ_CHUNKS_MAX, bytesMax: limits.bytesMax })
     const inside = read.filter(chunk => chunk.position < plan.to)
     chunks.push(...inside)
     const last = inside.at(-1)
-    if (last === undefined) break
-    from = last.position + 1
+    if (last !== undefined) from = last.position + 1
+    else if (read.length > 0 || ++looks > 1) break
+    else await claim.wait(from, WAIT_MS)
   }
-  const batch = { ...prepare(claim, claim.position, chunks, options), to: plan.to, mode: plan.mode }
-  options.log.info({ source: batch.source, from: batch.from, to: batch.to }, 'settling the insert that was under way')
-  await writePlanned(claim, batch, true, options)
-  return batch.to
+  return chunks
 }
 
 /** The next batch, ready to be inserted; null when nothing came for a while. */
 async function nextBatch(claim: Claim, from: number, options: Work): Promise<PlannedBatch | null> {
   const chunks = await collect(claim, from, options)
-  return chunks.length === 0 ? null : prepare(claim, from, chunks, options)
+  const last = chunks.at(-1)
+  if (last === undefined) return null
+  const { source } = claim
+  reportGap({ source, from, to: chunks[0]?.position ?? from }, options.log)
+  return { source, from, to: last.position + 1, mode: 'whole', chunks, block: encodeRows(source, chunks) }
 }
 
-function prepare({ source }: Claim, from: number, chunks: readonly Chunk[], options: Work): PlannedBatch {
-  reportGap(source, from, chunks, options.log)
-  const to = (chunks.at(-1)?.position ?? from - 1) + 1
-  return { source, from, to, mode: 'whole', chunks, block: encodeRows(source, chunks) }
+type OfPlan = Pick<InsertOptions, 'fence' | 'unsure'>
+
+function storing(
+  { lost }: Claim,
+  ofPlan: OfPlan,
+  { database, log, retryMsMin, refusals, shared }: Work,
+): InsertOptions {
+  return { ...ofPlan, lost, database, log, retryMsMin, refusals, inserts: shared.inserts }
 }
 
-async function writePlanned(claim: Claim, batch: PlannedBatch, unsure: boolean, options: Work): Promise<void> {
-  const { database, log, refusals, retryMsMin } = options
-  const bisecting = () => claim.commit(batch.from, { to: batch.to, mode: 'bisected' })
-  const deadLetters = await insertPlanned(batch, {
-    database,
-    log,
-    refusals,
-    lost: claim.lost,
-    retryMsMin,
-    unsure,
-    bisecting,
-  })
+/** All is stored: the claim moves beyond the batch, and what was refused is kept in the same step. */
+async function moveOn(claim: Claim, batch: PlannedBatch, deadLetters: readonly DeadLetter[]): Promise<void> {
   await claim.commit(batch.to, null, deadLetters)
   metrics.persisted.inc(batch.block.rows - deadLetters.length)
   metrics.batchReadings.observe(batch.block.rows)
@@ -110,11 +154,12 @@ async function writePlanned(claim: Claim, batch: PlannedBatch, unsure: boolean, 
 }
 
 /** Chunks for the next insert: at once when they fill one, otherwise when the oldest has waited long enough. */
-async function collect(claim: Claim, from: number, { limits, batchAgeMsMax }: Work): Promise<Chunk[]> {
+async function collect(claim: Claim, from: number, options: Work): Promise<Chunk[]> {
   await claim.wait(from, WAIT_MS)
   let chunks: Chunk[] = []
-  const deadline = performance.now() + batchAgeMsMax
+  const deadline = performance.now() + options.batchAgeMsMax
   for (;;) {
+    const limits = shareOf(options)
     const at = chunks.at(-1)
     const read = await claim.read(at === undefined ? from : at.position + 1, {
       chunksMax: READ_CHUNKS_MAX,
@@ -129,10 +174,9 @@ async function collect(claim: Claim, from: number, { limits, batchAgeMsMax }: Wo
   }
 }
 
-/** Retention must never cut what is not written; if it did, nobody may miss it [G5]. */
-function reportGap(source: string, position: number, chunks: readonly Chunk[], log: Logger): void {
-  const first = chunks[0]
-  if (first === undefined || first.position === position) return
-  const gap = new SurgetankError('log_cut', `${source}: positions ${position} to ${first.position - 1} are gone.`)
-  log.error({ err: gap, source, from: position, to: first.position }, gap.message)
+/** Claims come and go: asked for at each step. */
+function shareOf({ limits, shared }: Work): BatchLimits {
+  const { rowsMax, bytesMax } = limits
+  const share = Math.floor(bytesMax / Math.max(1, shared.claims))
+  return { rowsMax, bytesMax: Math.min(bytesMax, Math.max(share, BATCH_BYTES_MIN)) }
 }

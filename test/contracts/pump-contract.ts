@@ -2,9 +2,10 @@
  * What every adapter of the pump promises, run over each. An adapter's test gives the way to open its parts on one log
  * that no other test uses.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { SurgetankError } from '../../errors.ts'
-import type { Claim, PumpInlet, PumpOutlet, PumpView } from '../../pump/pump.ts'
+import type { Batch, Claim, PumpInlet, PumpOutlet, PumpView } from '../../pump/pump.ts'
 import { batchOf, deferred, holdClaim, letterOf, lineOf, RECEIVED_AT, refusedOf, rejection } from './pump-samples.ts'
 
 export interface PumpHarness {
@@ -23,7 +24,12 @@ export interface InletBounds {
 
 const ALL = { chunksMax: 1_000, bytesMax: 64 << 20 }
 
-export function pumpContract(name: string, fresh: () => Promise<PumpHarness>): void {
+/** `exact`: false where the log only estimates how much it holds, and lets go of refused messages by the segment. */
+export function pumpContract(
+  name: string,
+  fresh: () => Promise<PumpHarness>,
+  { exact }: { readonly exact: boolean },
+): void {
   describe(`${name}, as every pump`, () => {
     let harness: PumpHarness
     beforeEach(async () => {
@@ -279,17 +285,18 @@ export function pumpContract(name: string, fresh: () => Promise<PumpHarness>): v
         expect(await view.quarantineEntry('../m1')).toBeNull()
       })
 
-      it('lets the oldest refused messages make room, and counts them all', async () => {
-        const inlet = await harness.openInlet({ quarantineBytesMax: 64 * 1024 })
-        for (let i = 1; i <= 40; i++) await inlet.append(batchOf(0, 0, { refused: [refusedOf(i, 5_000)] }))
-        const view = await harness.openView()
-        const { quarantined, quarantinedKept } = await view.books()
-        expect(quarantined).toBe(40)
-        expect(quarantinedKept).toBeGreaterThan(4)
-        expect(quarantinedKept).toBeLessThan(13)
-        expect(await view.quarantineEntry('m1')).toBeNull()
-        expect(await view.quarantineEntry('m40')).toMatchObject({ detail: 'number 40' })
-      })
+      if (exact)
+        it('lets the oldest refused messages make room, and counts them all', async () => {
+          const inlet = await harness.openInlet({ quarantineBytesMax: 64 * 1024 })
+          for (let i = 1; i <= 40; i++) await inlet.append(batchOf(0, 0, { refused: [refusedOf(i, 5_000)] }))
+          const view = await harness.openView()
+          const { quarantined, quarantinedKept } = await view.books()
+          expect(quarantined).toBe(40)
+          expect(quarantinedKept).toBeGreaterThan(4)
+          expect(quarantinedKept).toBeLessThan(13)
+          expect(await view.quarantineEntry('m1')).toBeNull()
+          expect(await view.quarantineEntry('m40')).toMatchObject({ detail: 'number 40' })
+        })
     }
 
     function makesRoom(): void {
@@ -344,13 +351,25 @@ export function pumpContract(name: string, fresh: () => Promise<PumpHarness>): v
         await inlet.append(batchOf(0, 0, { refused: [refusedOf(2)] }))
         const held = await holdClaim(await harness.openOutlet())
         await held.claim.commit(3, null)
-        for (let i = 0; i < 3; i++) await inlet.append(batchOf(0, 500))
+        for (let i = 0; i < 3; i++) await appendWhenRoom(inlet, batchOf(0, 500))
         expect((await rejection(inlet.append(batchOf(0, 500)))).code).toBe('log_unavailable')
-        expect((await view.books()).partitions[0]).toMatchObject({ first: 3, end: appended + 3 })
+        const { partitions } = await view.books()
+        expect(partitions[0]?.end).toBe(appended + 3)
+        if (exact) expect(partitions[0]?.first).toBe(3)
         await held.end()
       })
     }
   })
+}
+
+/** A log that estimates how much it holds takes a moment to know of the room that was made. */
+async function appendWhenRoom(inlet: PumpInlet, batch: Batch): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    const refused = await inlet.append(batch).then(() => null, toSurgetankError)
+    if (refused === null) return
+    if (tries === 50) throw refused
+    await pause(100)
+  }
 }
 
 function toSurgetankError(error: unknown): SurgetankError {

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { type ClickHouseClient, createClient } from '@clickhouse/client'
 import { openDatabase } from '../../database/clickhouse-database.ts'
-import type { Database } from '../../database/database.ts'
+import { ACCESS_DEFAULTS, type Database } from '../../database/database.ts'
 import {
   type EmbeddedDatabase,
   type EmbeddedExit,
@@ -38,7 +38,7 @@ export async function openFixture(onExit?: (exit: EmbeddedExit) => void): Promis
   const children = [await startEmbeddedDatabase({ dataDir: folder, port: 0, password, ...exits })]
   const { port } = children[0] as EmbeddedDatabase
   const url = `http://127.0.0.1:${port}`
-  const database = openDatabase({ url, user: 'surgetank', password })
+  const database = openDatabase({ url, user: 'surgetank', password, ...ACCESS_DEFAULTS })
   const log = { level: 127 as const }
   const writer = createClient({ url, username: 'surgetank', password, log })
   const analyst = createClient({ url, log })
@@ -64,6 +64,9 @@ export async function openFixture(onExit?: (exit: EmbeddedExit) => void): Promis
     },
   }
 }
+
+/** The claim is never lost. */
+export const held = async () => {}
 
 /** The first column of the first row. */
 export async function scalar(client: ClickHouseClient, query: string): Promise<unknown> {

@@ -12,8 +12,9 @@ import { fileURLToPath } from 'node:url'
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
+import { ACCESS_DEFAULTS } from '../../database/database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
-import { block, bytesOf, type Fixture, openFixture, raw, rows, scalar } from './database-fixture.ts'
+import { block, bytesOf, type Fixture, held, openFixture, raw, rows, scalar } from './database-fixture.ts'
 
 let on: Fixture
 const exits: EmbeddedExit[] = []
@@ -95,7 +96,7 @@ describe('a child that is killed', () => {
       }
       await insert()
     }
-    await on.database.repairDerived({ source: 'kill', from: 0, to: batches })
+    await on.database.repairDerived({ source: 'kill', from: 0, to: batches }, held)
     const totals = await rows(
       on.writer,
       `SELECT (SELECT count() FROM telemetry.readings WHERE source = 'kill'), (SELECT uniqExact(value) FROM telemetry.readings WHERE source = 'kill'),
@@ -167,7 +168,10 @@ describe('an engine that hangs', () => {
     const asked: string[] = []
     await once(hung, 'listening')
     const { port } = hung.address() as { port: number }
-    const database = openDatabase({ url: `http://127.0.0.1:${port}`, user: 'x', password: 'x' }, { requestMsMax: 300 })
+    const database = openDatabase(
+      { url: `http://127.0.0.1:${port}`, user: 'x', password: 'x', ...ACCESS_DEFAULTS },
+      { requestMsMax: 300 },
+    )
     expect(await database.ping()).toBe(false)
     expect(asked).toEqual([expect.stringContaining('SELECT')])
     await database.close()

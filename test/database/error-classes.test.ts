@@ -2,6 +2,7 @@
 import { ClickHouseError } from '@clickhouse/client'
 import { describe, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
+import { ACCESS_DEFAULTS } from '../../database/database.ts'
 import { classOf, translateError } from '../../database/error-classes.ts'
 import { block } from './database-fixture.ts'
 
@@ -58,7 +59,12 @@ describe('a failure of the client', () => {
   })
 
   test('a database that is not there is one to try again, and no password is in the message', async () => {
-    const database = openDatabase({ url: 'http://127.0.0.1:1', user: 'surgetank', password: 'very-secret' })
+    const database = openDatabase({
+      url: 'http://127.0.0.1:1',
+      user: 'surgetank',
+      password: 'very-secret',
+      ...ACCESS_DEFAULTS,
+    })
     const error: unknown = await database.insertReadings(block([{ value: 1 }]), 't').catch(caught => caught)
     expect(error).toMatchObject({ code: 'database_unavailable', fate: 'retry' })
     expect(String((error as Error).message)).not.toContain('very-secret')

@@ -1,8 +1,7 @@
-/** [G2] Exactly once into ClickHouse, as far as it is the database's part: tokens, rollups, state, migrations, ranges. */
-import { readFileSync } from 'node:fs'
+/** [G2] Exactly once into ClickHouse, as far as it is the database's part: tokens, rollups, state, ranges. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { migrate, readMigrations, splitStatements, TOKENS_KEPT } from '../../database/migrate.ts'
-import { block, type Fixture, type GivenRow, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
+import { SurgetankError } from '../../errors.ts'
+import { block, type Fixture, type GivenRow, held, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
 
 let on: Fixture
 beforeAll(async () => {
@@ -47,12 +46,38 @@ describe('[G2] one token', () => {
     expect((await totals('again'))[0]).toBe(20)
   })
 
-  test('that is forgotten is no token: the readings are stored again, and what a view feeds is not', async () => {
-    const rowsOfBatch = block(readings('forgotten', 10), 'forgotten')
-    await on.database.insertReadings(rowsOfBatch, 'token-forgotten')
-    await on.database.forgetTokens()
-    await on.database.insertReadings(rowsOfBatch, 'token-forgotten')
-    expect(await totals('forgotten')).toEqual([20, 10, 10, 1])
+  test('that outlived its rows drops them when they come again; restored past it, they are stored once, and the token stays', async () => {
+    const rowsOfBatch = block(readings('outlived', 10), 'outlived', 4)
+    const range = { source: 'outlived', from: 4, to: 5 }
+    await on.database.insertReadings(rowsOfBatch, 'outlived/4-5')
+    await on.writer.command({
+      query: "ALTER TABLE telemetry.readings DELETE WHERE device = 'outlived' SETTINGS mutations_sync = 1",
+    })
+    await on.database.insertReadings(rowsOfBatch, 'outlived/4-5')
+    expect(await totals('outlived')).toEqual([0, 10, 10, 1])
+    for (let times = 0; times < 2; times++) {
+      await on.database.restoreReadings(rowsOfBatch, range, held)
+      expect(await totals('outlived')).toEqual([10, 10, 10, 1])
+    }
+    await on.database.insertReadings(rowsOfBatch, 'outlived/4-5')
+    expect(await totals('outlived')).toEqual([10, 10, 10, 1])
+    expect(await on.database.repairDerived(range, held)).toBe(0)
+  })
+
+  test('restores nothing for a claim that is lost in between, and what that left is removed by the next', async () => {
+    const rowsOfBatch = block(readings('fenced', 10), 'fenced', 4)
+    const range = { source: 'fenced', from: 4, to: 5 }
+    const lost = async () => {
+      throw new SurgetankError('log_claim_lost', 'for this test')
+    }
+    const apart = "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name LIKE 'repair%'"
+    await expect(on.database.restoreReadings(rowsOfBatch, range, lost)).rejects.toMatchObject({
+      code: 'log_claim_lost',
+    })
+    expect(await totals('fenced')).toEqual([0, 0, 0, 0])
+    expect(await scalar(on.writer, apart)).toBe(1)
+    await on.database.repairDerived(range, held)
+    expect(await scalar(on.writer, apart)).toBe(0)
   })
 
   test('that a kill was about to forget does not leave the readings without tokens: the next start sets their number again', async () => {
@@ -119,136 +144,46 @@ describe('a range of the log', () => {
   })
 })
 
-describe('[G2] waiting for inserts of others', () => {
-  const slow = (table: string, tag: string) =>
+describe('[G2] waiting for the inserts of a source', () => {
+  /** One that takes a second, as a client sends it that is gone since. */
+  const slow = (token: string, table = 'telemetry.readings') =>
     on.writer.command({
-      query: `INSERT INTO ${table} (device) SELECT '${tag}' FROM numbers(4) WHERE sleepEachRow(0.25) = 0 SETTINGS async_insert = 0, max_block_size = 1`,
+      query: `INSERT INTO ${table} (device) SELECT '${token}' FROM numbers(4) WHERE sleepEachRow(0.25) = 0 SETTINGS max_block_size = 1`,
+      clickhouse_settings: { async_insert: 0, insert_deduplication_token: token },
     })
-  const under = (text: string) =>
-    vi.waitFor(async () =>
-      expect(
-        await scalar(
-          on.writer,
-          `SELECT count() FROM system.processes WHERE query LIKE '%${text}%' AND query_kind = 'Insert'`,
-        ),
-      ).toBe(1),
-    )
+  const under = (token: string) =>
+    vi.waitFor(async () => {
+      const running = `SELECT count() FROM system.processes WHERE query LIKE '%${token}%' AND query_kind = 'Insert'`
+      expect(await scalar(on.writer, running)).toBe(1)
+    })
+  const stored = (token: string) =>
+    scalar(on.writer, `SELECT count() FROM telemetry.readings WHERE device = '${token}'`)
 
-  test('ends when the last INSERT into the readings has, also one in the quotes of another client', async () => {
-    for (const table of ['telemetry.readings', '`telemetry`.`readings`', 'TABLE telemetry . readings']) {
-      const tag = `slow-${table.length}`
-      const insert = slow(table, tag)
-      await under(tag)
-      await on.database.waitForInserts()
-      expect(await scalar(on.writer, `SELECT count() FROM telemetry.readings WHERE device = '${tag}'`)).toBe(4)
-      await insert
-    }
+  test.each(['waited/0/0-1', 'waited/0/0-1/0.0-0.1'])('ends when the last has: %s', async token => {
+    const insert = slow(token)
+    await under(token)
+    await on.database.waitForInserts('waited/0')
+    expect(await stored(token)).toBe(4)
+    await insert
   })
 
-  test('does not wait for inserts into other tables, nor for queries that name the readings', async () => {
-    await on.writer.command({
-      query: 'CREATE TABLE IF NOT EXISTS telemetry.readings_of_mine (device String) ENGINE = Memory',
-    })
+  test('does not wait for those of other sources', async () => {
+    const other = 'waited/1/0-1'
     let ended = false
-    const insert = slow('telemetry.readings_of_mine', 'INSERT INTO telemetry.readings').then(() => (ended = true))
-    await under('readings_of_mine')
-    await on.database.waitForInserts()
+    const insert = slow(other).then(() => (ended = true))
+    await under(other)
+    await on.database.waitForInserts('waited/0')
     expect(ended).toBe(false)
     await insert
-    await on.writer.command({ query: 'DROP TABLE telemetry.readings_of_mine' })
   })
 
   test('is given up by its signal, as something to try again', async () => {
-    const insert = slow('telemetry.readings', 'slow-signal')
-    await under('slow-signal')
-    await expect(on.database.waitForInserts(AbortSignal.timeout(100))).rejects.toMatchObject({
+    const insert = slow('waited/2/0-1')
+    await under('waited/2/0-1')
+    await expect(on.database.waitForInserts('waited/2', AbortSignal.timeout(100))).rejects.toMatchObject({
       code: 'database_unavailable',
       fate: 'retry',
     })
     await insert
-  })
-})
-
-describe('migrations', () => {
-  test('may run again, and from several processes at once', async () => {
-    const before = await totals('twice')
-    await Promise.all([on.database.migrate(), on.database.migrate(), on.database.migrate()])
-    expect(await totals('twice')).toEqual(before)
-    expect(await scalar(on.writer, 'SELECT max(version) FROM telemetry.migrations')).toBe(
-      readMigrations().at(-1)?.version,
-    )
-  })
-
-  test('a kill after any statement leaves what the next run completes', async () => {
-    const migrations = readMigrations()
-    const statements = migrations.flatMap(({ statements }) => statements).length
-    for (let kill = 0; kill <= statements; kill += 3) {
-      const applied: string[] = []
-      let left = kill
-      const target = {
-        command: async (sql: string) => {
-          if (left-- === 0) throw new Error('killed')
-          applied.push(sql)
-        },
-        scalar: async () => 0,
-      }
-      await migrate(target, migrations).catch(() => {})
-      left = Number.POSITIVE_INFINITY
-      await migrate(target, migrations)
-      expect(applied.every(sql => /IF NOT EXISTS|^INSERT INTO telemetry\.migrations|MODIFY SETTING/.test(sql))).toBe(
-        true,
-      )
-    }
-  })
-
-  test('every materialized view writes into a table with a window of tokens', async () => {
-    const targets = await rows(
-      on.writer,
-      "SELECT name, create_table_query FROM system.tables WHERE database = 'telemetry' AND engine LIKE '%MergeTree' AND name != 'migrations'",
-    )
-    expect(targets.map(([name]) => name).sort()).toEqual(['readings', 'readings_1h', 'readings_1m', 'state'])
-    for (const [, query] of targets)
-      expect(query).toContain(`non_replicated_deduplication_window = ${TOKENS_KEPT}, fsync`)
-    const schema = readMigrations().flatMap(({ statements }) => statements)
-    const windows = schema.flatMap(sql => sql.match(/(?<=non_replicated_deduplication_window = )\d+/g) ?? [])
-    expect(windows).toEqual(targets.map(() => String(TOKENS_KEPT)))
-    for (const [table] of targets)
-      await on.writer.command({
-        query: `ALTER TABLE telemetry.${table} MODIFY SETTING non_replicated_deduplication_window = 0`,
-      })
-    await on.database.migrate()
-    const again = await rows(
-      on.writer,
-      `SELECT count() FROM system.tables WHERE database = 'telemetry' AND create_table_query LIKE '%window = ${TOKENS_KEPT},%'`,
-    )
-    expect(again).toEqual([[targets.length]])
-    for (const [, query] of targets) expect(query).toMatch(/fsync_after_insert = 1, fsync_part_directory = 1/)
-  })
-
-  test('a database of a newer version is refused, and nothing is changed', async () => {
-    await on.writer.command({
-      query: "INSERT INTO telemetry.migrations (version, name) SELECT 9999, 'from the future'",
-    })
-    await expect(on.database.migrate()).rejects.toMatchObject({ code: 'database_newer', fate: 'stop' })
-    await on.writer.command({
-      query: 'ALTER TABLE telemetry.migrations DELETE WHERE version = 9999 SETTINGS mutations_sync = 1',
-    })
-  })
-
-  test('a statement ends at the end of a line, and comments are left out', () => {
-    expect(splitStatements("-- a;\nSELECT 1, -- b;\n ';' AS c;\n\nSELECT 2;\n")).toEqual([
-      "SELECT 1,\n ';' AS c",
-      'SELECT 2',
-    ])
-  })
-
-  test('each column of the readings is explained where analysts see it', async () => {
-    const columns = await rows(
-      on.analyst,
-      "SELECT name, comment FROM system.columns WHERE database = 'telemetry' AND table = 'readings' ORDER BY position",
-    )
-    for (const [, comment] of columns) expect(String(comment).length).toBeGreaterThan(10)
-    const names = columns.map(([name]) => name).join(', ')
-    expect(readFileSync(new URL('../../database/row-binary.ts', import.meta.url), 'utf8')).toContain(`'${names}'`)
   })
 })

@@ -81,7 +81,7 @@ describe('adapters', () => {
     } finally {
       await destroy()
     }
-    const { space, sessions } = await openSpace({ kind: 'memory', devicesMax: 10 }, 'unit', log)
+    const { space, sessions } = await openSpace({ kind: 'memory', devicesMax: 10 }, true, log)
     expect(sessions).toBeNull()
     await space.close()
   })

@@ -2,4 +2,4 @@
 import { pumpContract } from '../contracts/pump-contract.ts'
 import { openLmdbHarness } from './lmdb-harness.ts'
 
-pumpContract('The log on this disk', openLmdbHarness)
+pumpContract('The log on this disk', openLmdbHarness, { exact: true })

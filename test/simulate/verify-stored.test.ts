@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { type ClickHouseClient, createClient } from '@clickhouse/client'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
+import { ACCESS_DEFAULTS } from '../../database/database.ts'
 import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import { openLedger } from '../../simulate/ledger.ts'
 import { openStored, type StateDocument, type Stored } from '../../simulate/stored.ts'
@@ -33,7 +34,12 @@ const states = new Map<string, StateDocument>()
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'verify-'))
   database = await startEmbeddedDatabase({ dataDir: dir, port: 0, password: 'for this test' })
-  const access = { url: `http://127.0.0.1:${database.port}`, user: 'surgetank', password: 'for this test' }
+  const access = {
+    url: `http://127.0.0.1:${database.port}`,
+    user: 'surgetank',
+    password: 'for this test',
+    ...ACCESS_DEFAULTS,
+  }
   const migrating = openDatabase(access)
   await migrating.migrate()
   await migrating.close()

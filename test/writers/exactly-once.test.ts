@@ -37,11 +37,11 @@ describe('the writer', () => {
     run.expectOnce()
   })
 
-  it('inserts again when a token outlived its rows [G2]', async () => {
+  it('stores the rows past their token when that outlived them [G2]', async () => {
     const run = openRun({ chunks: 2, rowsMax: 1_000, fates: ['killed_readings_token_only'] })
     await run.life()
     await run.life()
-    expect(run.model.calls).toContain('forget')
+    expect(run.model.calls).toContain('restore')
     run.expectOnce()
   })
 

@@ -60,15 +60,18 @@ export function openModelDatabase(options: {
   const database = {
     insertReadings: insert,
     waitForInserts: async () => {},
+    catchUp: async () => {},
     countReadings: async (range: SourceRange) =>
       inRange(range).reduce((sum, row) => sum + (tables.readings.rows.get(row.key) ?? 0), 0),
     storedReadings: async (range: SourceRange) =>
       inRange(range)
         .filter(row => (tables.readings.rows.get(row.key) ?? 0) > 0)
         .map(({ position, index }): [number, number] => [position, index]),
-    forgetTokens: async () => {
-      calls.push('forget')
-      tables.readings.tokens.clear()
+    restoreReadings: async (block: RowBlock, range: SourceRange, fence: () => Promise<void>) => {
+      calls.push('restore')
+      if (inRange(range).some(row => (tables.readings.rows.get(row.key) ?? 0) > 0)) return
+      await fence()
+      for (const { key } of rowsIn(block)) add('readings', key)
     },
     repairDerived: async (range: SourceRange) => {
       calls.push('repair')

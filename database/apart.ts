@@ -1,0 +1,70 @@
+/**
+ * Tables apart: where rows are put together that then join a table as they are, by ATTACH PARTITION, past its tokens and past
+ * the views that it feeds.
+ *
+ * Two writers of the same source may both be at it: an old owner that was frozen, and the new one. So each attempt has a
+ * table of its own, named after the source, and whoever begins drops those of all earlier attempts first. An ATTACH
+ * that still comes then finds no table; one that is at work holds it, and the DROP waits for its end.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+import type { Fence } from './database.ts'
+import type { Statement } from './history.ts'
+
+/** What is needed of a database; statements run in the database of this system. */
+export interface ApartTarget {
+  command(sql: string, params?: Readonly<Record<string, unknown>>): Promise<void>
+  all<Row>(statement: Statement): Promise<Row[]>
+}
+
+/**
+ * The keys of the tables, as the schema has them: parts join only where these are equal. Named, and not taken over with the
+ * engine, because that of a replicated table has its place in Keeper.
+ */
+const ENGINES = {
+  readings: 'MergeTree PARTITION BY toYYYYMMDD(received_at) ORDER BY (metric, device, ts)',
+  readings_1m: 'AggregatingMergeTree PARTITION BY toYear(bucket) ORDER BY (metric, device, bucket)',
+  readings_1h: 'AggregatingMergeTree PARTITION BY toYear(bucket) ORDER BY (metric, device, bucket)',
+} as const
+export type ApartTable = keyof typeof ENGINES
+
+export interface Apart {
+  readonly name: string
+  /** All rows join the table, partition by partition; `fence` is asked before. The rows stay here, too. */
+  attach(fence: Fence): Promise<void>
+  drop(): Promise<void>
+}
+
+/** Removes what earlier attempts for this source left, whoever made them. */
+export async function dropApart({ command, all }: ApartTarget, source: string): Promise<void> {
+  const left = await all<[string]>({
+    sql: 'SELECT name FROM system.tables WHERE database = currentDatabase() AND startsWith(name, {prefix:String})',
+    params: { prefix: prefixOf(source) },
+  })
+  for (const [name] of left) await command(`DROP TABLE IF EXISTS ${name} SYNC`)
+}
+
+/** An empty table like `table`. */
+export async function openApart({ command, all }: ApartTarget, source: string, table: ApartTable): Promise<Apart> {
+  const name = `${prefixOf(source)}${table}_${randomBytes(6).toString('hex')}`
+  await command(
+    `CREATE TABLE ${name} AS ${table} ENGINE = ${ENGINES[table]} SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`,
+  )
+  return { name, attach, drop }
+
+  async function attach(fence: Fence): Promise<void> {
+    const partitions = await all<[string]>({ sql: `SELECT DISTINCT _partition_id FROM ${name}`, params: {} })
+    for (const [partition] of partitions) {
+      await fence()
+      await command(`ALTER TABLE ${table} ATTACH PARTITION ID {partition:String} FROM ${name}`, { partition })
+    }
+  }
+
+  function drop(): Promise<void> {
+    return command(`DROP TABLE IF EXISTS ${name} SYNC`)
+  }
+}
+
+/** The name of a source may hold anything; its digest may stand in the name of a table. */
+function prefixOf(source: string): string {
+  return `repair_${createHash('sha256').update(source).digest('hex').slice(0, 16)}_`
+}

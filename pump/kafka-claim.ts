@@ -1,0 +1,150 @@
+/**
+ * A claim on a partition of the log in Kafka, for as long as one membership of the group lasts. Its position and plan are what the
+ * group has committed; a commit is refused once the group has gone on without this writer [G2].
+ */
+import { SurgetankError } from '../errors.ts'
+import type { KafkaClient } from './kafka-client.ts'
+import type { EndWatch } from './kafka-ends.ts'
+import type { Membership } from './kafka-group.ts'
+import { openLane } from './kafka-lane.ts'
+import { encodePosition, type Position } from './kafka-positions.ts'
+import type { KafkaReader } from './kafka-reader.ts'
+import { letterRecord } from './kafka-record.ts'
+import type { LogTopic } from './kafka-topics.ts'
+import type { Chunk, Claim, DeadLetter, Plan, ReadLimits } from './pump.ts'
+
+export interface HeldClaim {
+  readonly claim: Claim
+  /** Lets the step under way be committed, then fires `lost`; at once when there is none. */
+  finish(): void
+  /** Fires `lost` now. */
+  drop(): void
+  /** True once a commit succeeded. */
+  readonly fruitful: boolean
+}
+
+export interface ClaimOptions {
+  readonly client: KafkaClient
+  readonly reader: KafkaReader
+  readonly ends: EndWatch
+  readonly membership: Membership
+  readonly topic: LogTopic
+  readonly partition: number
+  readonly source: string
+  /** Where the last commit left it. */
+  readonly from: Position
+  /** Rejects with `log_cut` (stop) when the partition ends before `reached`, and stays so. */
+  readonly checkEnd: (reached: number) => Promise<void>
+  /** All before the position is in ClickHouse. */
+  readonly committed: (position: number) => void
+}
+
+const COUNT_LIMITS: ReadLimits = { chunksMax: 500, bytesMax: 16 << 20 }
+
+export function holdClaim(options: ClaimOptions): HeldClaim {
+  const { client, reader, ends, membership, partition, source } = options
+  const lost = new AbortController()
+  const lane = openLane(client)
+  /** Readings of the chunks that were read and not committed yet, by position. */
+  const counted = new Map<number, number>()
+  let { from: record } = options
+  let lettersAt = -1
+  let finishing = false
+  let fruitful = false
+  if (membership.lost.aborted) lost.abort()
+  membership.lost.addEventListener('abort', () => lost.abort(), { once: true, signal: lost.signal })
+
+  const claim: Claim = {
+    partition,
+    source,
+    get position() {
+      return record.position
+    },
+    get plan() {
+      return record.plan
+    },
+    lost: lost.signal,
+    read,
+    wait: (position, waitMs) => ends.wait(partition, position, { waitMs, signal: lost.signal }),
+    commit,
+  }
+  return {
+    claim,
+    finish,
+    drop: () => lost.abort(),
+    get fruitful() {
+      return fruitful
+    },
+  }
+
+  async function read(from: number, limits: ReadLimits): Promise<Chunk[]> {
+    const chunks = await reader.chunks(partition, from, limits)
+    if (chunks.length === 0 && ends.known(partition) > 0 && ends.known(partition) < from) await options.checkEnd(from)
+    for (const { position, readings } of chunks) if (position >= record.position) counted.set(position, readings)
+    return chunks
+  }
+
+  async function commit(position: number, plan: Plan | null, letters: readonly DeadLetter[] = []): Promise<void> {
+    if (lost.signal.aborted && (membership.lost.aborted || (finishing && plan !== null))) throw claimLost(source)
+    if (position < record.position)
+      throw new RangeError(`A position never goes back: ${record.position} to ${position}.`)
+    const readings = record.readings + (await readingsUpTo(position))
+    const isRepeated = lettersAt === position
+    if (letters.length > 0 && !isRepeated) await keepLetters(letters)
+    const next = { position, plan, readings, deadLetters: record.deadLetters + (isRepeated ? 0 : letters.length) }
+    await membership.commit(partition, position, encodePosition(options.topic.id, next)).catch((error: unknown) => {
+      lost.abort()
+      throw error
+    })
+    if (letters.length > 0) lettersAt = position
+    for (const at of counted.keys()) if (at < position) counted.delete(at)
+    record = next
+    fruitful = true
+    options.committed(position)
+    if (finishing && plan === null) lost.abort()
+  }
+
+  /** Of the chunks from the position on; those that this claim has not read are read for it. */
+  async function readingsUpTo(position: number): Promise<number> {
+    let readings = 0
+    for (let at = record.position; at < position; ) {
+      const known = counted.get(at)
+      if (known !== undefined) {
+        readings += known
+        at++
+        continue
+      }
+      const chunks = await reader.chunks(partition, at, COUNT_LIMITS)
+      const last = chunks.at(-1)
+      if (last === undefined) break
+      for (const chunk of chunks) if (chunk.position < position) readings += chunk.readings
+      at = last.position + 1
+    }
+    return readings
+  }
+
+  /** Tried until they are kept: a writer that is killed between this and the commit writes them again, which the view sees. */
+  async function keepLetters(letters: readonly DeadLetter[]): Promise<void> {
+    const records = letters.map(letterRecord)
+    const to = {
+      topic: options.topic.letters,
+      partitions: [0],
+      find: async () => false,
+      endOf: async () => 0,
+    }
+    for (let from = 0; from < records.length; from += LETTERS_PER_SEND) {
+      await lane.send(records.slice(from, from + LETTERS_PER_SEND), to)
+    }
+  }
+
+  function finish(): void {
+    finishing = true
+    if (record.plan === null) lost.abort()
+  }
+}
+
+const LETTERS_PER_SEND = 500
+
+function claimLost(source: string): SurgetankError {
+  return new SurgetankError('log_claim_lost', `${source} went to another writer.`)
+}

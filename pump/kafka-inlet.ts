@@ -1,0 +1,190 @@
+/**
+ * The inlet of the log in Kafka: what one ingest unit appends, each batch once, over a lane. There are many inlets.
+ *
+ * A partition takes what the unit appends for a while (a second, or a megabyte), then the next one does: partitions fill
+ * evenly whoever the devices are, and a trickle is not spread over many inserts. Order across partitions means nothing ([G4]).
+ *
+ * Bound: `bytesMax` of what is not in ClickHouse, by an estimate once a second; beyond it nothing is appended [G5].
+ */
+import type { Logger } from 'pino'
+import type { SurgetankError } from '../errors.ts'
+import { type KafkaClient, type KafkaRecord, unavailable } from './kafka-client.ts'
+import { openLane, type SendTo } from './kafka-lane.ts'
+import { readNewest } from './kafka-newest.ts'
+import type { KafkaReader } from './kafka-reader.ts'
+import { type AppendName, chunkRecord, isOf, newUnit, refusedRecord } from './kafka-record.ts'
+import { watchTopicId } from './kafka-topic-id.ts'
+import type { LogTopic } from './kafka-topics.ts'
+import type { Batch, Chunk, PumpInlet } from './pump.ts'
+
+export interface KafkaInletParts {
+  readonly client: KafkaClient
+  readonly reader: KafkaReader
+  readonly topic: LogTopic
+  readonly partitions: readonly number[]
+  readonly bytesMax: number
+  /** How many chunks are not in ClickHouse yet. */
+  readonly unwrittenChunks: () => Promise<number>
+  readonly log: Logger
+}
+
+/** A batch that is being appended, and what of it Kafka does not have yet. */
+interface Append {
+  readonly batch: Batch
+  readonly name: AppendName
+  readonly refused: KafkaRecord[][]
+  chunk: readonly KafkaRecord[]
+}
+
+const TURN_BYTES = 1 << 20
+const TURN_MS = 1_000
+const LOOK_MS = 1_000
+const REFUSED_PER_SEND = 500
+const REFUSED_BYTES_PER_SEND = 1 << 20
+const NEWEST_BYTES_MAX = 64 << 20
+const NEWEST_MESSAGES_MAX = 200_000
+const FIND_BYTES = 4 << 20
+/** How much the size of one chunk moves the mean of them all. */
+const MEAN_WEIGHT = 0.05
+
+/** Resolves when it is known where the log ends. */
+export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
+  const { client, reader, topic, partitions, bytesMax, log } = parts
+  const lane = openLane(client)
+  const unit = newUnit()
+  /** Up to where the log is known to ingest. */
+  let knownTo = await reader.ends(partitions)
+  let number = 0
+  let open: Append | null = null
+  let turn = { at: Math.floor(Math.random() * partitions.length), bytes: 0, since: performance.now() }
+  let chunkBytesMean = 0
+  let bytesUnwritten = 0
+  let isLooking = false
+  let replaced: SurgetankError | null = null
+  const endWatch = watchTopicId(client, topic, error => (replaced = error))
+  const looking = setInterval(() => void look(), LOOK_MS)
+  looking.unref()
+
+  return { append, tail, appendedByOthers, close }
+
+  async function append(batch: Batch): Promise<void> {
+    if (open !== null && open.batch !== batch) throw new Error('A batch that failed must be appended again first.')
+    if (replaced !== null) throw replaced
+    if (open === null) {
+      if (batch.messages > 0 && bytesUnwritten + batch.lines.length > bytesMax) throw logFull(bytesMax)
+      open = begin(batch)
+    }
+    for (let records = open.refused[0]; records !== undefined; records = open.refused[0]) {
+      await lane.send(records, toQuarantine())
+      open.refused.shift()
+    }
+    if (open.chunk.length > 0) await lane.send(open.chunk, toLog(open.name))
+    if (batch.messages > 0) count(batch.lines.length)
+    open = null
+  }
+
+  function begin(batch: Batch): Append {
+    const name = { unit, number: number++ }
+    const chunk = batch.messages === 0 ? [] : [chunkRecord(batch, name)]
+    return { batch, name, refused: groupRefused(batch), chunk }
+  }
+
+  function toLog(name: AppendName): SendTo {
+    const order = partitions.map((_, index) => partitions[(turn.at + index) % partitions.length] ?? 0)
+    return { topic: topic.log, partitions: order, find: (partition, from) => isThere(name, partition, from), endOf }
+  }
+
+  /** A refused message that is kept twice does no harm, and is no reading. */
+  function toQuarantine(): SendTo {
+    return { topic: topic.quarantine, partitions: [0], find: async () => false, endOf: async () => 0 }
+  }
+
+  async function endOf(partition: number): Promise<number> {
+    return (await reader.ends([partition])).get(partition) ?? 0
+  }
+
+  async function isThere(name: AppendName, partition: number, from: number): Promise<boolean> {
+    for (let at = from; ; ) {
+      const records = await reader.records(partition, at, FIND_BYTES)
+      if (records.some(record => isOf(record, name))) return true
+      const last = records.at(-1)
+      if (last === undefined) return false
+      at = Number(last.offset) + 1
+    }
+  }
+
+  function count(bytes: number): void {
+    chunkBytesMean += (bytes - chunkBytesMean) * (chunkBytesMean === 0 ? 1 : MEAN_WEIGHT)
+    bytesUnwritten += bytes
+    turn.bytes += bytes
+    const now = performance.now()
+    if (turn.bytes < TURN_BYTES && now - turn.since < TURN_MS) return
+    turn = { at: (turn.at + 1) % partitions.length, bytes: 0, since: now }
+  }
+
+  async function look(): Promise<void> {
+    // A slow answer must not pile up behind itself.
+    if (isLooking || chunkBytesMean === 0) return
+    isLooking = true
+    try {
+      bytesUnwritten = (await parts.unwrittenChunks()) * chunkBytesMean
+    } catch (error) {
+      log.debug({ err: error }, 'how far the writers are is not known at the moment')
+    } finally {
+      isLooking = false
+    }
+  }
+
+  async function tail(messagesMax: number): Promise<Chunk[]> {
+    const firsts = await reader.firsts(partitions)
+    const ends = await reader.ends(partitions)
+    const chunks = await newest(firsts, ends, messagesMax)
+    knownTo = ends
+    return chunks
+  }
+
+  async function* appendedByOthers(): AsyncGenerator<readonly Chunk[]> {
+    const ends = await reader.ends(partitions)
+    yield await newest(knownTo, ends, NEWEST_MESSAGES_MAX)
+    knownTo = ends
+  }
+
+  function newest(
+    froms: ReadonlyMap<number, number>,
+    ends: ReadonlyMap<number, number>,
+    messagesMax: number,
+  ): Promise<Chunk[]> {
+    const ranges = new Map(
+      partitions.map(partition => [partition, { from: froms.get(partition) ?? 0, to: ends.get(partition) ?? 0 }]),
+    )
+    return readNewest(reader, { ranges, messagesMax, bytesMax: NEWEST_BYTES_MAX })
+  }
+
+  async function close(): Promise<void> {
+    clearInterval(looking)
+    endWatch()
+    await client.close()
+  }
+}
+
+function groupRefused({ refused }: Batch): KafkaRecord[][] {
+  const groups: KafkaRecord[][] = []
+  let group: KafkaRecord[] = []
+  let bytes = 0
+  for (const record of refused.map(refusedRecord)) {
+    const isFull = group.length === REFUSED_PER_SEND || bytes + record.value.length > REFUSED_BYTES_PER_SEND
+    if (group.length === 0 || isFull) {
+      group = []
+      bytes = 0
+      groups.push(group)
+    }
+    group.push(record)
+    bytes += record.value.length
+  }
+  return groups
+}
+
+function logFull(bytesMax: number) {
+  const detail = `It holds about ${bytesMax} bytes that are not yet in ClickHouse, the most it may. It takes more when the writers have made room.`
+  return unavailable(detail)
+}

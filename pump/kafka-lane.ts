@@ -1,0 +1,171 @@
+/**
+ * A lane: the way of one unit's records into Kafka, each batch of them once.
+ *
+ * The rule: one `send` at a time, each to one partition, under the lane's own producer id and with the partition's next
+ * sequence number. What was not answered is sent again as it was, with the same number, until Kafka says that it has it:
+ * the broker knows the number, and answers a repetition without storing it twice (KIP-98). So a send that failed must be
+ * repeated by the caller before any other; where nothing of it can have reached a broker, it may take another partition.
+ *
+ * Only when Kafka has forgotten the lane's numbers (OUT_OF_ORDER_SEQUENCE_NUMBER and the like) does a repetition prove nothing.
+ * Then the partition is read from where the lane last stood, and the records are sent under a new producer id only if they
+ * are not there.
+ */
+import {
+  type KafkaClient,
+  type KafkaNode,
+  type KafkaRecord,
+  kafkaErrorType,
+  type Long,
+  onceLoaded,
+  translateKafkaError,
+  unavailable,
+} from './kafka-client.ts'
+
+export interface Lane {
+  /**
+   * Resolves when all in-sync replicas have the records. Rejects with `log_unavailable` when it is not known whether they do;
+   * the same records must be sent next. `partitions` are those that may take them; a repetition may stay with the one it tried.
+   */
+  send(records: readonly KafkaRecord[], to: SendTo): Promise<void>
+}
+
+export interface SendTo {
+  readonly topic: string
+  /** In the order they should be tried. */
+  readonly partitions: readonly number[]
+  /** Reads whether the first of the records stands in the partition at or after an offset: asked only when Kafka has forgotten. */
+  find(partition: number, from: number): Promise<boolean>
+  /** Where the partition ends: asked before the first of this lane's records in it. */
+  endOf(partition: number): Promise<number>
+}
+
+interface Producer {
+  readonly id: Long
+  readonly epoch: number
+  /** The next sequence number by topic and partition. */
+  readonly sequences: Map<string, number>
+}
+
+/** Records that are to be sent, until Kafka has them. */
+interface Attempt {
+  readonly records: readonly KafkaRecord[]
+  readonly partition: number
+  /** They do not stand before this offset. */
+  readonly from: number
+  /** True once a try of them ended in no answer, or in one that does not say whether they were stored. */
+  inDoubt: boolean
+}
+
+const ALL_IN_SYNC = -1
+const PRODUCE_MS_MAX = 8_000
+/** Sequence numbers go from 0 to 2^31 − 1 and begin again. */
+const SEQUENCES = 2 ** 31
+
+/** Kafka stored nothing: said before it appends. */
+const NOT_APPENDED = new Set([
+  'NOT_LEADER_FOR_PARTITION',
+  'LEADER_NOT_AVAILABLE',
+  'UNKNOWN_TOPIC_OR_PARTITION',
+  'NOT_ENOUGH_REPLICAS',
+  'KAFKA_STORAGE_ERROR',
+  'FENCED_LEADER_EPOCH',
+  'TOPIC_AUTHORIZATION_FAILED',
+  'CLUSTER_AUTHORIZATION_FAILED',
+  'MESSAGE_TOO_LARGE',
+  'RECORD_LIST_TOO_LARGE',
+])
+const FORGOTTEN = new Set([
+  'OUT_OF_ORDER_SEQUENCE_NUMBER',
+  'UNKNOWN_PRODUCER_ID',
+  'INVALID_PRODUCER_EPOCH',
+  'INVALID_PRODUCER_ID_MAPPING',
+])
+
+export function openLane(client: KafkaClient): Lane {
+  /** By topic and partition, the offset after what this lane wrote last. */
+  const ends = new Map<string, number>()
+  let producer: Producer | null = null
+  let attempt: Attempt | null = null
+  let isSending = false
+
+  return { send }
+
+  async function send(records: readonly KafkaRecord[], to: SendTo): Promise<void> {
+    if (isSending) throw new Error('One send at a time.')
+    if (attempt !== null && attempt.records !== records) throw new Error('A send that failed must be repeated first.')
+    isSending = true
+    try {
+      const { partition, node } = await choose(to)
+      producer ??= await newProducer(node)
+      attempt ??= { records, partition, from: await endOf(partition, to), inDoubt: false }
+      await produce(node, producer, attempt, to)
+      attempt = null
+    } finally {
+      isSending = false
+    }
+  }
+
+  /** The partition that holds them perhaps, or the first that has a leader. */
+  async function choose({ topic, partitions }: SendTo): Promise<{ partition: number; node: KafkaNode }> {
+    let failure: unknown = unavailable(`Topic ${topic} has no partitions.`)
+    for (const partition of attempt === null ? partitions : [attempt.partition]) {
+      try {
+        return { partition, node: await client.leader(topic, partition) }
+      } catch (error) {
+        failure = error
+        await client.refresh()
+      }
+    }
+    throw failure
+  }
+
+  async function endOf(partition: number, to: SendTo): Promise<number> {
+    return ends.get(`${to.topic}/${partition}`) ?? to.endOf(partition)
+  }
+
+  async function produce(node: KafkaNode, { id, epoch, sequences }: Producer, current: Attempt, to: SendTo) {
+    const { records, partition } = current
+    const place = `${to.topic}/${partition}`
+    const firstSequence = sequences.get(place) ?? 0
+    try {
+      const { topics } = await node.produce({
+        acks: ALL_IN_SYNC,
+        timeout: PRODUCE_MS_MAX,
+        producerId: id,
+        producerEpoch: epoch,
+        topicData: [{ topic: to.topic, partitions: [{ partition, firstSequence, messages: records }] }],
+      })
+      ends.set(place, Number(topics[0]?.partitions[0]?.baseOffset ?? 0) + records.length)
+    } catch (error) {
+      const type = kafkaErrorType(error)
+      // Kafka has them from an earlier try, and has had more than five batches since.
+      if (type !== 'DUPLICATE_SEQUENCE_NUMBER') return failed(error, type, current, to)
+    }
+    sequences.set(place, (firstSequence + records.length) % SEQUENCES)
+  }
+
+  /** Resolves when they turn out to be stored. */
+  async function failed(error: unknown, type: string | null, current: Attempt, to: SendTo): Promise<void> {
+    const { partition, from } = current
+    if (type !== null && FORGOTTEN.has(type)) {
+      producer = null
+      if (current.inDoubt && (await to.find(partition, from))) return
+      attempt = null
+    } else {
+      if (type === null || !NOT_APPENDED.has(type)) current.inDoubt = true
+      else if (!current.inDoubt) attempt = null
+      await client.refresh()
+    }
+    throw translateKafkaError(error, `writing ${to.topic}/${partition}`)
+  }
+}
+
+async function newProducer(node: KafkaNode): Promise<Producer> {
+  try {
+    const request = { transactionalId: null, transactionTimeout: 0 }
+    const { producerId, producerEpoch } = await onceLoaded(() => node.initProducerId(request))
+    return { id: producerId, epoch: producerEpoch, sequences: new Map() }
+  } catch (error) {
+    throw translateKafkaError(error, 'asking for a producer id')
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * Reading a topic by partition and offset, without a consumer group: whoever asks says where. Fetches do not wait at the
+ * broker: one that waits would hold up all others on its connection.
+ */
+import { type FetchedRecord, ISOLATION, type KafkaClient, kafkaErrorType, translateKafkaError } from './kafka-client.ts'
+import { toChunk } from './kafka-record.ts'
+import type { Chunk, ReadLimits } from './pump.ts'
+
+/** Special times of a ListOffsets request. */
+const LATEST = -1
+const EARLIEST = -2
+
+/** Of one fetch: what a reader may hold in memory beside what it asked for. */
+const FETCH_BYTES_MAX = 16 << 20
+const FETCH_BYTES_MIN = 64 << 10
+const TRIES = 3
+
+/** Answers that tell of a leader elsewhere. */
+const ASK_AGAIN = new Set([
+  'NOT_LEADER_FOR_PARTITION',
+  'LEADER_NOT_AVAILABLE',
+  'UNKNOWN_TOPIC_OR_PARTITION',
+  'FENCED_LEADER_EPOCH',
+  'REPLICA_NOT_AVAILABLE',
+  'OFFSET_NOT_AVAILABLE',
+])
+
+export interface KafkaReader {
+  /** The offset that the next record of each partition will have. */
+  ends(partitions: readonly number[]): Promise<Map<number, number>>
+  /** The oldest offset that each partition still holds. */
+  firsts(partitions: readonly number[]): Promise<Map<number, number>>
+  /** The oldest offset of a record that was appended at or after a time, ms; the end when there is none. */
+  since(partition: number, at: number): Promise<number>
+  /**
+   * Records from `from` on, in order; the first may lie after `from` when older ones are gone. Empty at the end. At least one
+   * when there is any, whatever its size.
+   */
+  records(partition: number, from: number, bytesMax: number): Promise<FetchedRecord[]>
+  /** The same, as chunks within the limits but for the first. */
+  chunks(partition: number, from: number, limits: ReadLimits): Promise<Chunk[]>
+}
+
+/** `foreign` is told of records that are not ours. */
+export function openKafkaReader(
+  client: KafkaClient,
+  topic: string,
+  foreign: (partition: number, position: number) => void = () => {},
+): KafkaReader {
+  return {
+    ends: partitions => offsets(partitions, LATEST),
+    firsts: partitions => offsets(partitions, EARLIEST),
+    since,
+    records,
+    chunks,
+  }
+
+  async function offsets(partitions: readonly number[], timestamp: number): Promise<Map<number, number>> {
+    return again('asking for offsets', async () => {
+      const byLeader = new Map<string, number[]>()
+      for (const partition of partitions) {
+        const { nodeId } = await client.leader(topic, partition)
+        byLeader.set(nodeId, [...(byLeader.get(nodeId) ?? []), partition])
+      }
+      const found = new Map<number, number>()
+      for (const own of byLeader.values()) {
+        const node = await client.leader(topic, own[0] as number)
+        const { responses } = await node.listOffsets({
+          replicaId: -1,
+          isolationLevel: ISOLATION,
+          topics: [{ topic, partitions: own.map(partition => ({ partition, timestamp })) }],
+        })
+        for (const { partition, offset } of responses[0]?.partitions ?? []) found.set(partition, Number(offset))
+      }
+      return found
+    })
+  }
+
+  async function since(partition: number, at: number): Promise<number> {
+    const found = (await offsets([partition], at)).get(partition) ?? -1
+    return found >= 0 ? found : ((await offsets([partition], LATEST)).get(partition) ?? 0)
+  }
+
+  async function records(partition: number, from: number, bytesMax: number): Promise<FetchedRecord[]> {
+    const maxBytes = Math.min(FETCH_BYTES_MAX, Math.max(FETCH_BYTES_MIN, bytesMax))
+    return again('reading', async () => {
+      const node = await client.leader(topic, partition)
+      const request = (fetchOffset: number) => ({
+        replicaId: -1,
+        isolationLevel: ISOLATION,
+        maxWaitTime: 0,
+        minBytes: 0,
+        maxBytes,
+        topics: [{ topic, partitions: [{ partition, fetchOffset: String(fetchOffset), maxBytes }] }],
+      })
+      const { responses } = await node.fetch(request(from)).catch(async error => {
+        if (kafkaErrorType(error) !== 'OFFSET_OUT_OF_RANGE') throw error
+        const first = (await offsets([partition], EARLIEST)).get(partition) ?? 0
+        return from < first ? node.fetch(request(first)) : { responses: [] }
+      })
+      const messages = responses[0]?.partitions[0]?.messages ?? []
+      // Kafka answers with whole batches: the first may begin before what was asked for.
+      return messages.filter(({ offset }) => Number(offset) >= from)
+    })
+  }
+
+  async function chunks(partition: number, from: number, { chunksMax, bytesMax }: ReadLimits): Promise<Chunk[]> {
+    const taken: Chunk[] = []
+    let bytes = 0
+    for (const record of await records(partition, from, bytesMax)) {
+      const { chunk, foreign: isForeign } = toChunk(partition, record)
+      if (isForeign) foreign(partition, chunk.position)
+      bytes += chunk.lines.length
+      if (taken.length > 0 && (taken.length >= chunksMax || bytes > bytesMax)) break
+      taken.push(chunk)
+    }
+    return taken
+  }
+
+  /** Twice more with fresh metadata; then it is for the caller to wait. */
+  async function again<Result>(doing: string, work: () => Promise<Result>): Promise<Result> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await work()
+      } catch (error) {
+        const type = kafkaErrorType(error)
+        const isElsewhere = type === null || ASK_AGAIN.has(type)
+        if (!isElsewhere || tries === TRIES) throw translateKafkaError(error, `${doing} ${topic}`)
+        await client.refresh()
+      }
+    }
+  }
+}

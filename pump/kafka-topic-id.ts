@@ -1,0 +1,126 @@
+/**
+ * The id of a topic: Kafka gives each topic a UUID when it is made (KIP-516, Kafka 2.8), so that one deleted and made anew under
+ * the same name is another topic. It stands in the source of every row: positions begin at 0 again, and rows of the new
+ * topic must not be taken for those of the old one.
+ *
+ * kafkajs knows Metadata up to version 6, and ids come with version 10: that one request is encoded here. It is of the
+ * flexible kind (KIP-482): header and arrays end in tagged fields, lengths are unsigned varints of one more.
+ */
+
+import { SurgetankError } from '../errors.ts'
+import { type KafkaClient, kafkaErrorType, translateKafkaError } from './kafka-client.ts'
+import type { LogTopic } from './kafka-topics.ts'
+
+const METADATA = { apiKey: 3, apiVersion: 10, apiName: 'Metadata' } as const
+const NO_ID = '0'.repeat(32)
+
+/** 22 letters and digits, `-` and `_`. Rejects with `log_misconfigured` when the cluster gives topics no ids. */
+export async function topicIdOf(client: KafkaClient, topic: string): Promise<string> {
+  const node = await client.controller()
+  try {
+    const id = (await node.connectionPool.send({
+      request: { ...METADATA, encode: async () => bytesToEncode(encodeRequest(topic)) },
+      response: { decode: async (bytes: Buffer) => bytes, parse: async (bytes: Buffer) => decodeTopicId(bytes, topic) },
+    })) as Buffer | null
+    if (id !== null && id.toString('hex') !== NO_ID) return id.toString('base64url')
+  } catch (error) {
+    if (kafkaErrorType(error) !== 'UNSUPPORTED_VERSION') throw translateKafkaError(error, `asking for topic ${topic}`)
+  }
+  throw new SurgetankError('log_misconfigured', 'This Kafka gives topics no ids; run Kafka 3.0 or newer.')
+}
+
+const WATCH_MS = 5_000
+
+/**
+ * Looks again and again whether the topic is still the same, and tells once when it is not: its chunks are another log's, and
+ * this process must begin anew. Returns the way to stop.
+ */
+export function watchTopicId(
+  client: KafkaClient,
+  { log, id }: LogTopic,
+  replaced: (error: SurgetankError) => void,
+): () => void {
+  const timer = setInterval(() => void look(), WATCH_MS)
+  timer.unref()
+  return () => clearInterval(timer)
+
+  async function look(): Promise<void> {
+    // Kafka away, or the topic between its deletion and its making: asked again.
+    const found = await topicIdOf(client, log).catch(() => id)
+    if (found === id) return
+    clearInterval(timer)
+    replaced(
+      new SurgetankError('log_replaced', `${log} had the id ${id} and has ${found} now; start again to go on with it.`),
+    )
+  }
+}
+
+/** What kafkajs' Encoder takes for another Encoder. */
+function bytesToEncode(buffer: Buffer): { buf: Buffer; buffer: Buffer; size(): number } {
+  return { buf: buffer, buffer, size: () => buffer.length }
+}
+
+function encodeRequest(topic: string): Buffer {
+  const name = Buffer.from(topic)
+  const noTags = 0
+  return Buffer.concat([
+    Buffer.from([noTags]), // the request header's
+    Buffer.from([2]), // one topic
+    Buffer.alloc(16), // by its name: no id
+    varint(name.length + 1),
+    name,
+    Buffer.from([noTags, 0, 0, 0, noTags]), // no creation, no authorized operations of cluster and topic
+  ])
+}
+
+/** Reads as far as the topic's id. Null when the topic is not in the answer. */
+export function decodeTopicId(bytes: Buffer, topic: string): Buffer | null {
+  let at = 0
+  const int = (size: number) => {
+    at += size
+    return bytes.readIntBE(at - size, size)
+  }
+  const unsigned = () => {
+    let value = 0
+    for (let shift = 0; ; shift += 7) {
+      const byte = bytes.readUInt8(at++)
+      value += (byte & 0x7f) * 2 ** shift
+      if (byte < 0x80) return value
+    }
+  }
+  const text = () => {
+    const length = unsigned() - 1
+    if (length < 0) return null
+    at += length
+    return bytes.toString('utf8', at - length, at)
+  }
+  const skipTags = () => {
+    for (let tags = unsigned(); tags > 0; tags--) {
+      unsigned()
+      at += unsigned()
+    }
+  }
+  skipTags()
+  int(4) // throttle time
+  for (let brokers = unsigned() - 1; brokers > 0; brokers--) {
+    int(4)
+    text()
+    int(4)
+    text()
+    skipTags()
+  }
+  text() // cluster id
+  int(4) // controller
+  if (unsigned() - 1 < 1) return null
+  int(2) // error
+  const name = text()
+  return name === topic ? bytes.subarray(at, at + 16) : null
+}
+
+function varint(value: number): Buffer {
+  const bytes: number[] = []
+  for (let left = value; ; left >>>= 7) {
+    if (left < 0x80) return Buffer.from([...bytes, left])
+    bytes.push((left & 0x7f) | 0x80)
+  }
+}

@@ -1,0 +1,39 @@
+-- Who lives: renews the lease of a unit, and lists the units that have one. By the clock of Redis alone.
+--
+-- A unit whose tag was given out for repair, or went with an emptied Redis, is not renewed: it must come back under a new
+-- tag, and tell its devices anew. The tag that it had before is given out for repair then.
+--
+-- KEYS: leases, merged through, lost
+-- ARGV: tag of the unit, '' for a process that only asks
+--       ms of the lease
+--       up to when all that the unit took is merged, ms
+--       '1' to begin with this tag
+--       the tag that the unit had before, '' for none
+--       name of the process, and ms for which the lost units that it has are its own
+-- Output: {1 when renewed, living tags...}
+
+local LEASES, MERGED, LOST = KEYS[1], KEYS[2], KEYS[3]
+local TAG, LEASE_MS, THROUGH, BEGINS, BEFORE, PROCESS, OWN_MS = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function after(ms)
+  return string.format('%.0f', now + tonumber(ms))
+end
+
+if BEFORE ~= '' and redis.call('ZREM', LEASES, BEFORE) == 1 then
+  redis.call('HSET', LOST, BEFORE, (redis.call('HGET', MERGED, BEFORE) or THROUGH) .. ' 0 ')
+  redis.call('HDEL', MERGED, BEFORE)
+end
+local renewed = 0
+if TAG ~= '' and (BEGINS == '1' or redis.call('ZSCORE', LEASES, TAG)) then
+  redis.call('ZADD', LEASES, after(LEASE_MS), TAG)
+  redis.call('HSET', MERGED, TAG, THROUGH)
+  renewed = 1
+end
+local lost = redis.call('HGETALL', LOST)
+for at = 1, #lost, 2 do
+  local through, _, holder = string.match(lost[at + 1], '^(%S+) (%S+) (.*)$')
+  if holder == PROCESS then redis.call('HSET', LOST, lost[at], through .. ' ' .. after(OWN_MS) .. ' ' .. holder) end
+end
+return { renewed, unpack(redis.call('ZRANGE', LEASES, '(' .. string.format('%.0f', now), '+inf', 'BYSCORE', 'LIMIT', 0, 5000)) }

@@ -1,0 +1,211 @@
+/**
+ * Units: the processes with a broker, of which each device that is online names one.
+ *
+ * A unit holds a lease of 5 s that its heartbeat renews. A device whose unit has none is offline for every reader, at once,
+ * whatever its hash says. What names the unit in Redis is its tag, `<unit>.<round>`: a unit that Redis has forgotten, or whose
+ * flushes it has lost, goes on under the next round and tells all its devices anew. So presence that was taken back,
+ * and that an older copy of the data shows again, is nobody's.
+ *
+ * A lease that ran out without a word makes its tag lost: it is given out for repair until that is finished.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Logger } from 'pino'
+import type { Presence } from '../model/device-state.ts'
+import type { RedisConnection } from './redis-connection.ts'
+import type { RedisFlush } from './redis-flush.ts'
+import { ALL_SHARDS, type RedisKeys } from './redis-keys.ts'
+import type { LostUnit } from './space.ts'
+
+export interface RedisUnits {
+  readonly unit: string
+  /** What names it in Redis now; '' for a process without a broker. */
+  readonly tag: string
+  /** True while the unit of a tag lives, as far as was last heard. */
+  isLive(tag: string): boolean
+  isLiveUnit(unit: string): boolean
+  /** Resolves when leases are known that are at most `msMax` old. */
+  fresh(msMax: number): Promise<void>
+  liveTags(): readonly string[]
+  /** Renews the lease. */
+  beat(): Promise<void>
+  /** Presence that this process reports is its own from here on. */
+  note(change: Presence): void
+  /** Redis has lost what this unit told: tells it anew, under the next tag. `tag`: the one that was found lost. */
+  startAnew(tag: string): void
+  claimLostUnit(): Promise<LostUnit | null>
+  /** Ends the lease, so that there is nothing to repair. All must be settled before. */
+  leave(): Promise<void>
+}
+
+export interface UnitsOptions {
+  readonly connection: RedisConnection
+  readonly keys: RedisKeys
+  readonly flush: RedisFlush
+  readonly log: Logger
+  /** Whether this process has a broker. */
+  readonly isUnit: boolean
+  /** True for a device that was claimed here. */
+  isClaimed(device: string): boolean
+  /** A heartbeat is wanted now. */
+  renewSoon(): void
+  /** Devices that went offline with a lost unit. */
+  changed(shard: number, devices: readonly string[], watched: boolean): void
+}
+
+const LEASE_MS = 5_000
+/** A lost unit is this process's own for so long after its last heartbeat. */
+const REPAIR_MS = 10_000
+const SLICE = 128
+
+export function openRedisUnits(options: UnitsOptions): RedisUnits {
+  const { connection, keys, flush, log, isUnit, isClaimed, renewSoon, changed } = options
+  const unit = randomBytes(8).toString('hex')
+  /** Devices that are online through this unit, with the time from which on: at most one for each that it serves. */
+  const own = new Map<string, number>()
+  let round = 0
+  let tag = isUnit ? `${unit}.0` : ''
+  let tagBefore = ''
+  let begins = true
+  let untold = false
+  let live = new Set<string>()
+  let askedAt = Number.NEGATIVE_INFINITY
+  let asking: Promise<void> | null = null
+  flush.begin(tag)
+
+  return {
+    unit,
+    get tag() {
+      return tag
+    },
+    isLive,
+    isLiveUnit: other => other === unit || [...live].some(held => held.startsWith(`${other}.`)),
+    fresh,
+    liveTags: () => [...live],
+    beat,
+    note,
+    startAnew,
+    claimLostUnit,
+    leave,
+  }
+
+  function isLive(other: string): boolean {
+    return (other === tag && tag !== '') || live.has(other)
+  }
+
+  async function fresh(msMax: number): Promise<void> {
+    if (performance.now() - askedAt <= msMax) return
+    await beat()
+  }
+
+  function beat(): Promise<void> {
+    asking ??= renew().finally(() => {
+      asking = null
+    })
+    return asking
+  }
+
+  async function renew(): Promise<void> {
+    const asked = performance.now()
+    const [now, before, isFirst] = [tag, tagBefore, begins]
+    const args = [now, LEASE_MS, flush.mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS]
+    const reply = await connection.run('lease', [keys.leases, keys.mergedThrough, keys.lost], args)
+    const [renewed, ...living] = reply as [number, ...string[]]
+    live = new Set(living)
+    askedAt = asked
+    if (now !== tag) return
+    begins = false
+    tagBefore = ''
+    if (isUnit && renewed === 0) {
+      log.warn({ unit }, 'Redis has forgotten this unit; it tells its devices anew')
+      startAnew(now)
+    } else if (untold) {
+      tellAll()
+    }
+  }
+
+  function note({ device, online, at }: Presence): void {
+    if (!isUnit) return
+    const before = own.get(device) ?? Number.NEGATIVE_INFINITY
+    if (at < before) return
+    if (online) own.set(device, at)
+    else own.delete(device)
+  }
+
+  function startAnew(lost: string): void {
+    if (!isUnit || lost !== tag) return
+    // Not over one that is not registered yet: the older one is what must be repaired.
+    if (!begins) tagBefore = tag
+    tag = `${unit}.${++round}`
+    begins = true
+    flush.begin(tag)
+    // First the lease, then the devices: under a tag that nobody knows yet they would show as offline.
+    untold = true
+    renewSoon()
+  }
+
+  function tellAll(): void {
+    untold = false
+    for (const [device, at] of own) {
+      if (!flush.mergePresence(device, true, at, isClaimed(device))) untold = true
+    }
+  }
+
+  async function claimLostUnit(): Promise<LostUnit | null> {
+    const reply = await connection.run('claim-lost', [keys.leases, keys.mergedThrough, keys.lost], [unit, REPAIR_MS])
+    const [lost, mergedThrough] = reply as [string?, string?]
+    if (lost === undefined) return null
+    live.delete(lost)
+    for (const shard of ALL_SHARDS) await markOffline(shard, lost)
+    return {
+      unit: lost.slice(0, lost.lastIndexOf('.')),
+      mergedThrough: Number(mergedThrough),
+      finish: () => forget(lost),
+    }
+  }
+
+  async function markOffline(shard: number, lost: string): Promise<void> {
+    let from = '-'
+    for (;;) {
+      const args = [keys.online(shard), from, '+', 'BYLEX', 'LIMIT', 0, 4 * SLICE]
+      const members = (await connection.command('ZRANGE', args)) as string[]
+      const ids = members
+        .filter(member => member.endsWith(` ${lost}`))
+        .map(member => member.slice(0, member.indexOf(' ')))
+      for (let at = 0; at < ids.length; at += SLICE) await markSlice(shard, lost, ids.slice(at, at + SLICE))
+      const last = members.at(-1)
+      if (last === undefined || members.length < 4 * SLICE) return
+      from = `(${last}`
+    }
+  }
+
+  async function markSlice(shard: number, lost: string, ids: readonly string[]): Promise<void> {
+    const own = [keys.meta(shard), keys.online(shard), ...ids.map(id => keys.device(shard, id))]
+    const reply = await connection.run('offline', own, [lost, JSON.stringify(ids)])
+    const [watched, numbers] = reply as [number, number[]]
+    changed(
+      shard,
+      numbers.flatMap(at => ids[at - 1] ?? []),
+      watched === 1,
+    )
+  }
+
+  async function forget(lost: string): Promise<void> {
+    await flush.settled()
+    await dropNumbers(lost)
+    await connection.command('HDEL', [keys.lost, lost])
+  }
+
+  async function dropNumbers(of: string): Promise<void> {
+    await Promise.all(ALL_SHARDS.map(shard => connection.command('HDEL', [keys.meta(shard), `f:${of}`, `n:${of}`])))
+  }
+
+  async function leave(): Promise<void> {
+    if (!isUnit) return
+    for (const [device, at] of own) flush.mergePresence(device, false, at, isClaimed(device))
+    own.clear()
+    await flush.settled()
+    await dropNumbers(tag)
+    await connection.command('ZREM', [keys.leases, tag])
+    await connection.command('HDEL', [keys.mergedThrough, tag])
+  }
+}

@@ -1,0 +1,143 @@
+/** The parts of the Kafka pump that decide and touch nothing. */
+import fc from 'fast-check'
+import { describe, expect, it, test } from 'vitest'
+import type { FetchedRecord, KafkaRecord } from '../../pump/kafka-client.ts'
+import { assignPartitions } from '../../pump/kafka-group.ts'
+import { decodePosition, encodePosition } from '../../pump/kafka-positions.ts'
+import { chunkRecord, isOf, toChunk, toLetterEntry, toRefusedEntry } from '../../pump/kafka-record.ts'
+import { judgeTopic } from '../../pump/kafka-topics.ts'
+import { batchOf, RECEIVED_AT } from '../contracts/pump-samples.ts'
+
+describe('a chunk as a record', () => {
+  const name = { unit: 'unit-a', number: 7 }
+
+  it('comes back as it was, and tells whose it is [G3]', () => {
+    const batch = batchOf(3, 4, { readings: 9 })
+    const record = fetched(chunkRecord(batch, name))
+    const { chunk, foreign } = toChunk(2, record)
+    expect(foreign).toBe(false)
+    expect(chunk).toEqual({
+      partition: 2,
+      position: 41,
+      messages: 4,
+      readings: 9,
+      firstReceivedAt: RECEIVED_AT + 3,
+      lastReceivedAt: RECEIVED_AT + 7,
+      lines: batch.lines,
+    })
+    expect(isOf(record, name)).toBe(true)
+    expect(isOf(record, { ...name, number: 8 })).toBe(false)
+    expect(isOf(record, { ...name, unit: 'unit-b' })).toBe(false)
+  })
+
+  it('is refused when one byte of it has changed', () => {
+    const record = fetched(chunkRecord(batchOf(0, 2), name))
+    const value = Buffer.from(record.value)
+    value[5] = (value[5] ?? 0) ^ 1
+    expect(() => toChunk(0, { ...record, value })).toThrowError(/does not match its checksum/)
+  })
+
+  it('of a newer version stops whoever reads it', () => {
+    const record = fetched({ value: Buffer.alloc(0), headers: { surgetank: '2 what ever' } })
+    expect(() => toChunk(0, record)).toThrowError(/run the newer surgetank/)
+  })
+
+  it('that somebody else wrote is a chunk of nothing', () => {
+    const { chunk, foreign } = toChunk(0, fetched({ value: Buffer.from('hello'), headers: {} }))
+    expect(foreign).toBe(true)
+    expect(chunk).toMatchObject({ position: 41, messages: 0, readings: 0, lines: Buffer.alloc(0) })
+    expect(toRefusedEntry(fetched({ value: Buffer.from('x'), headers: {} }))).toBeNull()
+    expect(toLetterEntry(fetched({ value: Buffer.from('x'), headers: {} }))).toBeNull()
+  })
+})
+
+describe('a position as metadata', () => {
+  const position = { position: 12, plan: { to: 20, mode: 'bisected' as const }, readings: 2 ** 40, deadLetters: 3 }
+
+  it('comes back as it was, and fits into what Kafka allows [G2]', () => {
+    for (const one of [
+      position,
+      { ...position, plan: null },
+      { ...position, plan: { to: 13, mode: 'whole' as const } },
+    ]) {
+      const text = encodePosition('topic-id', one)
+      expect(text.length).toBeLessThan(4_096)
+      expect(decodePosition('topic-id', 12, text)).toEqual(one)
+    }
+  })
+
+  it('of a topic that was made anew is none', () => {
+    expect(decodePosition('another', 12, encodePosition('topic-id', position))).toBeNull()
+  })
+
+  it.each(['', 'committed by hand', '{"v":2}', '[]'])('of somebody else (%j) stops the writer', metadata => {
+    expect(() => decodePosition('topic-id', 12, metadata)).toThrowError(/no surgetank of this version writes/)
+  })
+})
+
+test('each partition goes to one writer, evenly, the rest to the newest [G2]', () => {
+  const members = fc.uniqueArray(
+    fc.record({ memberId: fc.string({ minLength: 1 }), startedAt: fc.integer({ min: 1, max: 5 }) }),
+    { minLength: 1, maxLength: 9, selector: ({ memberId }) => memberId },
+  )
+  fc.assert(
+    fc.property(members, fc.integer({ min: 0, max: 20 }), (taking, count) => {
+      const partitions = Array.from({ length: count }, (_, at) => at)
+      const assigned = assignPartitions(taking, partitions)
+      expect(assigned.flatMap(([, own]) => own).sort((a, b) => a - b)).toEqual(partitions)
+      const counts = assigned.map(([, own]) => own.length)
+      expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(1)
+      const startOf = new Map(taking.map(({ memberId, startedAt }) => [memberId, startedAt]))
+      const starts = assigned
+        .filter(([, own]) => own.length === Math.max(...counts))
+        .map(([id]) => startOf.get(id) ?? 0)
+      const others = assigned.filter(([, own]) => own.length < Math.max(...counts)).map(([id]) => startOf.get(id) ?? 0)
+      expect(Math.min(...starts)).toBeGreaterThanOrEqual(Math.max(0, ...others))
+      expect(assignPartitions([...taking].reverse(), partitions)).toEqual(assigned)
+    }),
+  )
+})
+
+describe('a topic', () => {
+  const good = {
+    'cleanup.policy': 'delete',
+    'unclean.leader.election.enable': 'false',
+    'flush.messages': '1',
+    'min.insync.replicas': '1',
+    'max.message.bytes': '8388608',
+    'retention.ms': '-1',
+  }
+  const replicated = { ...good, 'flush.messages': '9223372036854775807', 'min.insync.replicas': '2' }
+
+  it('that keeps what is acknowledged is taken [G1]', () => {
+    expect(judgeTopic(good, 1)).toEqual({ refusal: null, warning: null })
+    expect(judgeTopic(replicated, 3)).toEqual({ refusal: null, warning: null })
+  })
+
+  it.each([
+    ['acknowledges from the memory of one broker', replicated, 1, /flush\.messages is not 1; set it to 1/],
+    [
+      'may shrink to one replica',
+      { ...replicated, 'min.insync.replicas': '1' },
+      3,
+      /min\.insync\.replicas is 1; set it to 2/,
+    ],
+    ['elects leaders that lack readings', { ...good, 'unclean.leader.election.enable': 'true' }, 1, /set it to false/],
+    ['is compacted', { ...good, 'cleanup.policy': 'compact' }, 1, /cleanup\.policy is compact; set it to delete/],
+    ['is compacted as well', { ...good, 'cleanup.policy': 'compact,delete' }, 1, /set it to delete/],
+    ['takes no large batch', { ...good, 'max.message.bytes': '1048588' }, 1, /set it to 8388608/],
+    ['forgets within the hour', { ...good, 'retention.ms': '3600000' }, 1, /retention\.ms is 3600000; set it to -1/],
+  ])('that %s is refused, and told what to set [G1]', (_what, config, replicas, sentence) => {
+    expect(judgeTopic(config, replicas).refusal).toMatch(sentence)
+  })
+
+  it('that Kafka empties by age is warned of', () => {
+    expect(judgeTopic({ ...good, 'retention.ms': '604800000' }, 1)).toMatchObject({ refusal: null })
+    expect(judgeTopic({ ...good, 'retention.ms': '604800000' }, 1).warning).toMatch(/set it to -1/)
+  })
+})
+
+function fetched({ value, headers }: KafkaRecord): FetchedRecord {
+  const bytes = Object.fromEntries(Object.entries(headers).map(([name, text]) => [name, Buffer.from(text)]))
+  return { value, headers: bytes, offset: '41', timestamp: String(RECEIVED_AT) }
+}

@@ -1,0 +1,168 @@
+/**
+ * Real Redis servers for tests: one, or a Cluster of three masters, on free ports of 127.0.0.1, each in a directory of its own.
+ * They can be killed and started again on the same port, with what they had on disk or emptied.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { Redis } from 'ioredis'
+
+export const redisHere: boolean = isHere()
+
+export interface TestRedis {
+  readonly port: number
+  readonly url: string
+  /** One command, on a connection of its own. */
+  command(name: string, ...args: (string | number)[]): Promise<unknown>
+  /** Ends it with SIGKILL. */
+  kill(): Promise<void>
+  /** Stops it where it stands, and lets it go on. */
+  freeze(): void
+  thaw(): void
+  /** Starts it again on its port; `emptied`: without what it had on disk. */
+  start(options?: { readonly emptied?: boolean }): Promise<void>
+  /** Ends it for good. */
+  stop(): Promise<void>
+}
+
+export interface TestCluster {
+  readonly nodes: readonly TestRedis[]
+  readonly url: string
+  stop(): Promise<void>
+}
+
+const SLOTS = 16_384
+const STARTS_MAX = 5
+
+/** `settings`: as in redis.conf, such as `['--appendonly', 'yes']`. */
+export async function startRedis(settings: readonly string[] = []): Promise<TestRedis> {
+  const dir = await mkdtemp(join(tmpdir(), 'surgetank-redis-'))
+  // Another process may take the port between the look and the start.
+  for (let tries = 1; ; tries++) {
+    const port = await freePort()
+    try {
+      return await startOn(port, dir, settings)
+    } catch (error) {
+      if (tries === STARTS_MAX) throw error
+    }
+  }
+}
+
+async function startOn(port: number, dir: string, settings: readonly string[]): Promise<TestRedis> {
+  let child: ChildProcess | null = null
+  await start()
+  return {
+    port,
+    url: `redis://127.0.0.1:${port}`,
+    command,
+    kill,
+    freeze: () => child?.kill('SIGSTOP'),
+    thaw: () => child?.kill('SIGCONT'),
+    start,
+    stop,
+  }
+
+  async function start({ emptied = false } = {}): Promise<void> {
+    if (emptied) {
+      for (const name of await readdir(dir)) {
+        // What makes it a node of its Cluster is no data.
+        if (name !== 'nodes.conf') await rm(join(dir, name), { recursive: true, force: true })
+      }
+    }
+    const fixed = ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--daemonize', 'no']
+    child = spawn('redis-server', [...fixed, ...settings], { stdio: ['ignore', 'pipe', 'ignore'] })
+    await ready(child)
+  }
+
+  async function command(name: string, ...args: (string | number)[]): Promise<unknown> {
+    const client = new Redis({ host: '127.0.0.1', port, lazyConnect: true, retryStrategy: null })
+    try {
+      await client.connect()
+      return await client.call(name, ...args.map(String))
+    } finally {
+      client.disconnect()
+    }
+  }
+
+  async function kill(): Promise<void> {
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return
+    const exited = once(child, 'exit')
+    child.kill('SIGKILL')
+    await exited
+  }
+
+  async function stop(): Promise<void> {
+    await kill()
+    await rm(dir, { recursive: true, force: true })
+  }
+}
+
+function ready(child: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const lines: string[] = []
+    if (child.stdout === null) throw new Error('It has no output.')
+    createInterface({ input: child.stdout }).on('line', line => {
+      lines.push(line)
+      if (line.includes('Ready to accept connections')) resolve()
+    })
+    child.once('error', reject)
+    child.once('exit', code => reject(new Error(`redis-server ended with ${code}: ${lines.slice(-5).join('\n')}`)))
+  })
+}
+
+/** Three masters with a third of the slots each, and no replicas. */
+export async function startCluster(): Promise<TestCluster> {
+  const nodes = await Promise.all(
+    [0, 1, 2].map(async () => {
+      const bus = await freePort()
+      return startRedis(['--cluster-enabled', 'yes', '--cluster-port', String(bus), '--cluster-node-timeout', '2000'])
+    }),
+  )
+  const [first] = nodes
+  if (first === undefined) throw new Error('There are no nodes.')
+  for (const [at, node] of nodes.entries()) {
+    const from = Math.ceil((SLOTS * at) / nodes.length)
+    const to = Math.ceil((SLOTS * (at + 1)) / nodes.length) - 1
+    await node.command('CLUSTER', 'ADDSLOTSRANGE', from, to)
+    const busPort = (await node.command('CONFIG', 'GET', 'cluster-port')) as [string, string]
+    if (node !== first) await first.command('CLUSTER', 'MEET', '127.0.0.1', node.port, busPort[1])
+  }
+  for (const node of nodes) await untilJoined(node, nodes.length)
+  return { nodes, url: nodes.map(({ url }) => url).join(','), stop }
+
+  async function stop(): Promise<void> {
+    await Promise.all(nodes.map(node => node.stop()))
+  }
+}
+
+/** The nodes gossip ten times a second; there is no event to wait for. */
+async function untilJoined(node: TestRedis, size: number): Promise<void> {
+  for (;;) {
+    const info = String(await node.command('CLUSTER', 'INFO'))
+    if (info.includes('cluster_state:ok') && info.includes(`cluster_size:${size}`)) return
+    await new Promise(resolve => setTimeout(resolve, 50))
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('No port.')
+  return address.port
+}
+
+function isHere(): boolean {
+  try {
+    execFileSync('redis-server', ['--version'], { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  }
+}

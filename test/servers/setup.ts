@@ -1,0 +1,49 @@
+/**
+ * Before and after all tests: which servers the suites need are here, and at the end a list of what did not run and how to get
+ * it. With TEST_NOTHING_SKIPPED=1, as in CI, a server that is missing fails the run before it begins.
+ */
+import { existsSync } from 'node:fs'
+import { kafkaGiven, kafkaHere } from './kafka-server.ts'
+import { redisHere } from './redis-server.ts'
+
+interface Need {
+  readonly name: string
+  readonly isHere: boolean
+  readonly suites: string
+  readonly how: string
+}
+
+const NEEDS: readonly Need[] = [
+  {
+    name: 'Redis',
+    isHere: redisHere,
+    suites: 'the space in Redis and in a Redis Cluster, sessions, several machines',
+    how: 'install redis-server (Debian: apt-get install redis-server)',
+  },
+  {
+    name: 'Kafka',
+    isHere: kafkaHere,
+    suites: kafkaGiven ? 'the faults of Kafka, several machines' : 'the log in Kafka and its faults, several machines',
+    how: 'install Java 17 and Maven, then: mvn -q -f test/servers/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$HOME/.cache/surgetank-test/kafka-4.1.1',
+  },
+  {
+    name: 'recorded series',
+    isHere: existsSync('../shared/data/nab'),
+    suites: 'replay of six recorded series',
+    how: 'they are not part of the repository',
+  },
+]
+
+export function setup(): () => void {
+  const missing = NEEDS.filter(({ isHere }) => !isHere)
+  if (missing.length > 0 && process.env.TEST_NOTHING_SKIPPED === '1') {
+    throw new Error(`Nothing may be skipped, and these are missing:\n${describe(missing)}`)
+  }
+  return () => {
+    if (missing.length > 0) process.stderr.write(`\nDID NOT RUN:\n${describe(missing)}\n`)
+  }
+}
+
+function describe(missing: readonly Need[]): string {
+  return missing.map(({ name, suites, how }) => `  ${suites}: no ${name} here; ${how}`).join('\n')
+}

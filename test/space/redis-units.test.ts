@@ -1,0 +1,192 @@
+/** Several processes on one space: who is online, who repairs, who rebuilds, and which reading wins. */
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { openReader } from '../../readers/reader.ts'
+import { openMemorySpace } from '../../space/memory-space.ts'
+import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
+import { all, openModelSources } from './model-sources.ts'
+import { freshPrefix, given, openSpace, reading, SILENT, until } from './redis-spaces.ts'
+import { startUnit } from './unit-child.ts'
+
+const LEASE_MS = 5_000
+
+describe.skipIf(!redisHere)('several units on one Redis', () => {
+  let redis: TestRedis
+  beforeAll(async () => {
+    redis = await startRedis()
+  })
+  afterAll(() => redis.stop())
+
+  test('three that update the same 500 devices out of order, with connections cut, leave no wrong value [G4]', async () => {
+    const prefix = freshPrefix()
+    const units = await Promise.all([0, 1, 2].map(() => openSpace(redis.url, { prefix })))
+    const oracle = openMemorySpace({ devicesMax: 1_000 })
+    const base = Date.now()
+    const messages = Array.from({ length: 30_000 }, (_, i) => {
+      const at = (i * 7919) % 30_000
+      // Few times, so that many meet another of the same moment.
+      const ts = base + (at % 200)
+      return reading(`d${at % 500}`, ts, [at % 97, String(at % 89), at % 2 === 0, null][at % 4] ?? null, {
+        metric: `m${at % 3}`,
+        receivedAt: ts + (at % 2),
+      })
+    })
+    await oracle.merge(messages)
+    for (let from = 0; from < messages.length; from += 60) {
+      for (const [at, unit] of units.entries()) {
+        await unit.merge(messages.slice(from + at * 20, from + at * 20 + 20))
+      }
+      if (from % 6_000 === 3_000) await redis.command('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+      if (from % 600 === 0) await Promise.all(units.map(unit => unit.settled().catch(() => {})))
+    }
+    for (const unit of units) await until(() => unit.settled().then(yes, no))
+    const [first] = units
+    expect(first && (await all(first))).toEqual(await all(oracle))
+  })
+
+  test('a unit that is killed takes its devices offline with its lease, everywhere and in every count', async () => {
+    const prefix = freshPrefix()
+    const other = await openSpace(redis.url, { prefix })
+    const child = await startUnit(redis.url, prefix)
+    const now = Date.now()
+    await child.ask({ ask: 'merge', messages: [reading('a', now, 1), reading('b', now, 1)] })
+    await child.ask({ ask: 'presence', changes: ['a', 'b'].map(device => ({ device, online: true, at: now })) })
+    await other.merge([reading('c', now, 1)])
+    await other.mergePresence([{ device: 'c', online: true, at: now }])
+    expect(await other.counts()).toEqual({ devices: 3, online: 3 })
+    expect((await online(other, true)).join()).toBe('a,b,c')
+
+    await child.kill()
+    await until(async () => (await other.get('a'))?.online === false)
+    expect(await other.counts()).toEqual({ devices: 3, online: 1 })
+    expect((await online(other, true)).join()).toBe('c')
+    expect((await online(other, false)).join()).toBe('a,b')
+  })
+
+  test('a lost unit is given out until it is repaired, to one process at a time, and watchers are told of its devices', async () => {
+    const prefix = freshPrefix()
+    const [first, second] = [
+      await openSpace(redis.url, { prefix }),
+      await openSpace(redis.url, { prefix, unit: false }),
+    ]
+    const child = await startUnit(redis.url, prefix)
+    const now = Date.now()
+    await child.ask({ ask: 'merge', messages: [reading('a', now, 1)] })
+    await child.ask({ ask: 'presence', changes: [{ device: 'a', online: true, at: now }] })
+    const told = new Set<string>()
+    second.watch(1, devices => {
+      for (const device of devices) told.add(device)
+    })
+    expect(await first.claimLostUnit()).toBeNull()
+    const before = Date.now()
+    await child.kill()
+
+    const lost = await given(first.claimLostUnit)
+    expect(Date.now() - before).toBeGreaterThan(LEASE_MS - 1_500)
+    expect(lost.unit).toBe(child.unit)
+    expect(before - lost.mergedThrough).toBeLessThan(2_000)
+    await until(() => told.has('a'))
+    expect(await second.claimLostUnit()).toBeNull()
+    expect((await first.claimLostUnit())?.unit).toBe(child.unit)
+    await lost.finish()
+    expect(await first.claimLostUnit()).toBeNull()
+    expect(await second.claimLostUnit()).toBeNull()
+    expect(await redis.command('EXISTS', `${prefix}{units}lost`)).toBe(0)
+  })
+
+  test('what a killed unit made durable and had not merged, a reader brings from the log [G4]', async () => {
+    const prefix = freshPrefix()
+    const sources = openModelSources()
+    const space = await openSpace(redis.url, { prefix })
+    const reader = openReader({ space, database: sources.database, view: sources.view, log: SILENT })
+    onTestFinished(() => reader.close())
+    await until(() => space.warm)
+    const child = await startUnit(redis.url, prefix)
+    const now = Date.now()
+    await sources.append([reading('a', now, 1)])
+    await child.ask({ ask: 'merge', messages: [reading('a', now, 1)] })
+    // Durable, and the unit ends before it merges it.
+    await sources.append([reading('a', now + 5, 2), reading('b', now + 5, 3)])
+    await child.kill()
+    await until(async () => (await space.get('b')) !== null, 15_000)
+    expect(await all(space)).toEqual(await all(sources.oracle))
+    expect(space.warm).toBe(true)
+  })
+
+  test('a unit that closes leaves nothing to repair, and its devices offline', async () => {
+    const prefix = freshPrefix()
+    const other = await openSpace(redis.url, { prefix })
+    const child = await startUnit(redis.url, prefix)
+    const now = Date.now()
+    await child.ask({ ask: 'merge', messages: [reading('a', now, 1)] })
+    await child.ask({ ask: 'presence', changes: [{ device: 'a', online: true, at: now }] })
+    await child.ask({ ask: 'close' })
+    await until(async () => (await other.get('a'))?.online === false)
+    expect(await redis.command('ZCARD', `${prefix}{units}leases`)).toBe(1)
+    expect(await redis.command('HLEN', `${prefix}{units}merged-through`)).toBe(1)
+    expect(await other.claimLostUnit()).toBeNull()
+  })
+
+  test('a unit that was frozen past its lease has its devices online again when it wakes, repaired or not', async () => {
+    const prefix = freshPrefix()
+    const other = await openSpace(redis.url, { prefix })
+    const child = await startUnit(redis.url, prefix)
+    const now = Date.now()
+    await child.ask({ ask: 'merge', messages: [reading('a', now, 1)] })
+    await child.ask({ ask: 'presence', changes: [{ device: 'a', online: true, at: now }] })
+    child.freeze()
+    await until(async () => (await other.get('a'))?.online === false)
+    const lost = await given(other.claimLostUnit)
+    await lost.finish()
+    child.thaw()
+    await until(async () => (await other.get('a'))?.online === true)
+    expect(await other.counts()).toEqual({ devices: 1, online: 1 })
+  })
+
+  test('when the process that rebuilds dies, another one has the right within its lock, and only one', async () => {
+    const prefix = freshPrefix()
+    const [first, second] = [await openSpace(redis.url, { prefix }), await openSpace(redis.url, { prefix })]
+    const child = await startUnit(redis.url, prefix)
+    expect(await child.ask({ ask: 'begin rebuild' })).toBe(true)
+    expect(await first.claimRebuild()).toBeNull()
+    await child.kill()
+    const since = performance.now()
+    const right = await given(first.claimRebuild)
+    expect(performance.now() - since).toBeLessThan(LEASE_MS + 1_000)
+    expect(await second.claimRebuild()).toBeNull()
+    await right.finish()
+    await until(() => second.warm)
+  })
+
+  test('a process that froze while it rebuilt and wakes after another one has begun cannot finish', async () => {
+    const prefix = freshPrefix()
+    const other = await openSpace(redis.url, { prefix })
+    const child = await startUnit(redis.url, prefix)
+    expect(await child.ask({ ask: 'begin rebuild' })).toBe(true)
+    child.freeze()
+    const right = await given(other.claimRebuild)
+    child.thaw()
+    await expect(child.ask({ ask: 'finish rebuild' })).rejects.toThrow(/begin anew/)
+    expect(other.warm).toBe(false)
+    expect(right.lost.aborted).toBe(false)
+    await right.finish()
+    expect(other.warm).toBe(true)
+  })
+
+  test('a rebuild is lost when the space is emptied under it, and cannot be finished', async () => {
+    const space = await openSpace(redis.url)
+    const right = await space.claimRebuild()
+    const lost = new Promise<void>(resolve => right?.lost.addEventListener('abort', () => resolve()))
+    await redis.command('FLUSHALL')
+    await lost
+    await expect(right?.finish()).rejects.toMatchObject({ fate: 'retry' })
+    expect(space.warm).toBe(false)
+  })
+})
+
+async function online(space: { page: Awaited<ReturnType<typeof openSpace>>['page'] }, is: boolean): Promise<string[]> {
+  const states = await space.page({ after: null, limit: 100, search: null, online: is })
+  return states.map(({ device }) => device)
+}
+
+const yes = () => true
+const no = () => false

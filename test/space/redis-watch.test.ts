@@ -1,0 +1,200 @@
+/** Live changes and sessions between processes that share a Redis. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Space } from '../../space/space.ts'
+import { redisHere, startCluster, startRedis, type TestCluster, type TestRedis } from '../servers/redis-server.ts'
+import { freshPrefix, openSpace, reading, until } from './redis-spaces.ts'
+import { startUnit } from './unit-child.ts'
+
+describe.skipIf(!redisHere)('between spaces on one Redis', () => {
+  let redis: TestRedis
+  let cluster: TestCluster
+  beforeAll(async () => {
+    redis = await startRedis()
+    cluster = await startCluster()
+  })
+  afterAll(async () => {
+    await redis.stop()
+    await cluster.stop()
+  })
+
+  test.each(['single', 'cluster'])(
+    'a watcher is told what another process changed, of every shard (%s)',
+    async kind => {
+      const { writer, watcher } = await openPair(kind === 'single' ? redis.url : cluster.url)
+      const told = follow(watcher, 20)
+      await until(async () => {
+        await writer.merge([reading('first', Date.now(), 1)])
+        return told.has('first')
+      })
+      told.clear()
+      const names = Array.from({ length: 200 }, (_, at) => `press-${at}`)
+      await writer.merge(names.map(name => reading(name, Date.now(), 1)))
+      await until(() => names.every(name => told.has(name)))
+      expect([...told].filter(name => !names.includes(name) && name !== 'first')).toEqual([])
+    },
+  )
+
+  test('nothing is published while nobody watches', async () => {
+    const { writer, watcher, prefix } = await openPair(redis.url)
+    const channels = async () => (await redis.command('PUBSUB', 'SHARDCHANNELS', `${prefix}{s*`)) as string[]
+    await writer.merge([reading('a', Date.now(), 1)])
+    await writer.settled()
+    expect(await channels()).toEqual([])
+    const stop = watcher.watch(20, () => {})
+    await until(async () => (await channels()).length === 16)
+    stop()
+    await until(async () => (await channels()).length === 0, 15_000)
+  })
+
+  test('what changes between a first read and the first subscription is told nevertheless', async () => {
+    const { writer, watcher } = await openPair(redis.url)
+    await writer.merge([reading('a', Date.now(), 1)])
+    await writer.settled()
+    const told = follow(watcher, 1)
+    const [read] = await Promise.all([watcher.get('a'), writer.merge([reading('a', Date.now() + 1, 2)])])
+    expect(read?.device).toBe('a')
+    await until(() => told.has('a'))
+  })
+
+  test('a watcher whose subscription was cut is told all that it may have missed', async () => {
+    const { writer, watcher } = await openPair(redis.url)
+    const told = follow(watcher, 1)
+    await until(async () => {
+      await writer.merge([reading('first', Date.now(), 1)])
+      return told.has('first')
+    })
+    await writer.settled()
+    told.clear()
+    await redis.command('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    // Published while nobody hears it, or heard after all: it must be told.
+    await writer.merge([reading('missed', Date.now(), 1)])
+    await until(() => told.has('missed'))
+  })
+
+  test('a publication that was lost is noticed at the next one of the same shard', async () => {
+    const { writer, watcher, prefix } = await openPair(redis.url)
+    const told = follow(watcher, 1)
+    await until(async () => {
+      await writer.merge([reading('first', Date.now(), 1)])
+      return told.has('first')
+    })
+    await writer.settled()
+    const [channel = ''] = (await redis.command('PUBSUB', 'SHARDCHANNELS', `${prefix}{s10}*`)) as string[]
+    const publish = (n: number, d: string[]) =>
+      redis.command('SPUBLISH', channel, JSON.stringify({ p: 'another', n, d }))
+    await publish(1, ['x'])
+    await until(() => told.has('x'))
+    const listed = (await redis.command('ZRANGE', channel.replace('changes', 'ids'), 0, -1)) as string[]
+    const device = listed[0] ?? (await deviceOf(writer, redis, channel.replace('changes', 'ids')))
+    await writer.settled()
+    await until(() => told.has(device))
+    told.clear()
+    await publish(3, ['z'])
+    await until(() => told.has('z') && told.has(device))
+  })
+
+  test('a client that comes to another broker is let go by the first before the take-over resolves [MQTT-3.1.4-2]', async () => {
+    const { writer: first, watcher: second } = await openPair(redis.url)
+    const events: string[] = []
+    first.sessions.onTaken(async client => {
+      events.push(`closing ${client}`)
+      await new Promise(resolve => setTimeout(resolve, 50))
+      events.push(`closed ${client}`)
+    })
+    expect(await first.sessions.take('gateway é 1')).toEqual({ moved: true })
+    expect(await first.sessions.take('gateway é 1')).toEqual({ moved: false })
+    expect(await second.sessions.take('gateway é 1')).toEqual({ moved: true })
+    expect(events).toEqual(['closing gateway é 1', 'closed gateway é 1'])
+    expect(await second.sessions.take('gateway é 1')).toEqual({ moved: false })
+  })
+
+  test('a client that comes back after its connection ended is known for an hour, by who served it', async () => {
+    const { writer: first, watcher: second, prefix } = await openPair(redis.url)
+    await first.sessions.take('c')
+    first.sessions.release('c')
+    const [key = ''] = (await redis.command('KEYS', `${prefix}*c:c`)) as string[]
+    await until(async () => Number(await redis.command('PTTL', key)) <= 3_600_000)
+    expect(await first.sessions.take('c')).toEqual({ moved: false })
+    expect(Number(await redis.command('PTTL', key))).toBeGreaterThan(23 * 3_600_000)
+    first.sessions.release('c')
+    expect(await second.sessions.take('c')).toEqual({ moved: true })
+  })
+
+  test('a broker that is frozen, or dead, holds up a take-over for a second at most', async () => {
+    const prefix = freshPrefix()
+    const space = await openSpace(redis.url, { prefix })
+    const child = await startUnit(redis.url, prefix)
+    await child.ask({ ask: 'take', client: 'c1' })
+    await child.ask({ ask: 'take', client: 'c2' })
+    child.freeze()
+    expect(await timed(() => space.sessions.take('c1'))).toEqual({ answer: { moved: true }, inTime: true })
+    child.thaw()
+    await until(async () => ((await child.ask({ ask: 'taken' })) as string[]).includes('c1'))
+    await child.kill()
+    expect(await timed(() => space.sessions.take('c2'))).toEqual({ answer: { moved: true }, inTime: true })
+  })
+
+  test('a broker that did not hear of a take-over lets the client go as soon as it hears again', async () => {
+    const { writer: first, watcher: second, prefix } = await openPair(redis.url)
+    const taken: string[] = []
+    first.sessions.onTaken(async client => {
+      taken.push(client)
+    })
+    await first.sessions.take('c')
+    // The second writes the key, and its message is lost.
+    const [key = ''] = (await redis.command('KEYS', `${prefix}*c:c`)) as string[]
+    await redis.command('SET', key, second.unit)
+    expect(taken).toEqual([])
+    await redis.command('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await until(() => taken.includes('c'))
+  })
+
+  test('while Redis is away a client is taken as moved, within a second', async () => {
+    const own = await startRedis()
+    const space = await openSpace(own.url)
+    await own.kill()
+    expect(await timed(() => space.sessions.take('c'))).toEqual({ answer: { moved: true }, inTime: true })
+    await own.stop()
+  })
+
+  test('a Redis that hangs holds up a take-over and a read for about a second', async () => {
+    const own = await startRedis()
+    const space = await openSpace(own.url)
+    await space.merge([reading('a', 1_000, 1)])
+    await space.settled()
+    own.freeze()
+    expect(await timed(() => space.sessions.take('c'))).toEqual({ answer: { moved: true }, inTime: true })
+    await expect(space.get('a')).rejects.toMatchObject({ code: 'space_unavailable' })
+    own.thaw()
+    await own.stop()
+  })
+})
+
+async function openPair(url: string) {
+  const prefix = freshPrefix()
+  return { writer: await openSpace(url, { prefix }), watcher: await openSpace(url, { prefix }), prefix }
+}
+
+function follow(space: Space, everyMs: number): Set<string> {
+  const told = new Set<string>()
+  space.watch(everyMs, devices => {
+    for (const device of devices) told.add(device)
+  })
+  return told
+}
+
+/** A device of the shard of this sorted set. */
+async function deviceOf(space: Space, redis: TestRedis, ids: string): Promise<string> {
+  for (let at = 0; ; at++) {
+    await space.merge([reading(`n${at}`, Date.now(), 1)])
+    await space.settled()
+    const listed = (await redis.command('ZRANGE', ids, 0, -1)) as string[]
+    if (listed[0] !== undefined) return listed[0]
+  }
+}
+
+async function timed<T>(ask: () => Promise<T>): Promise<{ answer: T; inTime: boolean }> {
+  const since = performance.now()
+  const answer = await ask()
+  return { answer, inTime: performance.now() - since < 1_300 }
+}
