@@ -1,0 +1,125 @@
+/** A device that changes its broker, over a real Kafka and a real Redis: served by one at a time, stored once, never offline. */
+import { pino } from 'pino'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { choosePlaces, openSpace, openView } from '../../manager/adapters.ts'
+import { openRole, type RunningRole } from '../../manager/role.ts'
+import { registry } from '../../metrics.ts'
+import type { PumpView } from '../../pump/pump.ts'
+import { readSettings, type Settings } from '../../settings.ts'
+import type { Space } from '../../space/space.ts'
+import { acknowledged, openClient, publishPacket } from '../broker/harness.ts'
+import { kafkaHere, startKafka } from '../servers/kafka-server.ts'
+import { redisHere, startRedis } from '../servers/redis-server.ts'
+
+const DEVICE = 'press-17'
+const MESSAGES = 50
+const MOVES = 12
+const log = pino({ level: 'silent' })
+
+describe.skipIf(!kafkaHere || !redisHere)('a device that connects to another broker', () => {
+  const opened: { close(): unknown }[] = []
+  let brokers: RunningRole[]
+  let view: PumpView
+  let space: Space
+
+  beforeAll(async () => {
+    const [kafka, redis] = await Promise.all([startKafka(), startRedis()])
+    opened.push({ close: kafka.stop }, { close: redis.stop })
+    const settings = readSettings({
+      KAFKA_BROKERS: kafka.brokers,
+      REDIS_URL: redis.url,
+      SURGETANK_MQTT_PORT: '0',
+      SURGETANK_HTTP_PORT: '0',
+    })
+    brokers = [await startBroker(settings), await startBroker(settings)]
+    const places = choosePlaces(settings)
+    view = await openView(places.log, log)
+    space = (await openSpace(places.space, false, log)).space
+    opened.push(view, space)
+  }, 120_000)
+  afterAll(async () => {
+    for (const part of opened.toReversed()) await part.close()
+  }, 30_000)
+
+  it('is known there: what it sends again is acknowledged and not stored again [G1] [G2]', async () => {
+    const first = await connectTo(0)
+    publish(first, MESSAGES)
+    await first.count(MESSAGES + 1)
+    const before = await repetitions()
+    const second = await connectTo(1)
+    await first.closed
+    publish(second, MESSAGES)
+    await second.count(MESSAGES + 1)
+    expect(acknowledged(second)).toEqual(Array.from({ length: MESSAGES }, (_, i) => i + 1))
+    expect((await repetitions()) - before).toBe(MESSAGES)
+    expect(await readingsAppended(view)).toBe(MESSAGES)
+    await second.close()
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(false)
+  }, 30_000)
+
+  it('is served by one broker at a time and online all the while, however often it moves [MQTT-3.1.4-2]', async () => {
+    let client = await connectTo(0)
+    publish(client, 1)
+    await client.count(2)
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
+    let moving = true
+    let seenOffline = 0
+    const watching = (async () => {
+      while (moving) if (!(await isOnline())) seenOffline++
+    })()
+    for (let move = 1; move <= MOVES; move++) {
+      const next = await connectTo(move % 2)
+      await client.closed
+      client = next
+    }
+    moving = false
+    await watching
+    expect(seenOffline).toBe(0)
+    await client.close()
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(false)
+  }, 60_000)
+
+  it('is online at the other broker when its first one drains, and offline when that one drains too', async () => {
+    await connectTo(0)
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
+    await brokers[0]?.stop()
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(false)
+    await connectTo(1)
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
+    await brokers[1]?.stop()
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(false)
+  }, 60_000)
+
+  async function startBroker(settings: Settings): Promise<RunningRole> {
+    const failed = (error: unknown) => log.error({ err: error }, 'failed')
+    const stopping = new AbortController().signal
+    const role = await openRole('broker', choosePlaces(settings), { settings, log, stopping, failed })
+    opened.push({ close: role.stop })
+    return role
+  }
+
+  function connectTo(broker: number) {
+    return openClient(brokers[broker]?.mqttPort ?? 0, { clientId: DEVICE })
+  }
+
+  async function isOnline(): Promise<boolean> {
+    return (await space.get(DEVICE))?.online === true
+  }
+})
+
+/** Messages with times of their own, the same each time. */
+function publish(client: Awaited<ReturnType<typeof openClient>>, messages: number): void {
+  for (let id = 1; id <= messages; id++) {
+    client.send(publishPacket(id, { payload: JSON.stringify({ ts: 1_790_000_000_000 + id, values: { n: id } }) }))
+  }
+}
+
+async function repetitions(): Promise<number> {
+  const metric = await registry.getSingleMetric('telemetry_messages_duplicate_total')?.get()
+  return metric?.values[0]?.value ?? 0
+}
+
+async function readingsAppended(view: PumpView): Promise<number> {
+  const { partitions } = await view.books()
+  return partitions.reduce((sum, { readingsAppended }) => sum + readingsAppended, 0)
+}
