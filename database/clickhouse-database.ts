@@ -87,6 +87,7 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
       waitForInserts(() => all('looking for inserts', underWay(source, cluster), signal), source, signal),
     restoreReadings,
     repairDerived: (range, fence) => repairDerived(apartTarget, range, fence),
+    storedThrough,
     countBySource,
     countByPosition,
     latest,
@@ -168,6 +169,12 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     await insert(apart.name, block, { ...INSERT_SETTINGS, insert_deduplicate: 0 })
     await apart.attach(fence)
     await apart.drop()
+  }
+
+  async function storedThrough(source: string, signal?: AbortSignal): Promise<number> {
+    const sql = 'SELECT if(count() = 0, 0, max(source_position) + 1) FROM readings WHERE source = {source:String}'
+    const rows = await all<[number]>('asking how far a source is stored', { sql, params: { source } }, signal)
+    return rows[0]?.[0] ?? 0
   }
 
   async function countBySource(): Promise<Map<string, number>> {

@@ -31,8 +31,9 @@ export interface ClaimOptions {
   readonly topic: LogTopic
   readonly partition: number
   readonly source: string
-  /** Where the last commit left it. */
+  /** Where the last commit left it; the beginning of the log when there was none, which `fresh` tells. */
   readonly from: Position
+  readonly fresh: boolean
   /** Rejects with `log_cut` (stop) when the partition ends before `reached`, and stays so. */
   readonly checkEnd: (reached: number) => Promise<void>
   /** All before the position is in ClickHouse. */
@@ -57,6 +58,7 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
   const claim: Claim = {
     partition,
     source,
+    fresh: options.fresh,
     get position() {
       return record.position
     },

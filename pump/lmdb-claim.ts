@@ -7,6 +7,7 @@ import { SurgetankError } from '../errors.ts'
 import type { Env } from './lmdb-env.ts'
 import { behindPositions, readChunksOf, readHeader, readLogMeta, sourceOf } from './lmdb-log.ts'
 import {
+  hasSource,
   LETTER_BOUNDS,
   putLetters,
   putPositionsMeta,
@@ -46,10 +47,10 @@ export async function takeClaim(envs: ClaimEnvs): Promise<HeldClaim | 'no log'> 
   const found = await log.read(readLogMeta)
   if (found === null) return 'no log'
   const source = sourceOf(found)
-  const { epoch, record } = await positions.write(db => {
+  const { epoch, record, fresh } = await positions.write(db => {
     const before = readPositionsMeta(db)
     putPositionsMeta(db, { ...before, epoch: before.epoch + 1 })
-    return { epoch: before.epoch + 1, record: readSource(db, source) }
+    return { epoch: before.epoch + 1, record: readSource(db, source), fresh: !hasSource(db, source) }
   })
   const reached = Math.max(record.position, record.plan?.to ?? 0)
   // Right after this process opened the log it may see it as it was a moment ago, see `lmdb-env.ts`.
@@ -58,7 +59,7 @@ export async function takeClaim(envs: ClaimEnvs): Promise<HeldClaim | 'no log'> 
     if (performance.now() > deadline) throw behindPositions(end, reached)
     await pause(LOOK_MS)
   }
-  return holdClaim(envs, { source, epoch, record })
+  return holdClaim(envs, { source, epoch, record, fresh })
 }
 
 async function endOf(log: Env): Promise<number> {
@@ -67,7 +68,7 @@ async function endOf(log: Env): Promise<number> {
 
 function holdClaim(
   { log, positions }: ClaimEnvs,
-  taken: { source: string; epoch: number; record: SourceRecord },
+  taken: { source: string; epoch: number; record: SourceRecord; fresh: boolean },
 ): HeldClaim {
   const { source, epoch } = taken
   const lost = new AbortController()
@@ -82,6 +83,7 @@ function holdClaim(
   const claim: Claim = {
     partition: 0,
     source,
+    fresh: taken.fresh,
     get position() {
       return record.position
     },

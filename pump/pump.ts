@@ -96,6 +96,11 @@ export interface Claim {
   readonly partition: number
   /** Names this partition of this very log, also after the log was made anew: stands in each row and in each token. */
   readonly source: string
+  /**
+   * True when no commit is known: the partition is new, or its position was lost (an operator removed it, Kafka let it expire).
+   * What lies from `position` on may be in ClickHouse then.
+   */
+  readonly fresh: boolean
   /** Where the last commit left it: everything before `position` is in ClickHouse or a dead letter. */
   readonly position: number
   /** The plan that was open when the claim was taken or last committed. */

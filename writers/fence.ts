@@ -9,8 +9,8 @@
 import { SurgetankError } from '../errors.ts'
 import type { Claim, Plan } from '../pump/pump.ts'
 
-/** Less than a third of what a claim outlives a silent writer by (30 s, Kafka's session). */
-const FRESH_MS = 10_000
+/** A third of what a claim outlives a silent writer by (15 s, Kafka's session). */
+const FRESH_MS = 5_000
 
 export interface PlanFence {
   /** Before an insert under a token. Rejects with `log_claim_lost` when the claim is lost. */

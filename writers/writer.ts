@@ -71,7 +71,7 @@ const READ_CHUNKS_MAX = 512
 const WAIT_MS = 250
 
 async function writeClaim(claim: Claim, options: Work): Promise<void> {
-  let position = claim.position
+  let position = claim.fresh ? await skipStored(claim, options) : claim.position
   if (claim.plan !== null) position = await finishPlan(claim, claim.plan, options)
   let next = nextBatch(claim, position, options)
   while (!claim.lost.aborted) {
@@ -89,6 +89,22 @@ async function writeClaim(claim: Claim, options: Work): Promise<void> {
     next.catch(() => {})
     await moveOn(claim, batch, await insertPlanned(batch, storing(claim, { fence, unsure: false }, options)))
   }
+}
+
+/**
+ * A position that was lost begins anew, while the rows are still there: to insert them again under other ranges would store them
+ * twice. Partitions are written in order, so all before the last stored row is stored, or was refused.
+ */
+async function skipStored(claim: Claim, { database, log }: Work): Promise<number> {
+  const { source, position } = claim
+  const stored = await database.storedThrough(source, claim.lost)
+  if (stored <= position) return position
+  log.error(
+    { source, from: position, to: stored },
+    'the position was lost; what ClickHouse holds of this log is not written again',
+  )
+  await claim.commit(stored, null)
+  return stored
 }
 
 /** The plan that an earlier life left open: the same range again, settled by what is stored. */

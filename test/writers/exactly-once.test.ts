@@ -45,6 +45,17 @@ describe('the writer', () => {
     run.expectOnce()
   })
 
+  it('goes on behind what ClickHouse holds when its position was lost [G2]', async () => {
+    const run = openRun({ chunks: 5, rowsMax: 4, fates: ['ok', 'ok', 'killed_before'] })
+    await run.life()
+    run.losePosition()
+    run.steps.length = 0
+    await run.life()
+    expect(run.steps).toEqual(['commit 4', 'commit 4 plan 5 whole', 'insert log/0/4-5', 'commit 5'])
+    expect(run.alarms.join()).toContain('the position was lost')
+    run.expectOnce()
+  })
+
   it('fills a rollup that lost its part [G2]', async () => {
     const run = openRun({ chunks: 2, rowsMax: 1_000, fates: ['killed_rollup_token_only'] })
     await run.life()
@@ -131,14 +142,23 @@ function openRun(options: RunOptions) {
   })
   const alarms: string[] = []
   const log = pino({ level: 'error' }, { write: line => void alarms.push(line) })
-  const durable = { position: 0, plan: null as Plan | null }
+  const durable = { position: 0, plan: null as Plan | null, fresh: true }
   const deadLetters: DeadLetter[] = []
   const steps = model.calls
   let commits = 0
   let die = () => {}
   const never = new Promise<never>(() => {})
 
-  return { life, steps, model, alarms, deadLetters, expectOnce, finished: () => durable.position === chunks.length }
+  return {
+    life,
+    losePosition,
+    steps,
+    model,
+    alarms,
+    deadLetters,
+    expectOnce,
+    finished: () => durable.position === chunks.length,
+  }
 
   /** One process: ends when it is killed or has nothing left to do. */
   async function life(): Promise<void> {
@@ -167,10 +187,14 @@ function openRun(options: RunOptions) {
       const killed = options.killedAtCommits?.has(number) === true
       if (killed && number % 2 === 0) return kill()
       steps.push(plan === null ? `commit ${position}` : `commit ${position} plan ${plan.to} ${plan.mode}`)
-      Object.assign(durable, { position, plan })
+      Object.assign(durable, { position, plan, fresh: false })
       deadLetters.push(...letters)
       if (killed) return kill()
     }
+  }
+
+  function losePosition(): void {
+    Object.assign(durable, { position: 0, plan: null, fresh: true })
   }
 
   function kill(): Promise<never> {

@@ -117,6 +117,7 @@ export function openMemoryLog(partitions: number, { textBytes = 0 } = {}): Memor
     const claim: Claim = {
       partition,
       source: sourceOf(partition),
+      fresh: false,
       get position() {
         return state.position
       },

@@ -59,6 +59,13 @@ export function openModelDatabase(options: {
   const calls: string[] = []
   const database = {
     insertReadings: insert,
+    storedThrough: async () =>
+      Math.max(
+        0,
+        ...[...known.values()]
+          .filter(({ key }) => (tables.readings.rows.get(key) ?? 0) > 0)
+          .map(({ position }) => position + 1),
+      ),
     waitForInserts: async () => {},
     catchUp: async () => {},
     countReadings: async (range: SourceRange) =>

@@ -8,6 +8,8 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { embeddedAccess } from '../../manager/adapters.ts'
+import type { WriterConfig } from '../../manager/child-messages.ts'
 import { describeEntries } from '../../manager/quarantine.ts'
 import { describeVerdict, verify } from '../../manager/verify.ts'
 import { encodeLine } from '../../model/message.ts'
@@ -117,9 +119,17 @@ async function startWriter() {
 async function startWriterProcess(): Promise<ChildProcess> {
   const child = fork(WRITER_PROCESS, [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
   await once(child, 'message')
-  const { url, password } = engine
-  const how = { batchRows: 100_000, batchMs: 200, logLevel: 'error' }
-  child.send({ logDir: log.dir, databaseUrl: url, databasePassword: password, ...how })
+  const { child: database, password } = engine
+  const bounds = { keepHours: 24, bytesMax: 256 << 20, quarantineBytesMax: 16 << 20 }
+  const config: WriterConfig = {
+    log: { kind: 'directory', dir: log.dir, ...bounds },
+    database: embeddedAccess(database.port, 'surgetank', password),
+    migrates: false,
+    batchRows: 100_000,
+    batchMs: 200,
+    logLevel: 'error',
+  }
+  child.send(config)
   return child
 }
 
