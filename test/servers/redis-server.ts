@@ -38,7 +38,7 @@ export interface TestCluster {
 const SLOTS = 16_384
 const STARTS_MAX = 5
 
-/** `settings`: as in redis.conf, such as `['--appendonly', 'yes']`. */
+/** `settings`: as in redis.conf, such as `['--appendonly', 'yes']`; `$port` in one stands for the port. */
 export async function startRedis(settings: readonly string[] = []): Promise<TestRedis> {
   const dir = await mkdtemp(join(tmpdir(), 'surgetank-redis-'))
   // Another process may take the port between the look and the start.
@@ -74,7 +74,8 @@ async function startOn(port: number, dir: string, settings: readonly string[]): 
       }
     }
     const fixed = ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--daemonize', 'no']
-    child = spawn('redis-server', [...fixed, ...settings], { stdio: ['ignore', 'pipe', 'ignore'] })
+    const own = settings.map(setting => (setting === '$port' ? String(port) : setting))
+    child = spawn('redis-server', [...fixed, ...own], { stdio: ['ignore', 'pipe', 'ignore'] })
     await ready(child)
   }
 
