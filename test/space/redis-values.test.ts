@@ -78,6 +78,34 @@ describe.skipIf(!redisHere)('values in Redis', () => {
     )
   })
 
+  test('of each two values of the same moment Redis keeps the greater one, down to the last digit, sign and byte [G4]', async () => {
+    const numbers = [-1e300, -1, -5e-324, -0, 0, 5e-324, 0.1, 1, 10, 9, 2 ** 53, 1e300]
+    const exact = [
+      2n ** 53n + 1n,
+      2n ** 60n,
+      2n ** 60n + 1n,
+      2n ** 60n + 7n,
+      -(2n ** 60n),
+      -(2n ** 60n) - 1n,
+      10n ** 63n,
+    ]
+    const texts = ['', '\u0000', 'A', 'B', '_', 'a', 'ab', 'a\u0000', 'b', 'é', 'e\u0301', '\uffff', '😀', '10', '9']
+    const values: Value[] = [...numbers, ...exact, false, true, ...texts, null]
+    const pairs = values.flatMap(a => values.map(b => [a, b] as const))
+    const moments = pairs.map(
+      ([a, b]) => [a, b].map(value => ({ ts: 900, receivedAt: 1_000, value })) as [Moment, Moment],
+    )
+    const space = await openRedisSpace(spaceOptions(redis.url))
+    for (const at of [0, 1] as const) {
+      await space.merge(
+        moments.flatMap((pair, i) => [single(`a${i}`, 'm', pair[at]), single(`b${i}`, 'm', pair[1 - at] as Moment)]),
+      )
+      await space.settled()
+    }
+    await expectNewest(space, moments)
+    await space.close()
+  })
+
   async function expectNewest(space: RedisSpace, pairs: readonly (readonly [Moment, Moment])[]): Promise<void> {
     const held = new Map((await all(space)).map(({ device, metrics }) => [device, metrics[0]]))
     for (const [i, [a, b]] of pairs.entries()) {
