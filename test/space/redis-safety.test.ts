@@ -80,6 +80,43 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect(authorized).toBeGreaterThan(0)
   })
 
+  test('a user that may no more than is needed is enough, and one that may less is refused', async () => {
+    const redis = await start()
+    const prefix = freshPrefix()
+    const may = ['+@all', '-@dangerous', '+info', `~${prefix}*`, `&${prefix}*`]
+    await redis.command('ACL', 'SETUSER', 'tank', 'on', '>pw', ...may)
+    await redis.command('ACL', 'SETUSER', 'none', 'on', '>pw', '-@all', '+ping')
+    const space = await openSpace(redis.url.replace('//', '//tank:pw@'), { prefix })
+    const told = new Promise<readonly string[]>(resolve => space.watch(1, resolve))
+    await space.merge([reading('a', 1_000, 1)])
+    expect(await told).toEqual(['a'])
+    await (await space.claimRebuild())?.finish()
+    expect(space.warm).toBe(true)
+    expect(await space.sessions.take('c')).toEqual({ moved: true })
+    expect(await space.sessions.take('c')).toEqual({ moved: false })
+    const error = await rejection(openRedisSpace(spaceOptions(redis.url.replace('//', '//none:pw@'), { prefix })))
+    expect(error).toMatchObject({ code: 'space_misconfigured', fate: 'stop' })
+  })
+
+  test('of devices that only connect, those that did so last are remembered [G5]', { timeout: 60_000 }, async () => {
+    const redis = await start()
+    const space = await openSpace(redis.url)
+    const ids = Array.from({ length: 120_000 }, (_, at) => `s${at}`)
+    for (let from = 0; from < ids.length; from += 5_000) {
+      const slice = ids.slice(from, from + 5_000)
+      await space.mergePresence(slice.map((device, at) => ({ device, online: true, at: 1_000 + from + at })))
+      await space.settled()
+    }
+    const keys = (await redis.command('KEYS', '*stranger*')) as string[]
+    for (const key of keys) {
+      const held = await redis.command(key.endsWith('times') ? 'ZCARD' : 'HLEN', key)
+      expect(held).toBe(100_000 / 16)
+    }
+    await space.merge(['s0', 's119999'].map(id => reading(id, 500_000, 1)))
+    expect((await space.getMany(['s0', 's119999'])).map(({ online }) => online)).toEqual([false, true])
+    expect(await space.counts()).toEqual({ devices: 2, online: 1 })
+  })
+
   test.skipIf(!hasOpenssl())(
     'TLS is spoken with a certificate that the given authority signed, and with no other',
     async () => {
