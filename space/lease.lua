@@ -15,6 +15,9 @@
 local LEASES, MERGED, LOST = KEYS[1], KEYS[2], KEYS[3]
 local TAG, LEASE_MS, THROUGH, BEGINS, BEFORE, PROCESS, OWN_MS = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
+-- Lua's stack holds 8000.
+local UNITS_MAX = 4000
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function after(ms)
@@ -26,6 +29,10 @@ if BEFORE ~= '' and redis.call('ZREM', LEASES, BEFORE) == 1 then
   redis.call('HDEL', MERGED, BEFORE)
 end
 local renewed = 0
+if BEGINS == '1' and redis.call('ZCARD', LEASES) >= UNITS_MAX then
+  -- So many ended and no reader has run since: the one that ended longest ago is forgotten.
+  redis.call('HDEL', MERGED, redis.call('ZPOPMIN', LEASES)[1])
+end
 if TAG ~= '' and (BEGINS == '1' or redis.call('ZSCORE', LEASES, TAG)) then
   redis.call('ZADD', LEASES, after(LEASE_MS), TAG)
   redis.call('HSET', MERGED, TAG, THROUGH)
@@ -36,4 +43,4 @@ for at = 1, #lost, 2 do
   local through, _, holder = string.match(lost[at + 1], '^(%S+) (%S+) (.*)$')
   if holder == PROCESS then redis.call('HSET', LOST, lost[at], through .. ' ' .. after(OWN_MS) .. ' ' .. holder) end
 end
-return { renewed, unpack(redis.call('ZRANGE', LEASES, '(' .. string.format('%.0f', now), '+inf', 'BYSCORE', 'LIMIT', 0, 5000)) }
+return { renewed, unpack(redis.call('ZRANGE', LEASES, '(' .. string.format('%.0f', now), '+inf', 'BYSCORE', 'LIMIT', 0, UNITS_MAX)) }

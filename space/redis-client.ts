@@ -104,7 +104,11 @@ export async function probeRedis({ addresses, options, name }: RedisServer): Pro
       retryStrategy: null,
       enableReadyCheck: false,
     })
-    client.on('error', () => {})
+    // A refused user or certificate is told by this event alone; what fails then is only the connection.
+    let told: unknown = null
+    client.on('error', error => {
+      told ??= error
+    })
     try {
       await client.connect()
       const info = await client.info()
@@ -113,7 +117,7 @@ export async function probeRedis({ addresses, options, name }: RedisServer): Pro
       if (isCluster || addresses.length === 1) return { isCluster }
       throw new SurgetankError('space_misconfigured', `REDIS_URL names several servers, and ${name} are no Cluster.`)
     } catch (error) {
-      failure = translateRedisError(error, `connecting to ${address.host}:${address.port}`)
+      failure = translateRedisError(told ?? error, `connecting to ${address.host}:${address.port}`)
       if (failure.fate === 'stop') throw failure
     } finally {
       client.disconnect()

@@ -33,6 +33,8 @@ export interface EpochOptions {
   readonly flush: RedisFlush
   tag(): string
   watchMs(): number
+  /** Until this heartbeat nothing of the shard was published, though this process watches. */
+  unwatched(shard: number): void
   /** Flushes were lost of the unit with this tag. */
   rolledBack(tag: string): void
 }
@@ -45,7 +47,8 @@ interface UnderWay {
   readonly lost: AbortController
 }
 
-export function openRedisEpoch({ connection, keys, flush, tag, watchMs, rolledBack }: EpochOptions): RedisEpoch {
+export function openRedisEpoch(options: EpochOptions): RedisEpoch {
+  const { connection, keys, flush, tag, watchMs, unwatched, rolledBack } = options
   const epochs: string[] = ALL_SHARDS.map(() => '')
   const owed = new Set<number>()
   let believed = false
@@ -100,9 +103,10 @@ export function openRedisEpoch({ connection, keys, flush, tag, watchMs, rolledBa
     try {
       const args = [unitTag, flush.acked(shard), owes ? '1' : '0', watchMs()]
       const reply = await connection.run('beat', [keys.meta(shard)], args)
-      const [epoch, marker, isRolledBack] = reply as [string, string, number]
+      const [epoch, marker, isRolledBack, isUnwatched] = reply as [string, string, number, number]
       epochs[shard] = epoch
       if (isRolledBack === 1) rolledBack(unitTag)
+      if (isUnwatched === 1) unwatched(shard)
       return marker
     } catch (error) {
       if (owes) owed.add(shard)

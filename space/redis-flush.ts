@@ -65,7 +65,7 @@ const FLUSH_EVERY_MS = 5
 const RETRY_MS = 250
 /** Of all shards together. */
 const BUFFER_DEVICES_MAX = 400_000
-const BUFFER_BYTES_MAX = 128 << 20
+const BUFFER_BYTES_MAX = 256 << 20
 const STRANGERS_MAX = 100_000
 const WARN_EVERY_MS = 10_000
 

@@ -21,6 +21,8 @@ export interface SessionsOptions {
   readonly subscriber: RedisSubscriber
   readonly keys: RedisKeys
   readonly units: Pick<RedisUnits, 'unit' | 'fresh' | 'isLiveUnit'>
+  /** False for a process that takes no clients, which nobody need tell anything. */
+  readonly isUnit: boolean
   readonly log: Logger
 }
 
@@ -32,7 +34,8 @@ const KEPT_AT_ONCE = 200
 
 type Told = { readonly take: string; readonly from: string; readonly id: number } | { readonly done: number }
 
-export function openRedisSessions({ connection, subscriber, keys, units, log }: SessionsOptions): RedisSessions {
+export function openRedisSessions(options: SessionsOptions): RedisSessions {
+  const { connection, subscriber, keys, units, isUnit, log } = options
   const { unit } = units
   /** Connections of each client here: for a moment two, when it comes back before the old one has ended. */
   const mine = new Map<string, number>()
@@ -40,7 +43,8 @@ export function openRedisSessions({ connection, subscriber, keys, units, log }: 
   let lastAsked = 0
   let taken: (client: string) => Promise<void> = async () => {}
   let keeping = false
-  const unsubscribe = subscriber.subscribe(keys.unit(unit), { message: hear, missed: () => void keepAll() })
+  const channel = { message: hear, missed: () => void keepAll() }
+  const unsubscribe = isUnit ? subscriber.subscribe(keys.unit(unit), channel) : () => {}
   const timer = setInterval(() => void keepAll(), KEEP_EVERY_MS)
   timer.unref()
 

@@ -101,6 +101,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     flush,
     tag: () => units.tag,
     watchMs: () => watch.watchMs,
+    unwatched: shard => watch.lapsed(shard),
     rolledBack: tag => units.startAnew(tag),
   })
   const subscriber = openRedisSubscriber(connection, log)
@@ -112,7 +113,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     log,
     announce: beatSoon,
   })
-  const sessions = openRedisSessions({ connection, subscriber, keys, units, log })
+  const sessions = openRedisSessions({ connection, subscriber, keys, units, isUnit: options.unit, log })
   const reads = openRedisReads({ connection, keys, flush, units, reading: watch.reading, found })
   let heart: NodeJS.Timeout | null = null
   let beating: Promise<void> | null = null
@@ -140,12 +141,19 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
   }
 
   async function merge(messages: readonly Message[]): Promise<void> {
-    for (const { device, readings } of messages) {
-      const index = claims.findOrAdd(device)
-      if (index < 0) continue
-      for (const [hint, { metric }] of readings.entries()) claims.slotOf(index, metric, hint)
-    }
+    // Who accepts no readings needs no memory of who has which metric.
+    if (options.unit) for (const message of messages) remember(message)
     flush.merge(messages)
+  }
+
+  function remember({ device, readings }: Message): void {
+    const index = claims.findOrAdd(device)
+    if (index < 0) return
+    let hint = 0
+    for (const { metric } of readings) {
+      const slot = claims.slotOf(index, metric, hint)
+      if (slot >= 0) hint = slot - table.firstSlot(index) + 1
+    }
   }
 
   async function mergePresence(changes: readonly Presence[]): Promise<void> {

@@ -53,6 +53,7 @@ export interface UnitsOptions {
 }
 
 const LEASE_MS = 5_000
+const LEASE_CALL_MS_MAX = 1_000
 /** A lost unit is this process's own for so long after its last heartbeat. */
 const REPAIR_MS = 10_000
 const SLICE = 128
@@ -108,7 +109,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     const asked = performance.now()
     const [now, before, isFirst] = [tag, tagBefore, begins]
     const args = [now, LEASE_MS, flush.mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS]
-    const reply = await connection.run('lease', [keys.leases, keys.mergedThrough, keys.lost], args)
+    const reply = await connection.run('lease', [keys.leases, keys.mergedThrough, keys.lost], args, LEASE_CALL_MS_MAX)
     const [renewed, ...living] = reply as [number, ...string[]]
     live = new Set(living)
     askedAt = asked

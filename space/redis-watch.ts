@@ -27,6 +27,8 @@ export interface RedisWatch {
   reading(devices: readonly string[]): void
   /** A heartbeat has told that this process watches. */
   announced(): void
+  /** Nobody was known to watch a shard until now: what this process asked for went with an emptied Redis, say. */
+  lapsed(shard: number): void
   close(): void
 }
 
@@ -90,6 +92,9 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
     changed,
     reading,
     announced,
+    lapsed: shard => {
+      if (readMeanwhile === null) void tellAll(shard)
+    },
     close,
   }
 

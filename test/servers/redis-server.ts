@@ -32,13 +32,15 @@ export interface TestRedis {
 export interface TestCluster {
   readonly nodes: readonly TestRedis[]
   readonly url: string
+  /** A replica that has all that the master has, and takes over when it dies. */
+  addReplica(of: TestRedis): Promise<TestRedis>
   stop(): Promise<void>
 }
 
 const SLOTS = 16_384
 const STARTS_MAX = 5
 
-/** `settings`: as in redis.conf, such as `['--appendonly', 'yes']`. */
+/** `settings`: as in redis.conf, such as `['--appendonly', 'yes']`; `$port` in one stands for the port. */
 export async function startRedis(settings: readonly string[] = []): Promise<TestRedis> {
   const dir = await mkdtemp(join(tmpdir(), 'surgetank-redis-'))
   // Another process may take the port between the look and the start.
@@ -74,7 +76,8 @@ async function startOn(port: number, dir: string, settings: readonly string[]): 
       }
     }
     const fixed = ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--daemonize', 'no']
-    child = spawn('redis-server', [...fixed, ...settings], { stdio: ['ignore', 'pipe', 'ignore'] })
+    const own = settings.map(setting => (setting === '$port' ? String(port) : setting))
+    child = spawn('redis-server', [...fixed, ...own], { stdio: ['ignore', 'pipe', 'ignore'] })
     await ready(child)
   }
 
@@ -116,27 +119,47 @@ function ready(child: ChildProcess): Promise<void> {
 
 /** Three masters with a third of the slots each, and no replicas. */
 export async function startCluster(): Promise<TestCluster> {
-  const nodes = await Promise.all(
-    [0, 1, 2].map(async () => {
-      const bus = await freePort()
-      return startRedis(['--cluster-enabled', 'yes', '--cluster-port', String(bus), '--cluster-node-timeout', '2000'])
-    }),
-  )
+  const nodes = await Promise.all([0, 1, 2].map(startNode))
   const [first] = nodes
   if (first === undefined) throw new Error('There are no nodes.')
+  const replicas: TestRedis[] = []
   for (const [at, node] of nodes.entries()) {
     const from = Math.ceil((SLOTS * at) / nodes.length)
     const to = Math.ceil((SLOTS * (at + 1)) / nodes.length) - 1
     await node.command('CLUSTER', 'ADDSLOTSRANGE', from, to)
-    const busPort = (await node.command('CONFIG', 'GET', 'cluster-port')) as [string, string]
-    if (node !== first) await first.command('CLUSTER', 'MEET', '127.0.0.1', node.port, busPort[1])
+    if (node !== first) await meet(node)
   }
   for (const node of nodes) await untilJoined(node, nodes.length)
-  return { nodes, url: nodes.map(({ url }) => url).join(','), stop }
+  return { nodes, url: nodes.map(({ url }) => url).join(','), addReplica, stop }
+
+  async function meet(node: TestRedis): Promise<void> {
+    const busPort = (await node.command('CONFIG', 'GET', 'cluster-port')) as [string, string]
+    await first?.command('CLUSTER', 'MEET', '127.0.0.1', node.port, busPort[1])
+  }
+
+  async function addReplica(of: TestRedis): Promise<TestRedis> {
+    const replica = await startNode()
+    replicas.push(replica)
+    await meet(replica)
+    await untilJoined(replica, nodes.length)
+    await replica.command('CLUSTER', 'REPLICATE', String(await of.command('CLUSTER', 'MYID')))
+    await untilInfo(replica, 'replication', 'master_link_status:up')
+    return replica
+  }
 
   async function stop(): Promise<void> {
-    await Promise.all(nodes.map(node => node.stop()))
+    await Promise.all([...nodes, ...replicas].map(node => node.stop()))
   }
+}
+
+async function startNode(): Promise<TestRedis> {
+  const bus = await freePort()
+  return startRedis(['--cluster-enabled', 'yes', '--cluster-port', String(bus), '--cluster-node-timeout', '2000'])
+}
+
+async function untilInfo(node: TestRedis, section: string, text: string): Promise<void> {
+  while (!String(await node.command('INFO', section)).includes(text))
+    await new Promise(resolve => setTimeout(resolve, 50))
 }
 
 /** The nodes gossip ten times a second; there is no event to wait for. */

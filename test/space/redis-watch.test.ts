@@ -93,6 +93,21 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     await until(() => told.has('z') && told.has(device))
   })
 
+  test('a watcher is not blind to what changed before an emptied Redis knew again that it watches', async () => {
+    const { writer, watcher, prefix } = await openPair(redis.url)
+    const told = follow(watcher, 1)
+    await until(async () => {
+      await writer.merge([reading('first', Date.now(), 1)])
+      return told.has('first')
+    })
+    await writer.settled()
+    // As if emptied, without the flush that follows: nobody is known to watch any more.
+    for (const key of (await redis.command('KEYS', `${prefix}*meta`)) as string[]) await redis.command('HDEL', key, 'w')
+    told.clear()
+    await writer.merge([reading('unpublished', Date.now(), 1)])
+    await until(() => told.has('unpublished'))
+  })
+
   test('a client that comes to another broker is let go by the first before the take-over resolves [MQTT-3.1.4-2]', async () => {
     const { writer: first, watcher: second } = await openPair(redis.url)
     const events: string[] = []

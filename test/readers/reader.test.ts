@@ -1,0 +1,130 @@
+/** Readers: a space is rebuilt whenever it is not whole, from ClickHouse and the log, and as often as it takes. */
+import { pino } from 'pino'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { SurgetankError } from '../../errors.ts'
+import { openReader } from '../../readers/reader.ts'
+import { openMemorySpace } from '../../space/memory-space.ts'
+import type { Space } from '../../space/space.ts'
+import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
+import { all, type ModelSources, openModelSources } from '../space/model-sources.ts'
+import { openSpace, reading, until } from '../space/redis-spaces.ts'
+
+const log = pino({ level: 'silent' })
+
+describe('a reader of a space in memory', () => {
+  test('brings what is in ClickHouse and what is only in the log [G4]', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1), reading('b', 1_000, 2)])
+    await sources.writeOut()
+    await sources.append([reading('a', 2_000, 3), reading('c', 2_000, 4)])
+    read(space, sources)
+    await until(() => space.warm)
+    expect(await all(space)).toEqual(await all(sources.oracle))
+  })
+
+  test('a device was last heard of when its last reading came, though that one was late; and who is online stays so', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1, { receivedAt: 1_010 }), reading('a', 500, 2, { receivedAt: 9_000 })])
+    await sources.append([reading('b', 1_000, 1, { receivedAt: 1_010 })])
+    await sources.writeOut()
+    // It connected after the start, and before its newest reading was rebuilt.
+    await space.mergePresence([{ device: 'a', online: true, at: 2_000 }])
+    read(space, sources)
+    await until(() => space.warm)
+    expect(await space.get('a')).toMatchObject({ online: true, lastSeen: 9_000, metrics: [{ ts: 1_000, value: 1 }] })
+    expect(await space.get('b')).toMatchObject({ online: false, lastSeen: 1_010 })
+  })
+
+  test('tries again until ClickHouse answers, and is not warm before', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1)])
+    await sources.writeOut()
+    let tries = 0
+    const latest = () => {
+      if (++tries < 3) throw new SurgetankError('database_unavailable', 'It is away.')
+      return sources.database.latest()
+    }
+    const database = { ...sources.database, latest }
+    read(space, { ...sources, database })
+    await until(() => tries === 2)
+    expect(space.warm).toBe(false)
+    await until(() => space.warm)
+    expect(tries).toBe(3)
+    expect((await space.get('a'))?.metrics[0]?.value).toBe(1)
+  })
+
+  test('closes at once while ClickHouse hangs', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    let asked = false
+    const hangs = {
+      [Symbol.asyncIterator]: () => ({
+        next: () => {
+          asked = true
+          return new Promise<never>(() => {})
+        },
+      }),
+    }
+    const reader = openReader({
+      space,
+      view: sources.view,
+      database: { ...sources.database, latest: () => hangs },
+      log,
+    })
+    await until(() => asked)
+    const since = performance.now()
+    await reader.close()
+    expect(performance.now() - since).toBeLessThan(500)
+    expect(space.warm).toBe(false)
+  })
+})
+
+describe.skipIf(!redisHere)('a reader of a space in Redis', () => {
+  let redis: TestRedis
+  beforeAll(async () => {
+    redis = await startRedis()
+  })
+  afterAll(() => redis.stop())
+
+  test('begins anew when the space is emptied while it rebuilds [G4]', async () => {
+    const [sources, space] = [openModelSources(), await openSpace(redis.url)]
+    await sources.append(Array.from({ length: 300 }, (_, at) => reading(`d${at}`, 1_000, at)))
+    await sources.writeOut()
+    await sources.append([reading('d1', 2_000, 'newer')])
+    let tries = 0
+    async function* latest() {
+      const isFirst = ++tries === 1
+      for await (const page of sources.database.latest()) {
+        yield page
+        if (!isFirst) continue
+        await space.settled()
+        await redis.command('FLUSHALL')
+      }
+    }
+    read(space, { ...sources, database: { ...sources.database, latest } })
+    await until(() => space.warm)
+    expect(tries).toBe(2)
+    expect(await all(space)).toEqual(await all(sources.oracle))
+  })
+
+  test('of two, one rebuilds and the other waits', async () => {
+    const sources = openModelSources()
+    const prefix = `pair-${process.pid}:`
+    const [first, second] = [await openSpace(redis.url, { prefix }), await openSpace(redis.url, { prefix })]
+    await sources.append([reading('a', 1_000, 1)])
+    await sources.writeOut()
+    let tries = 0
+    const latest = () => {
+      tries++
+      return sources.database.latest()
+    }
+    for (const space of [first, second]) read(space, { ...sources, database: { ...sources.database, latest } })
+    await until(() => first.warm && second.warm)
+    expect(tries).toBe(1)
+    expect((await second.get('a'))?.metrics[0]?.value).toBe(1)
+  })
+})
+
+function read(space: Space, { view, database }: Pick<ModelSources, 'view' | 'database'>): void {
+  const reader = openReader({ space, view, database, log })
+  onTestFinished(() => reader.close())
+}
