@@ -3,6 +3,7 @@
  * the newest state over the API. Read-only.
  */
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
+import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
 import type { Moment, Value } from '../model/reading.ts'
 import { canonicalStored, type StoredReading } from './compare.ts'
 
@@ -64,18 +65,32 @@ type Row = [
 
 const BUCKET_START: Record<Rollup, string> = { minutely: 'toStartOfMinute', hourly: 'toStartOfHour' }
 
-export function openStored(sqlUrl: string, httpUrl: string): Stored {
-  const client = createClient({ url: sqlUrl, request_timeout: 120_000, log: { level: ClickHouseLogLevel.OFF } })
+/** Who reads, and where from: an analyst of the embedded engine, unless told otherwise. */
+export type StoredReader = Pick<DatabaseAccess, 'user' | 'password' | 'database' | 'ca'>
+
+const ANALYST: StoredReader = { user: 'default', password: '', ...ACCESS_DEFAULTS }
+
+export function openStored(sqlUrl: string, httpUrl: string, reader: StoredReader = ANALYST): Stored {
+  const { user, password, database, ca } = reader
+  const client = createClient({
+    url: sqlUrl,
+    username: user,
+    password,
+    database,
+    ...(ca === null ? {} : { tls: { ca_cert: Buffer.from(ca) } }),
+    request_timeout: 120_000,
+    log: { level: ClickHouseLogLevel.OFF },
+  })
   return { count, rows, totals, rollupTotals, rollupCount, state, lag, close: () => client.close() }
 
   async function count(range: DeviceRange): Promise<number> {
-    const [stored] = await one(`SELECT count() FROM telemetry.readings WHERE ${inRange(range)}`)
+    const [stored] = await one(`SELECT count() FROM readings WHERE ${inRange(range)}`)
     return Number(stored)
   }
 
   async function* rows(range: DeviceRange): AsyncIterable<StoredRow[]> {
     const query = `SELECT device, metric, toString(toUnixTimestamp64Milli(ts)), toString(toUnixTimestamp64Milli(received_at)),
-      toString(kind), value, value_str FROM telemetry.readings WHERE ${inRange(range)}`
+      toString(kind), value, value_str FROM readings WHERE ${inRange(range)}`
     const result = await client.query({ query, format: 'JSONCompactEachRow' })
     for await (const batch of result.stream<Row>()) yield batch.map(row => toStoredRow(row.json<Row>()))
   }
@@ -85,7 +100,7 @@ export function openStored(sqlUrl: string, httpUrl: string): Stored {
     const columns = `count(), sumKahan(value), min(value), max(value), ${last}`
     const times = `ts >= ${time(range.from)} AND ts <= ${time(range.to)}`
     const found = await one(
-      `SELECT ${columns} FROM telemetry.readings WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
+      `SELECT ${columns} FROM readings WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
     )
     return { ...toTotals(found), last: Number(found[4]) }
   }
@@ -95,14 +110,12 @@ export function openStored(sqlUrl: string, httpUrl: string): Stored {
     const start = BUCKET_START[view]
     const times = `bucket >= ${start}(${time(range.from)}) AND bucket <= ${time(range.to)}`
     return toTotals(
-      await one(
-        `SELECT ${columns} FROM telemetry.${view} WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
-      ),
+      await one(`SELECT ${columns} FROM ${view} WHERE device = '${range.device}' AND metric = 'value' AND ${times}`),
     )
   }
 
   async function rollupCount(view: Rollup, range: DeviceRange): Promise<number> {
-    const [readings] = await one(`SELECT sum(readings) FROM telemetry.${view} WHERE ${inRange(range)}`)
+    const [readings] = await one(`SELECT sum(readings) FROM ${view} WHERE ${inRange(range)}`)
     return Number(readings)
   }
 
