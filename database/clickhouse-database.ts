@@ -171,10 +171,10 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   async function restoreReadings(block: RowBlock, range: SourceRange, fence: Fence): Promise<void> {
     if (cluster !== null)
       throw new SurgetankError('database_unavailable', `this replica does not show the rows of ${range.source} yet`)
-    await dropApart(apartTarget, range.source)
+    await dropApart(apartTarget, range.source, fence)
     if ((await countReadings(range)) > 0) return
     const apart = await openApart(apartTarget, range.source, 'readings')
-    await insert(apart.name, block, { ...INSERT_SETTINGS, insert_deduplicate: 0 })
+    await apart.use(() => insert(apart.name, block, { ...INSERT_SETTINGS, insert_deduplicate: 0 }))
     await apart.attach(fence)
     await apart.drop()
   }
