@@ -91,7 +91,7 @@ export const metrics = {
   ]),
   logCut: counter(
     'telemetry_log_cut_total',
-    'Chunks that the log lost before they were known to be in ClickHouse. Alarm on any: readings are lost.',
+    'Chunks that the log lost before they were known to be in ClickHouse. Alarm on any: readings are lost. A restart may count the same ones again.',
   ),
   batches: counter('telemetry_batches_total', 'Inserts into ClickHouse.', ['result']),
   batchReadings: histogram('telemetry_batch_readings', 'Readings of one insert.', COUNTS),

@@ -4,9 +4,11 @@
  *
  * Two writers of the same source may both be at it: an old owner that was frozen, and the new one. So each attempt has a
  * table of its own, named after the source, and whoever begins drops those of all earlier attempts first. An ATTACH
- * that still comes then finds no table; one that is at work holds it, and the DROP waits for its end.
+ * that still comes then finds no table; one that is at work holds it, and the DROP waits for its end. Should the old
+ * owner, just woken, drop the table of the new one, the attempt is made again.
  */
 import { createHash, randomBytes } from 'node:crypto'
+import { SurgetankError } from '../errors.ts'
 import type { Fence } from './database.ts'
 import type { Statement } from './history.ts'
 
@@ -29,13 +31,16 @@ export type ApartTable = keyof typeof ENGINES
 
 export interface Apart {
   readonly name: string
+  /** Runs `work` on the table; rejects with `database_unavailable` when another attempt has dropped it. */
+  use<Result>(work: () => Promise<Result>): Promise<Result>
   /** All rows join the table, partition by partition; `fence` is asked before. The rows stay here, too. */
   attach(fence: Fence): Promise<void>
   drop(): Promise<void>
 }
 
-/** Removes what earlier attempts for this source left, whoever made them. */
-export async function dropApart({ command, all }: ApartTarget, source: string): Promise<void> {
+/** Removes what earlier attempts for this source left, whoever made them. Of the owner of the claim only. */
+export async function dropApart({ command, all }: ApartTarget, source: string, fence: Fence): Promise<void> {
+  await fence()
   const left = await all<[string]>({
     sql: 'SELECT name FROM system.tables WHERE database = currentDatabase() AND startsWith(name, {prefix:String})',
     params: { prefix: prefixOf(source) },
@@ -49,19 +54,35 @@ export async function openApart({ command, all }: ApartTarget, source: string, t
   await command(
     `CREATE TABLE ${name} AS ${table} ENGINE = ${ENGINES[table]} SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`,
   )
-  return { name, attach, drop }
+  return { name, use, attach, drop }
+
+  async function use<Result>(work: () => Promise<Result>): Promise<Result> {
+    try {
+      return await work()
+    } catch (error) {
+      if (!isUnknownTable(error)) throw error
+      throw new SurgetankError('database_unavailable', `another repair of ${source} has begun`, error)
+    }
+  }
 
   async function attach(fence: Fence): Promise<void> {
-    const partitions = await all<[string]>({ sql: `SELECT DISTINCT _partition_id FROM ${name}`, params: {} })
+    const sql = `SELECT DISTINCT _partition_id FROM ${name}`
+    const partitions = await use(() => all<[string]>({ sql, params: {} }))
     for (const [partition] of partitions) {
       await fence()
-      await command(`ALTER TABLE ${table} ATTACH PARTITION ID {partition:String} FROM ${name}`, { partition })
+      const sql = `ALTER TABLE ${table} ATTACH PARTITION ID {partition:String} FROM ${name}`
+      await use(() => command(sql, { partition }))
     }
   }
 
   function drop(): Promise<void> {
     return command(`DROP TABLE IF EXISTS ${name} SYNC`)
   }
+}
+
+/** ClickHouse's code 60. All other tables that a repair names are of the schema. */
+function isUnknownTable(error: unknown): boolean {
+  return error instanceof SurgetankError && (error.cause as { code?: unknown } | undefined)?.code === '60'
 }
 
 /** The name of a source may hold anything; its digest may stand in the name of a table. */

@@ -53,12 +53,19 @@ const PING_MS_MAX = 10_000
 /** A statement that changes the schema on all replicas is answered when they all have done so; a server waits 180 s itself. */
 const MIGRATION_MS_MAX = 200_000
 
+/** More than the rows of any batch: each is one block. */
+const ROWS_OF_BLOCK = 1_048_576
+
 /** The tables that an insert reaches. */
 const TABLES_OF_INSERTS = ['readings', 'state', 'readings_1m', 'readings_1h']
 
-/** Servers from 26.3 on collect inserts asynchronously, and some older ones do not deduplicate behind a view: said each time. */
+/**
+ * Said each time, because a server, or a user's profile, may have others: servers from 26.3 on collect inserts
+ * asynchronously, some older ones do not deduplicate behind a view, and an insert of several blocks can be stored in part.
+ */
 const INSERT_SETTINGS = {
   async_insert: 0,
+  max_insert_block_size: String(ROWS_OF_BLOCK),
   insert_deduplicate: 1,
   deduplicate_blocks_in_dependent_materialized_views: 1,
   wait_end_of_query: 1,
@@ -116,6 +123,8 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
         readRows<Row>(outside, 'reading the schema', { sql, params }),
     }
     await migrate(target, access).finally(() => outside.close())
+    // Needed when an insert is settled: a user without the right should learn it at the start, and not after a failure.
+    await all('looking for inserts', underWay('', cluster))
   }
 
   function command(sql: string, params?: Readonly<Record<string, unknown>>): Promise<void> {
@@ -163,10 +172,10 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   async function restoreReadings(block: RowBlock, range: SourceRange, fence: Fence): Promise<void> {
     if (cluster !== null)
       throw new SurgetankError('database_unavailable', `this replica does not show the rows of ${range.source} yet`)
-    await dropApart(apartTarget, range.source)
+    await dropApart(apartTarget, range.source, fence)
     if ((await countReadings(range)) > 0) return
     const apart = await openApart(apartTarget, range.source, 'readings')
-    await insert(apart.name, block, { ...INSERT_SETTINGS, insert_deduplicate: 0 })
+    await apart.use(() => insert(apart.name, block, { ...INSERT_SETTINGS, insert_deduplicate: 0 }))
     await apart.attach(fence)
     await apart.drop()
   }

@@ -42,7 +42,7 @@ interface Counting {
 
 /** Returns how many rows of rollups were filled. The state takes its rows in any case: to repeat a maximum changes nothing. */
 export async function repairDerived(target: ApartTarget, range: SourceRange, fence: Fence): Promise<number> {
-  await dropApart(target, range.source)
+  await dropApart(target, range.source, fence)
   await target.command(STATE_OF_RANGE, rangeParams(range))
   const counting = await chooseCounting(target, range)
   let filled = 0
@@ -91,10 +91,9 @@ async function repairRollup(target: ApartTarget, { rollup, range, counting, fenc
   const rows = counted?.[0] ?? 0
   if (rows === 0) return 0
   const apart = await openApart(target, range.source, rollup.name)
-  await target.command(
-    `INSERT INTO ${apart.name} (metric, device, bucket, readings, value_sum, value_min, value_max, by_source) SETTINGS insert_deduplicate = 0, async_insert = 0 ${lacking}`,
-    params,
-  )
+  const columns = 'metric, device, bucket, readings, value_sum, value_min, value_max, by_source'
+  const fill = `INSERT INTO ${apart.name} (${columns}) SETTINGS insert_deduplicate = 0, async_insert = 0 ${lacking}`
+  await apart.use(() => target.command(fill, params))
   await apart.attach(fence)
   await apart.drop()
   return rows

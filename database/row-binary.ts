@@ -1,5 +1,5 @@
 /**
- * Rows of `telemetry.readings` in ClickHouse's RowBinary format: what the writers build and the database inserts.
+ * Rows of `readings` in ClickHouse's RowBinary format: what the writers build and the database inserts.
  *
  * Invariant: the columns are written in the order of READINGS_COLUMNS, which is that of schema/001-readings.sql.
  * RowBinary: LEB128 length and bytes for a string, little-endian numbers, a flag byte before a nullable value.

@@ -65,7 +65,7 @@ type Row = [
 
 const BUCKET_START: Record<Rollup, string> = { minutely: 'toStartOfMinute', hourly: 'toStartOfHour' }
 
-/** `sql` is a URL that needs no password, or a server and how to get in. */
+/** `sql` is the URL of an engine that lets analysts in without a password, or a server and how to get in. */
 export function openStored(sql: string | DatabaseAccess, httpUrl: string): Stored {
   const access = typeof sql === 'string' ? { url: sql, user: 'default', password: '', ...ACCESS_DEFAULTS } : sql
   const { url, user, password, database, ca } = access
@@ -73,6 +73,7 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
     url,
     username: user,
     password,
+    database,
     ...(ca === null ? {} : { tls: { ca_cert: Buffer.from(ca) } }),
     request_timeout: 120_000,
     log: { level: ClickHouseLogLevel.OFF },
@@ -80,13 +81,13 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
   return { count, rows, totals, rollupTotals, rollupCount, state, lag, close: () => client.close() }
 
   async function count(range: DeviceRange): Promise<number> {
-    const [stored] = await one(`SELECT count() FROM ${database}.readings WHERE ${inRange(range)}`)
+    const [stored] = await one(`SELECT count() FROM readings WHERE ${inRange(range)}`)
     return Number(stored)
   }
 
   async function* rows(range: DeviceRange): AsyncIterable<StoredRow[]> {
     const query = `SELECT device, metric, toString(toUnixTimestamp64Milli(ts)), toString(toUnixTimestamp64Milli(received_at)),
-      toString(kind), value, value_str FROM ${database}.readings WHERE ${inRange(range)}`
+      toString(kind), value, value_str FROM readings WHERE ${inRange(range)}`
     const result = await client.query({ query, format: 'JSONCompactEachRow' })
     for await (const batch of result.stream<Row>()) yield batch.map(row => toStoredRow(row.json<Row>()))
   }
@@ -96,7 +97,7 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
     const columns = `count(), sumKahan(value), min(value), max(value), ${last}`
     const times = `ts >= ${time(range.from)} AND ts <= ${time(range.to)}`
     const found = await one(
-      `SELECT ${columns} FROM ${database}.readings WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
+      `SELECT ${columns} FROM readings WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
     )
     return { ...toTotals(found), last: Number(found[4]) }
   }
@@ -106,14 +107,12 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
     const start = BUCKET_START[view]
     const times = `bucket >= ${start}(${time(range.from)}) AND bucket <= ${time(range.to)}`
     return toTotals(
-      await one(
-        `SELECT ${columns} FROM ${database}.${view} WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
-      ),
+      await one(`SELECT ${columns} FROM ${view} WHERE device = '${range.device}' AND metric = 'value' AND ${times}`),
     )
   }
 
   async function rollupCount(view: Rollup, range: DeviceRange): Promise<number> {
-    const [readings] = await one(`SELECT sum(readings) FROM ${database}.${view} WHERE ${inRange(range)}`)
+    const [readings] = await one(`SELECT sum(readings) FROM ${view} WHERE ${inRange(range)}`)
     return Number(readings)
   }
 

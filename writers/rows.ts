@@ -1,5 +1,5 @@
 /**
- * Chunks of the log as rows of `telemetry.readings`. The same chunks always give the same rows in the same order: no
+ * Chunks of the log as rows of `readings`. The same chunks always give the same rows in the same order: no
  * clock, nothing from outside, because a retry must send what was sent before [G2].
  */
 import type { RowBlock } from '../database/database.ts'

@@ -37,8 +37,14 @@ interface Partition {
   lost: AbortController
 }
 
-/** `textBytes`: each reading is a text of so many bytes instead of a number. */
-export function openMemoryLog(partitions: number, { textBytes = 0 } = {}): MemoryLog {
+interface Readings {
+  /** More than 0: each reading is a text of so many bytes instead of a number. */
+  readonly textBytes: number
+  readonly metricOf: (position: number, index: number) => string
+}
+
+export function openMemoryLog(partitions: number, given: Partial<Readings> = {}): MemoryLog {
+  const readings = { textBytes: 0, metricOf: () => 'm', ...given }
   const all = Array.from(
     { length: partitions },
     (): Partition => ({ chunks: [], first: 0, epoch: 0, position: 0, plan: null, lost: new AbortController() }),
@@ -67,7 +73,7 @@ export function openMemoryLog(partitions: number, { textBytes = 0 } = {}): Memor
 
   function append(partition: number, count: number): void {
     const { chunks } = get(partition)
-    for (let left = count; left > 0; left--) chunks.push(makeChunk(partition, chunks.length, textBytes))
+    for (let left = count; left > 0; left--) chunks.push(makeChunk(partition, chunks.length, readings))
   }
 
   function outlet(claimed: readonly number[]): PumpOutlet {
@@ -150,12 +156,12 @@ export function openMemoryLog(partitions: number, { textBytes = 0 } = {}): Memor
   }
 }
 
-function makeChunk(partition: number, position: number, textBytes: number): Chunk {
+function makeChunk(partition: number, position: number, { textBytes, metricOf }: Readings): Chunk {
   const at = LOG_DAY + position
   const readings = Array.from({ length: READINGS_PER_CHUNK }, (_, index) => {
     const ts = LOG_DAY - ((position * READINGS_PER_CHUNK + index) % 300) * 1_000
     const value = textBytes > 0 ? 'x'.repeat(textBytes) : partition + position * 10 + index * 0.5
-    return { metric: 'm', ts, value, sentTs: ts }
+    return { metric: metricOf(position, index), ts, value, sentTs: ts }
   })
   const lines = Buffer.from(encodeLine({ device: 'shared', receivedAt: at, readings }))
   const counts = { messages: 1, readings: READINGS_PER_CHUNK, firstReceivedAt: at, lastReceivedAt: at }

@@ -1,0 +1,132 @@
+/**
+ * [G2] A writer's process that is stopped by SIGSTOP in the middle of its work, while another takes over its partition of the real
+ * log, and that is woken later: on the real engine.
+ */
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { setTimeout as pause } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import { describeVerdict, verify } from '../../manager/verify.ts'
+import { encodeLine } from '../../model/message.ts'
+import type { PumpInlet, PumpView } from '../../pump/pump.ts'
+import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
+import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
+
+const WRITER_PROCESS = fileURLToPath(new URL('../../dist/manager/writer-process.js', import.meta.url))
+const RECEIVED_AT = Date.UTC(2026, 10, 20, 12)
+const ROUNDS = 3
+const CHUNKS = 6
+const READINGS = 2_000
+const WAIT_MS_MAX = 30_000
+
+let engine: Fixture
+let log: LmdbHarness
+let view: PumpView
+let inlet: PumpInlet
+const children = new Set<ChildProcess>()
+
+beforeEach(async () => {
+  engine = await openFixture()
+  await engine.database.migrate()
+  log = await openLmdbHarness()
+  inlet = await log.openInlet()
+  view = await log.openView()
+})
+
+afterEach(async () => {
+  for (const child of children) await end(child)
+  await log.destroy()
+  await engine.close()
+})
+
+it('stores nothing twice, loses nothing, and the books balance', async () => {
+  let appended = 0
+  let caught = 0
+  for (let round = 0; round < ROUNDS; round++) {
+    const first = await startWriter()
+    for (let chunk = 0; chunk < CHUNKS; chunk++) await append(appended++)
+    // Later in each round: before its insert, in the middle of it, or after it.
+    await until(async () => (await partition()).plan !== null)
+    await pause(round * 20)
+    first.kill('SIGSTOP')
+    if ((await partition()).plan !== null) caught++
+
+    const second = await startWriter()
+    await until(async () => isWritten(await partition()))
+    first.kill('SIGCONT')
+    // Both want the partition now, and have more to write.
+    for (let chunk = 0; chunk < CHUNKS; chunk++) await append(appended++)
+    await until(async () => isWritten(await partition()))
+    await Promise.all([first, second].map(end))
+  }
+  expect(caught).toBeGreaterThan(0)
+  const last = await startWriter()
+  await until(async () => isWritten(await partition()))
+  await end(last)
+  const total = appended * READINGS
+  const [counts] = await rows(
+    engine.writer,
+    `SELECT count(), uniqExact(source_position, source_index), (SELECT sum(readings) FROM telemetry.readings_1m),
+       (SELECT sum(readings) FROM telemetry.readings_1h) FROM telemetry.readings`,
+  )
+  expect(counts).toEqual([total, total, total, total])
+  const verdict = await verify(view, engine.database)
+  expect(verdict.balanced, describeVerdict(verdict)).toBe(true)
+}, 120_000)
+
+async function append(number: number): Promise<void> {
+  const at = RECEIVED_AT + number
+  const line = (n: number) => {
+    const readings = Array.from({ length: 10 }, (_, i) => ({
+      metric: `m${i}`,
+      ts: at - n * 60,
+      value: n,
+      sentTs: null,
+    }))
+    return encodeLine({ device: `press-${n % 20}`, receivedAt: at, readings })
+  }
+  const lines = Array.from({ length: READINGS / 10 }, (_, n) => line(n)).join('\n')
+  await inlet.append({
+    lines: Buffer.from(lines),
+    messages: READINGS / 10,
+    readings: READINGS,
+    firstReceivedAt: at,
+    lastReceivedAt: at,
+    refused: [],
+  })
+}
+
+async function startWriter(): Promise<ChildProcess> {
+  const child = fork(WRITER_PROCESS, [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+  children.add(child)
+  await once(child, 'message')
+  const { url, password } = engine
+  const how = { batchRows: 3 * READINGS, batchMs: 50, logLevel: 'fatal' }
+  child.send({ logDir: log.dir, databaseUrl: url, databasePassword: password, ...how })
+  return child
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (!children.delete(child) || child.exitCode !== null) return
+  const exited = once(child, 'exit')
+  child.kill('SIGKILL')
+  await exited
+}
+
+async function partition() {
+  const [place] = await view.places()
+  if (place === undefined) throw new Error('The log has no partition.')
+  return place
+}
+
+function isWritten({ committed, end: endOfLog, plan }: Awaited<ReturnType<typeof partition>>): boolean {
+  return committed === endOfLog && plan === null
+}
+
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  for (const since = performance.now(); !(await holds()); ) {
+    if (performance.now() - since > WAIT_MS_MAX) throw new Error(`Not so within ${WAIT_MS_MAX} ms: ${holds}`)
+    await pause(5)
+  }
+}
