@@ -2,18 +2,17 @@
  * [G2] A writer's process that is stopped by SIGSTOP in the middle of its work, while another takes over its partition of the real
  * log, and that is woken later: on the real engine.
  */
-import { type ChildProcess, fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { describeVerdict, verify } from '../../manager/verify.ts'
 import { encodeLine } from '../../model/message.ts'
 import type { PumpInlet, PumpView } from '../../pump/pump.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
+import { startWriterProcess } from './writer-process.ts'
 
-const WRITER_PROCESS = fileURLToPath(new URL('../../dist/manager/writer-process.js', import.meta.url))
 const RECEIVED_AT = Date.UTC(2026, 10, 20, 12)
 const ROUNDS = 3
 const CHUNKS = 6
@@ -98,12 +97,8 @@ async function append(number: number): Promise<void> {
 }
 
 async function startWriter(): Promise<ChildProcess> {
-  const child = fork(WRITER_PROCESS, [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+  const child = await startWriterProcess(log.dir, engine, { batchRows: 3 * READINGS, batchMs: 50, logLevel: 'fatal' })
   children.add(child)
-  await once(child, 'message')
-  const { url, password } = engine
-  const how = { batchRows: 3 * READINGS, batchMs: 50, logLevel: 'fatal' }
-  child.send({ logDir: log.dir, databaseUrl: url, databasePassword: password, ...how })
   return child
 }
 

@@ -2,14 +2,11 @@
  * The writer on the real log and the real engine, with rows that ClickHouse refuses: a constraint that an operator added.
  * All others are stored once and counted once, whoever is killed while the batch is taken apart.
  */
-import { type ChildProcess, fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { embeddedAccess } from '../../manager/adapters.ts'
-import type { WriterConfig } from '../../manager/child-messages.ts'
 import { describeEntries } from '../../manager/quarantine.ts'
 import { describeVerdict, verify } from '../../manager/verify.ts'
 import { encodeLine } from '../../model/message.ts'
@@ -18,9 +15,10 @@ import type { PumpBooks, PumpView } from '../../pump/pump.ts'
 import { openWriter } from '../../writers/writer.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
+import { startWriterProcess } from './writer-process.ts'
 
 const RECEIVED_AT = Date.UTC(2026, 10, 20, 12)
-const WRITER_PROCESS = fileURLToPath(new URL('../../dist/manager/writer-process.js', import.meta.url))
+const PACE = { batchRows: 100_000, batchMs: 200, logLevel: 'error' }
 const CHUNKS = 3
 const MESSAGES = 60
 /** Of each message: a number, a text, and now and then what is refused. */
@@ -65,7 +63,7 @@ describe('readings that ClickHouse refuses', () => {
     const poisoned = await appendAll(message => message % 80 === 7)
     let kills = 0
     for (let stored = 20; stored < CHUNKS * MESSAGES; stored += 50) {
-      const killed = await startWriterProcess()
+      const killed = await startWriterProcess(log.dir, engine, PACE)
       await until(async () => (await storedRows()) >= stored)
       const { plan, readingsCommitted } = await partition()
       expect(readingsCommitted).toBe(0)
@@ -114,23 +112,6 @@ async function startWriter() {
   const { database } = engine
   const silent = pino({ level: 'silent' })
   return openWriter({ outlet, database, limits, batchAgeMsMax: 200, retryMsMin: 10, log: silent })
-}
-
-async function startWriterProcess(): Promise<ChildProcess> {
-  const child = fork(WRITER_PROCESS, [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
-  await once(child, 'message')
-  const { child: database, password } = engine
-  const bounds = { keepHours: 24, bytesMax: 256 << 20, quarantineBytesMax: 16 << 20 }
-  const config: WriterConfig = {
-    log: { kind: 'directory', dir: log.dir, ...bounds },
-    database: embeddedAccess(database.port, 'surgetank', password),
-    migrates: false,
-    batchRows: 100_000,
-    batchMs: 200,
-    logLevel: 'error',
-  }
-  child.send(config)
-  return child
 }
 
 async function end(child: ChildProcess): Promise<void> {
