@@ -101,6 +101,7 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
       for (const node of nodes) {
         checkInfo(await node.info(), { host: node.options.host ?? '', port: node.options.port ?? 0 })
       }
+      if (failure !== null) log.info({ redis: server.name }, 'Redis answers again')
       failure = null
       up = true
       for (const listener of listeners) listener(true)

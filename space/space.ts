@@ -36,7 +36,10 @@ export interface Space {
   counts(): Promise<{ readonly devices: number; readonly online: number }>
   /** Calls `changed` with the ids of devices whose state changed since the last call, at most every `everyMs`. Returns the way to stop. */
   watch(everyMs: number, changed: (devices: readonly string[]) => void): () => void
-  /** False until the state was rebuilt, after a start or after the space was emptied ([G4]). */
+  /**
+   * False until the state was rebuilt, after a start or after the space lost anything ([G4]), and while nobody can tell. Asked
+   * right after a read, it speaks of what was read, too.
+   */
   readonly warm: boolean
   /**
    * The right to rebuild a state that is not warm. One process at a time has it; null while another one does, and while
@@ -44,8 +47,8 @@ export interface Space {
    */
   claimRebuild(): Promise<Rebuild | null>
   /**
-   * A unit, such as a broker, that ended without a word: its devices show as offline by now, and what it made durable last
-   * may be missing here. One process at a time is given it, again and again until it is finished; null when there is none.
+   * A unit, a process with a broker, that ended without a word: its devices show as offline by now, and what it made durable
+   * last may be missing here. One process at a time is given it, again and again until it is finished; null when there is none.
    */
   claimLostUnit(): Promise<LostUnit | null>
   close(): Promise<void>

@@ -160,6 +160,35 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     expect(await witness.stop()).toEqual([])
   })
 
+  test('slots that move to another node under load cost a rebuild and no value, and watchers hear of all shards [G4]', {
+    timeout: 90_000,
+  }, async () => {
+    const cluster = await startCluster()
+    opened.push(cluster)
+    const { units, sources, load } = await startFleet(cluster.url, { devices: 500 })
+    const observer = await openSpace(cluster.url, { unit: false, prefix: units.prefix })
+    const told = new Set<string>()
+    observer.watch(10, devices => {
+      for (const device of devices) told.add(device)
+    })
+    await until(() => observer.warm)
+    const witness = openWitness(observer)
+    const [to, from] = cluster.nodes as [TestRedis, TestRedis]
+    await cluster.moveSlots(from, to)
+    await load.run(50)
+    await until(() => observer.warm && units.spaces.every(({ warm }) => warm), 30_000)
+    await load.stop()
+    await settle(units.spaces)
+    const online = (await sources.oracle.counts()).online
+    await until(async () => (await observer.counts()).online === online)
+    expect(await all(observer)).toEqual(await all(sources.oracle))
+    expect(await witness.stop()).toEqual([])
+    told.clear()
+    const last = names.slice(0, 500).map(name => reading(name, Date.now() + 60_000, 'last'))
+    await units.spaces[2]?.merge(last)
+    await until(() => told.size === 500, 15_000)
+  })
+
   function held(redis: TestRedis): TestRedis {
     opened.push(redis)
     return redis
