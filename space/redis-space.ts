@@ -90,6 +90,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     flush,
     log,
     isUnit: options.unit,
+    owes: () => epochs.owes,
     isClaimed: device => table.find(device) >= 0,
     renewSoon: heart.soon,
     changed: (shard, devices, watched) => watch.changed(shard, devices, watched),

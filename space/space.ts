@@ -67,7 +67,7 @@ export interface LostUnit {
   readonly unit: string
   /** All that the unit made durable before this time was merged; ms since 1970 UTC, by the unit's own clock. */
   readonly mergedThrough: number
-  /** All that may have been missing was merged. */
+  /** All that may have been missing was merged: the unit is forgotten. Rejects (fate `retry`) while the space is away. */
   finish(): Promise<void>
 }
 
@@ -79,7 +79,7 @@ export interface Sessions {
    * messages may be sent again here which that one made durable. Never rejects.
    */
   take(client: string): Promise<{ readonly moved: boolean }>
-  /** The connection has ended. */
+  /** The connection has ended: once for each `take`. */
   release(client: string): void
   /** `taken` is called when another broker serves the client now; it resolves when nothing of the client is on its way any more. */
   onTaken(taken: (client: string) => Promise<void>): void
