@@ -164,10 +164,14 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
   }
 }
 
-/** The first to settle; what comes later is nobody's any more. */
+/**
+ * The first to settle; what comes later is nobody's any more. A process that was busy for so long itself first reads what has
+ * come meanwhile.
+ */
 export function within<T>(promise: Promise<T>, msMax: number): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no answer within ${msMax} ms`)), msMax)
+    const late = () => reject(new Error(`no answer within ${msMax} ms`))
+    const timer = setTimeout(() => setImmediate(late), msMax)
     promise.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 }

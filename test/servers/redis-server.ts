@@ -167,7 +167,7 @@ export async function startCluster(): Promise<TestCluster> {
 
 async function startNode(): Promise<TestRedis> {
   const bus = await freePort()
-  return startRedis(['--cluster-enabled', 'yes', '--cluster-port', String(bus), '--cluster-node-timeout', '2000'])
+  return startRedis(['--cluster-enabled', 'yes', '--cluster-port', String(bus), '--cluster-node-timeout', '5000'])
 }
 
 async function untilInfo(node: TestRedis, section: string, text: string): Promise<void> {
