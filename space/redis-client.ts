@@ -146,7 +146,7 @@ export function checkInfo(info: string, { host, port }: RedisAddress): void {
 
 export function openRedisClient({ addresses, options }: RedisServer, isCluster: boolean): RedisClient {
   const retry = (times: number) => Math.min(50 * 2 ** times, RECONNECT_MS_MAX) + Math.random() * 100
-  if (!isCluster) return new Redis({ ...options, ...addresses[0], retryStrategy: retry, scripts: SCRIPTS })
+  if (!isCluster) return new Redis({ ...options, ...addresses[0], retryStrategy: retry, scripts: readScripts() })
   return new Cluster([...addresses], {
     redisOptions: options,
     clusterRetryStrategy: retry,
@@ -158,7 +158,7 @@ export function openRedisClient({ addresses, options }: RedisServer, isCluster: 
     slotsRefreshTimeout: CONNECT_MS_MAX,
     slotsRefreshInterval: 10_000,
     shardedSubscribers: true,
-    scripts: SCRIPTS,
+    scripts: readScripts(),
   })
 }
 
@@ -200,5 +200,3 @@ function readScripts(): Record<string, { lua: string }> {
     ]),
   )
 }
-
-const SCRIPTS = readScripts()

@@ -101,6 +101,7 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
       for (const node of nodes) {
         checkInfo(await node.info(), { host: node.options.host ?? '', port: node.options.port ?? 0 })
       }
+      if (failure !== null) log.info({ redis: server.name }, 'Redis answers again')
       failure = null
       up = true
       for (const listener of listeners) listener(true)
@@ -163,10 +164,14 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
   }
 }
 
-/** The first to settle; what comes later is nobody's any more. */
+/**
+ * The first to settle; what comes later is nobody's any more. A process that was busy for so long itself first reads what has
+ * come meanwhile.
+ */
 export function within<T>(promise: Promise<T>, msMax: number): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no answer within ${msMax} ms`)), msMax)
+    const late = () => reject(new Error(`no answer within ${msMax} ms`))
+    const timer = setTimeout(() => setImmediate(late), msMax)
     promise.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 }

@@ -19,6 +19,8 @@ export interface RedisEpoch {
   note(shard: number, epoch: string): boolean
   /** Readings of a shard were let go. */
   owe(shard: number): void
+  /** True until Redis was told of all that was let go. */
+  readonly owes: boolean
   /** Nothing is believed until the next heartbeat. */
   doubt(): void
   beat(): Promise<void>
@@ -50,7 +52,8 @@ interface UnderWay {
 export function openRedisEpoch(options: EpochOptions): RedisEpoch {
   const { connection, keys, flush, tag, watchMs, unwatched, rolledBack } = options
   const epochs: string[] = ALL_SHARDS.map(() => '')
-  const owed = new Set<number>()
+  /** Shards whose readings were let go, and how often: until Redis was told of the last time. */
+  const owed = new Map<number, number>()
   let believed = false
   let doubts = 0
   let underWay: UnderWay | null = null
@@ -60,7 +63,10 @@ export function openRedisEpoch(options: EpochOptions): RedisEpoch {
       return isWarm()
     },
     note,
-    owe: shard => owed.add(shard),
+    owe: shard => owed.set(shard, (owed.get(shard) ?? 0) + 1),
+    get owes() {
+      return owed.size > 0
+    },
     doubt,
     beat,
     claimRebuild,
@@ -98,20 +104,15 @@ export function openRedisEpoch(options: EpochOptions): RedisEpoch {
   }
 
   async function beatShard(shard: number): Promise<string> {
-    const [unitTag, owes] = [tag(), owed.delete(shard)]
-    if (owes) epochs[shard] = ''
-    try {
-      const args = [unitTag, flush.acked(shard), owes ? '1' : '0', watchMs()]
-      const reply = await connection.run('beat', [keys.meta(shard)], args)
-      const [epoch, marker, isRolledBack, isUnwatched] = reply as [string, string, number, number]
-      epochs[shard] = epoch
-      if (isRolledBack === 1) rolledBack(unitTag)
-      if (isUnwatched === 1) unwatched(shard)
-      return marker
-    } catch (error) {
-      if (owes) owed.add(shard)
-      throw error
-    }
+    const [unitTag, owes] = [tag(), owed.get(shard)]
+    const args = [unitTag, flush.acked(shard), owes === undefined ? '0' : '1', watchMs()]
+    const reply = await connection.run('beat', [keys.meta(shard)], args)
+    const [epoch, marker, isRolledBack, isUnwatched] = reply as [string, string, number, number]
+    epochs[shard] = epoch
+    if (owes !== undefined && owed.get(shard) === owes) owed.delete(shard)
+    if (isRolledBack === 1) rolledBack(unitTag)
+    if (isUnwatched === 1) unwatched(shard)
+    return marker
   }
 
   async function keep({ token, lost }: UnderWay, markers: readonly string[]): Promise<void> {

@@ -19,6 +19,7 @@ import { openMetricSlots } from './metric-slots.ts'
 import { openRedisConnection, within } from './redis-connection.ts'
 import { openRedisEpoch, type RedisEpoch } from './redis-epoch.ts'
 import { openRedisFlush } from './redis-flush.ts'
+import { openRedisHeart } from './redis-heart.ts'
 import { openRedisKeys } from './redis-keys.ts'
 import { openRedisReads } from './redis-reads.ts'
 import { openRedisSessions } from './redis-sessions.ts'
@@ -47,9 +48,6 @@ export interface RedisSpace extends Space {
   readonly unit: string
 }
 
-const HEARTBEAT_MS = 1_000
-/** After one that failed, or a connection that broke. */
-const HEARTBEAT_SOON_MS = 100
 const CLOSE_MS_MAX = 2_000
 
 /**
@@ -61,6 +59,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
   if (/[{}]/.test(prefix)) throw new SurgetankError('space_misconfigured', 'The prefix of keys must hold no { or }.')
   const connection = await openRedisConnection({ url, ca, log })
   const keys = openRedisKeys(prefix)
+  const heart = openRedisHeart(beat)
   const table = openDeviceTable()
   const slots = openMetricSlots()
   const claims = openClaims({
@@ -81,7 +80,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     },
     letGo: shard => {
       epochs.owe(shard)
-      beatSoon()
+      heart.soon()
     },
     watching: () => watch.any,
   })
@@ -91,8 +90,9 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     flush,
     log,
     isUnit: options.unit,
+    owes: () => epochs.owes,
     isClaimed: device => table.find(device) >= 0,
-    renewSoon: beatSoon,
+    renewSoon: heart.soon,
     changed: (shard, devices, watched) => watch.changed(shard, devices, watched),
   })
   const epochs: RedisEpoch = openRedisEpoch({
@@ -111,17 +111,12 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     keys,
     process: units.unit,
     log,
-    announce: beatSoon,
+    announce: heart.soon,
   })
   const sessions = openRedisSessions({ connection, subscriber, keys, units, isUnit: options.unit, log })
   const reads = openRedisReads({ connection, keys, flush, units, reading: watch.reading, found })
-  let heart: NodeJS.Timeout | null = null
-  let beating: Promise<void> | null = null
-  let beatAgain = false
-  let closed = false
-
   connection.onChange(changed)
-  await beat()
+  await heart.beat()
 
   return {
     merge,
@@ -167,7 +162,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
   }
 
   function found(shard: number, epoch: string): void {
-    if (epochs.note(shard, epoch)) beatSoon()
+    if (epochs.note(shard, epoch)) heart.soon()
   }
 
   /** A connection that broke may come back to another Redis: nothing is believed until the heartbeat has asked. */
@@ -175,28 +170,10 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     epochs.doubt()
     if (!up) return
     flush.wake()
-    beatSoon()
+    heart.soon()
   }
 
-  function beatSoon(): void {
-    if (closed) return
-    beatAgain = true
-    if (beating === null) void beat()
-  }
-
-  function beat(): Promise<void> {
-    if (heart !== null) clearTimeout(heart)
-    beatAgain = false
-    beating = beatOnce().then(ok => {
-      beating = null
-      if (closed) return
-      heart = setTimeout(beat, ok && !beatAgain ? HEARTBEAT_MS : HEARTBEAT_SOON_MS)
-      heart.unref()
-    })
-    return beating
-  }
-
-  async function beatOnce(): Promise<boolean> {
+  async function beat(): Promise<boolean> {
     const isWatching = watch.watchMs > 0
     const [asked, renewed] = await Promise.allSettled([epochs.beat(), units.beat()])
     if (asked.status === 'fulfilled' && isWatching) watch.announced()
@@ -205,8 +182,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
 
   /** What Redis does not take within two seconds is repaired from the log by others: the lease is not given back then. */
   async function close(): Promise<void> {
-    closed = true
-    if (heart !== null) clearTimeout(heart)
+    heart.stop()
     sessions.close()
     watch.close()
     await within(Promise.all([epochs.close(), flush.settled().then(units.leave)]), CLOSE_MS_MAX).catch(error =>

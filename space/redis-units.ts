@@ -44,6 +44,8 @@ export interface UnitsOptions {
   readonly log: Logger
   /** Whether this process has a broker. */
   readonly isUnit: boolean
+  /** True while readings were let go and Redis does not know it. */
+  owes(): boolean
   /** True for a device that was claimed here. */
   isClaimed(device: string): boolean
   /** A heartbeat is wanted now. */
@@ -59,7 +61,7 @@ const REPAIR_MS = 10_000
 const SLICE = 128
 
 export function openRedisUnits(options: UnitsOptions): RedisUnits {
-  const { connection, keys, flush, log, isUnit, isClaimed, renewSoon, changed } = options
+  const { connection, keys, flush, log, isUnit, owes, isClaimed, renewSoon, changed } = options
   const unit = randomBytes(8).toString('hex')
   /** Devices that are online through this unit, with the time from which on: at most one for each that it serves. */
   const own = new Map<string, number>()
@@ -68,6 +70,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
   let tagBefore = ''
   let begins = true
   let untold = false
+  let mergedThrough = Date.now()
   let live = new Set<string>()
   let askedAt = Number.NEGATIVE_INFINITY
   let asking: Promise<void> | null = null
@@ -106,9 +109,11 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
   }
 
   async function renew(): Promise<void> {
+    // What was let go is not merged: were this unit to end now, it must be read again from before that.
+    if (!owes()) mergedThrough = flush.mergedThrough
     const asked = performance.now()
     const [now, before, isFirst] = [tag, tagBefore, begins]
-    const args = [now, LEASE_MS, flush.mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS]
+    const args = [now, LEASE_MS, mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS]
     const reply = await connection.run('lease', [keys.leases, keys.mergedThrough, keys.lost], args, LEASE_CALL_MS_MAX)
     const [renewed, ...living] = reply as [number, ...string[]]
     live = new Set(living)

@@ -36,7 +36,10 @@ export interface Space {
   counts(): Promise<{ readonly devices: number; readonly online: number }>
   /** Calls `changed` with the ids of devices whose state changed since the last call, at most every `everyMs`. Returns the way to stop. */
   watch(everyMs: number, changed: (devices: readonly string[]) => void): () => void
-  /** False until the state was rebuilt, after a start or after the space was emptied ([G4]). */
+  /**
+   * False until the state was rebuilt, after a start or after the space lost anything ([G4]), and while nobody can tell. Asked
+   * right after a read, it speaks of what was read, too.
+   */
   readonly warm: boolean
   /**
    * The right to rebuild a state that is not warm. One process at a time has it; null while another one does, and while
@@ -44,8 +47,8 @@ export interface Space {
    */
   claimRebuild(): Promise<Rebuild | null>
   /**
-   * A unit, such as a broker, that ended without a word: its devices show as offline by now, and what it made durable last
-   * may be missing here. One process at a time is given it, again and again until it is finished; null when there is none.
+   * A unit, a process with a broker, that ended without a word: its devices show as offline by now, and what it made durable
+   * last may be missing here. One process at a time is given it, again and again until it is finished; null when there is none.
    */
   claimLostUnit(): Promise<LostUnit | null>
   close(): Promise<void>
@@ -64,7 +67,7 @@ export interface LostUnit {
   readonly unit: string
   /** All that the unit made durable before this time was merged; ms since 1970 UTC, by the unit's own clock. */
   readonly mergedThrough: number
-  /** All that may have been missing was merged. */
+  /** All that may have been missing was merged: the unit is forgotten. Rejects (fate `retry`) while the space is away. */
   finish(): Promise<void>
 }
 
@@ -76,7 +79,7 @@ export interface Sessions {
    * messages may be sent again here which that one made durable. Never rejects.
    */
   take(client: string): Promise<{ readonly moved: boolean }>
-  /** The connection has ended. */
+  /** The connection has ended: once for each `take`. */
   release(client: string): void
   /** `taken` is called when another broker serves the client now; it resolves when nothing of the client is on its way any more. */
   onTaken(taken: (client: string) => Promise<void>): void

@@ -34,6 +34,8 @@ export interface TestCluster {
   readonly url: string
   /** A replica that has all that the master has, and takes over when it dies. */
   addReplica(of: TestRedis): Promise<TestRedis>
+  /** Moves all slots, and what is in them, from one master to another while they are in use. */
+  moveSlots(from: TestRedis, to: TestRedis): Promise<void>
   stop(): Promise<void>
 }
 
@@ -130,7 +132,7 @@ export async function startCluster(): Promise<TestCluster> {
     if (node !== first) await meet(node)
   }
   for (const node of nodes) await untilJoined(node, nodes.length)
-  return { nodes, url: nodes.map(({ url }) => url).join(','), addReplica, stop }
+  return { nodes, url: nodes.map(({ url }) => url).join(','), addReplica, moveSlots, stop }
 
   async function meet(node: TestRedis): Promise<void> {
     const busPort = (await node.command('CONFIG', 'GET', 'cluster-port')) as [string, string]
@@ -147,6 +149,17 @@ export async function startCluster(): Promise<TestCluster> {
     return replica
   }
 
+  async function moveSlots(from: TestRedis, to: TestRedis): Promise<void> {
+    const [source, target] = [
+      String(await from.command('CLUSTER', 'MYID')),
+      String(await to.command('CLUSTER', 'MYID')),
+    ]
+    const what = ['--cluster-from', source, '--cluster-to', target, '--cluster-slots', String(SLOTS), '--cluster-yes']
+    const child = spawn('redis-cli', ['--cluster', 'reshard', `127.0.0.1:${to.port}`, ...what], { stdio: 'ignore' })
+    const [code] = (await once(child, 'exit')) as [number | null]
+    if (code !== 0) throw new Error(`redis-cli ended with ${code}.`)
+  }
+
   async function stop(): Promise<void> {
     await Promise.all([...nodes, ...replicas].map(node => node.stop()))
   }
@@ -154,7 +167,7 @@ export async function startCluster(): Promise<TestCluster> {
 
 async function startNode(): Promise<TestRedis> {
   const bus = await freePort()
-  return startRedis(['--cluster-enabled', 'yes', '--cluster-port', String(bus), '--cluster-node-timeout', '2000'])
+  return startRedis(['--cluster-enabled', 'yes', '--cluster-port', String(bus), '--cluster-node-timeout', '5000'])
 }
 
 async function untilInfo(node: TestRedis, section: string, text: string): Promise<void> {

@@ -35,7 +35,7 @@ export function reading(
 }
 
 /** Resolves once `holds`; asked often, because there is no event for it. Rejects after `msMax`. */
-export async function until(holds: () => boolean | Promise<boolean>, msMax = 10_000): Promise<number> {
+export async function until(holds: () => boolean | Promise<boolean>, msMax = 30_000): Promise<number> {
   const since = performance.now()
   while (!(await holds())) {
     if (performance.now() - since > msMax) throw new Error(`It did not come to hold within ${msMax} ms: ${holds}`)
