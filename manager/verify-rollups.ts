@@ -21,22 +21,44 @@ const TRIES = 20
 const TRY_EVERY_MS = 300
 
 /** Numeric readings of each source; those from before rollups counted by source are together under the empty name. */
-type Counts = Readonly<Record<string, number>>
+type Counts = ReadonlyMap<string, number>
 type CountsRow = Readonly<Record<'expected' | RollupVerdict['table'], Counts>>
 
-const OF_ROLLUP = `sumMap(mapAdd(by_source, map('', toUInt64(readings - arraySum(mapValues(by_source))))))`
+const NUMERIC = "kind IN ('number', 'integer', 'bool')"
+const asMap = (rows: string) =>
+  `(SELECT CAST((groupArray(source), groupArray(n)), 'Map(String, UInt64)') FROM (${rows}))`
+const STARTS =
+  '(SELECT source, max((source_position, source_index)) AS start FROM by_source_from GROUP BY source) AS starts'
+/** The join is empty, and reads nothing, where all rollups count by source. */
 const COUNTS_SQL = `
-  SELECT (
-      SELECT CAST((groupArray(label), groupArray(n)), 'Map(String, UInt64)') FROM (
-        SELECT if((source_position, source_index) < start, '', toString(source)) AS label, count() AS n
-        FROM readings
-        LEFT JOIN (SELECT source, max((source_position, source_index)) AS start FROM by_source_from GROUP BY source) AS starts
-        USING (source)
-        WHERE kind IN ('number', 'integer', 'bool') GROUP BY label)
-    ) AS expected,
-    (SELECT ${OF_ROLLUP} FROM readings_1m) AS minutely,
-    (SELECT ${OF_ROLLUP} FROM readings_1h) AS hourly
+  SELECT
+    ${asMap(`SELECT toString(source) AS source, count() AS n FROM readings WHERE ${NUMERIC} GROUP BY source`)} AS readings,
+    ${asMap(`SELECT toString(source) AS source, count() AS n FROM readings INNER JOIN ${STARTS} USING (source)
+      WHERE ${NUMERIC} AND (source_position, source_index) < start GROUP BY source`)} AS before,
+    (SELECT (sumMap(by_source), sum(readings)) FROM readings_1m) AS minutely,
+    (SELECT (sumMap(by_source), sum(readings)) FROM readings_1h) AS hourly
   FORMAT JSONEachRow`
+
+type OfRollup = readonly [bySource: Record<string, number>, readings: number]
+interface Answer {
+  readonly readings: Record<string, number>
+  readonly before: Record<string, number>
+  readonly minutely: OfRollup
+  readonly hourly: OfRollup
+}
+
+function parseCounts(answer: Answer): CountsRow {
+  const expected = new Map(Object.entries(answer.readings))
+  for (const [source, n] of Object.entries(answer.before)) expected.set(source, (expected.get(source) ?? 0) - n)
+  expected.set('', total(answer.before))
+  const ofRollup = ([bySource, readings]: OfRollup) =>
+    new Map([...Object.entries(bySource), ['', readings - total(bySource)] as const])
+  return { expected, minutely: ofRollup(answer.minutely), hourly: ofRollup(answer.hourly) }
+}
+
+function total(counts: Record<string, number>): number {
+  return Object.values(counts).reduce((sum, n) => sum + n, 0)
+}
 
 /** The sums of all sources, each as it was when it was complete, or as it is when that never happens. */
 export async function compareRollups(
@@ -47,7 +69,7 @@ export async function compareRollups(
   const settled = new Set<string>()
   for (let tries = 1; ; tries++) {
     const before = await view.places()
-    const row = JSON.parse(await text(await database.queryStream(COUNTS_SQL, {}))) as CountsRow
+    const row = parseCounts(JSON.parse(await text(await database.queryStream(COUNTS_SQL, {}))) as Answer)
     const still = stillSources(before, await view.places())
     for (const source of sourcesOf(row)) {
       if (settled.has(source)) continue
@@ -67,11 +89,11 @@ export async function compareRollups(
 }
 
 function sourcesOf(row: CountsRow): Set<string> {
-  return new Set([...Object.keys(row.expected), ...Object.keys(row.minutely), ...Object.keys(row.hourly)])
+  return new Set([...row.expected.keys(), ...row.minutely.keys(), ...row.hourly.keys()])
 }
 
 function countsOf(row: CountsRow, source: string): Record<keyof CountsRow, number> {
-  const of = (counts: Counts) => Number(counts[source] ?? 0)
+  const of = (counts: Counts) => counts.get(source) ?? 0
   return { expected: of(row.expected), minutely: of(row.minutely), hourly: of(row.hourly) }
 }
 

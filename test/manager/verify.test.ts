@@ -141,8 +141,8 @@ function databaseOf(rows: readonly Row[], hourly: number): VerifiedDatabase {
     },
     queryStream: async (sql, { from, to }) => {
       if (!sql.includes('uniqExact')) {
-        const of = (readings: number) => ({ 'log/0': readings })
-        return answer({ expected: of(rows.length), minutely: of(rows.length), hourly: of(hourly) })
+        const of = (readings: number) => [{ 'log/0': readings }, readings]
+        return answer({ readings: { 'log/0': rows.length }, before: {}, minutely: of(rows.length), hourly: of(hourly) })
       }
       const asked = within(Number(from), Number(to))
       return answer({ stored: asked.length, places: new Set(asked.map(String)).size })
