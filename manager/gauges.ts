@@ -28,6 +28,8 @@ export interface Sample {
 /** Starts; the returned function stops. */
 export function openGauges({ view, space, ingest, log }: GaugeOptions): () => void {
   const samples: Sample[] = []
+  /** What did not answer last time: said once. */
+  const away = new Set<string>()
   let running = false
   const timer = setInterval(() => void tick(), EVERY_MS)
   timer.unref()
@@ -39,13 +41,19 @@ export function openGauges({ view, space, ingest, log }: GaugeOptions): () => vo
     // A slow answer must not pile up behind itself.
     if (running) return
     running = true
+    if (view !== undefined) await ask('the log', () => readLag(view))
+    if (space !== undefined) await ask('the state', () => readSpace(space))
+    running = false
+  }
+
+  /** Never rejects: what one of the two does not tell, the other may. */
+  async function ask(what: string, read: () => Promise<void>): Promise<void> {
     try {
-      if (view !== undefined) await readLag(view)
-      if (space !== undefined) await readSpace(space)
+      await read()
+      if (away.delete(what)) log.info(`${what} can be asked again`)
     } catch (error) {
-      log.warn({ err: error }, 'the log or the state cannot be asked')
-    } finally {
-      running = false
+      if (!away.has(what)) log.warn({ err: error }, `${what} cannot be asked; its gauges stand still`)
+      away.add(what)
     }
   }
 
