@@ -42,7 +42,6 @@ export interface FetchedRecord extends KafkaRecord {
 /** A node of the cluster. What is sent to it is answered, or rejects with kafkajs' error. */
 export interface KafkaNode {
   readonly nodeId: string
-  produce(request: object): Promise<{ topics: { partitions: { partition: number; baseOffset: string }[] }[] }>
   fetch(request: object): Promise<{
     responses: { partitions: { partition: number; highWatermark: string; messages: FetchedRecord[] }[] }[]
   }>
@@ -67,6 +66,7 @@ export interface KafkaNode {
     resources: { resourceName: string; configEntries: { configName: string; configValue: string | null }[] }[]
   }>
   readonly connectionPool: { send(request: object): Promise<unknown> }
+  disconnect(): Promise<void>
 }
 
 interface RawCluster {
