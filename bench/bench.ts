@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: bare Aedes, Surgetank and the direct baseline side by side in one run. The rounds alternate the
+ * `npm run bench`: bare Aedes, Surgetank on one machine and on several, and the direct baseline side by side in one run. The rounds alternate the
  * brokers, each round in another order, so that a slow moment of the machine meets all of them. The door of this folder.
  */
 import { writeFile } from 'node:fs/promises'
@@ -7,14 +7,15 @@ import { availableParallelism, cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError } from 'commander'
 import { type Cell, cellName, KEYS, orderOf, SHAPES, selectCells, type Timing } from './cells.ts'
-import { type DrainSample, measureDrain } from './drain.ts'
+import { measureDrain, measureDrainByTwo } from './drain.ts'
+import { type MachinesVariant, openMachines } from './machines.ts'
 import { measure, RANGE, type Sample } from './measure.ts'
-import { type CellResult, cellTable, drainText, type RunFacts, resultsPage } from './results.ts'
+import { type CellResult, cellTable, type Drained, drainText, type RunFacts, resultsPage } from './results.ts'
 import {
   openBare,
   openDirect,
   openSurgetank,
-  type SurgetankVariant,
+  type StoringVariant,
   VARIANTS,
   type Variant,
   type VariantName,
@@ -45,29 +46,45 @@ await new Command('bench')
   .parseAsync()
 
 async function run(options: BenchOptions): Promise<void> {
-  const variants = await openVariants(options.only)
+  const opened = await openVariants(options.only)
   try {
-    const onlyDrain = options.only.join() === 'drain'
-    const cells = onlyDrain ? [] : await measureCells(options, selectCells(options.only), variants)
+    // What is named are brokers and what to measure of them; the drain alone leaves the cells out.
+    const measures = options.only.filter(name => !VARIANTS.some(variant => variant === name))
+    const cells = measures.join() === 'drain' ? [] : await measureCells(options, selectCells(options.only), opened.all)
     for (const cell of cells) print(cellTable(cell))
-    const drain = await measureDrains(options, variants)
-    print(drainText(drain))
+    const drained = await measureDrains(options.only, opened)
+    print(drainText(drained))
     if (options.only.length > 0) return
-    await writeFile(RESULTS, resultsPage(factsOf(options), cells, drain))
+    await writeFile(RESULTS, resultsPage(factsOf(options), cells, drained))
     print(['bench/RESULTS.md is written.'])
   } finally {
-    for (const variant of variants) await variant.close()
+    for (const variant of opened.all) await variant.close()
   }
 }
 
+interface Opened {
+  /** In the order of the first round. */
+  readonly all: readonly Variant[]
+  readonly surgetank: StoringVariant | null
+  readonly machines: MachinesVariant | null
+}
+
 /** Bare Aedes is always there: everything is told as a ratio to it. */
-async function openVariants(only: readonly string[]): Promise<Variant[]> {
+async function openVariants(only: readonly string[]): Promise<Opened> {
   const chosen = VARIANTS.filter(name => only.includes(name))
   const wanted = (name: VariantName) => chosen.length === 0 || chosen.includes(name)
-  const variants: Variant[] = [await openBare()]
-  if (wanted('surgetank')) variants.push(await openSurgetank())
-  if (wanted('direct')) variants.push(await openDirect())
-  return variants
+  const bare = await openBare()
+  const surgetank = wanted('surgetank') ? await openSurgetank() : null
+  const machines = wanted('machines') ? await openMachinesHere() : null
+  const direct = wanted('direct') ? await openDirect() : null
+  return { all: [bare, surgetank, machines, direct].filter(variant => variant !== null), surgetank, machines }
+}
+
+async function openMachinesHere(): Promise<MachinesVariant | null> {
+  const opened = await openMachines()
+  if (typeof opened !== 'string') return opened
+  process.stderr.write(`machines: not measured, because something is missing here\n${opened}\n`)
+  return null
 }
 
 async function measureCells(
@@ -83,8 +100,7 @@ async function measureCells(
   for (let round = 0; round < options.rounds; round++) {
     for (const { cell, samples } of results) {
       for (const variant of rotated(variants, round)) {
-        const sample = await measure(variant, orderOf(cell, variant.port, firstCounter, timing))
-        firstCounter += RANGE
+        const sample = await measure(variant, orderOf(cell, variant.port, nextCounter(), timing))
         samples.get(variant.name)?.push(sample)
         const outcome = sample.failure === null ? figuresOf(sample) : `FAILED: ${sample.failure}`
         process.stderr.write(`round ${round + 1}, ${cellName(cell)}, ${variant.name}: ${outcome}\n`)
@@ -98,13 +114,22 @@ function figuresOf(sample: Sample): string {
   return `${Math.round(sample.ackedPerSecond)} acked/s, generator ${sample.generatorUs.toFixed(1)} µs per message`
 }
 
-async function measureDrains(options: BenchOptions, variants: readonly Variant[]): Promise<(DrainSample | string)[]> {
-  const wanted = options.only.length === 0 || options.only.includes('drain')
-  const surgetank = variants.find((variant): variant is SurgetankVariant => variant.name === 'surgetank')
-  if (!wanted || surgetank === undefined) return []
-  const sample = await measureDrain(surgetank, firstCounter)
+async function measureDrains(only: readonly string[], { surgetank, machines }: Opened): Promise<Drained[]> {
+  if (only.length > 0 && !only.includes('drain')) return []
+  const drained: Drained[] = []
+  if (surgetank !== null) {
+    drained.push({ by: 'Surgetank', sample: await measureDrain(surgetank, nextCounter()) })
+  }
+  if (machines !== null) {
+    drained.push({ by: 'from Kafka, one writer', sample: await measureDrain(machines, nextCounter()) })
+    drained.push({ by: 'from Kafka, two writers', sample: await measureDrainByTwo(machines, nextCounter) })
+  }
+  return drained
+}
+
+function nextCounter(): number {
   firstCounter += RANGE
-  return [sample]
+  return firstCounter - RANGE
 }
 
 function rotated<T>(list: readonly T[], by: number): T[] {

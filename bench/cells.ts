@@ -9,7 +9,7 @@ export interface Shape {
 }
 
 /** burst: gateways that empty their buffers. trickle: what devices do when nothing is wrong, all at once. */
-export const SHAPES: readonly Shape[] = [
+export const SHAPES: readonly [Shape, Shape] = [
   { name: 'burst', connections: 50, window: 50, devices: 1_000 },
   { name: 'trickle', connections: 500, window: 1, devices: 500 },
 ]

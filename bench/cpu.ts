@@ -12,7 +12,7 @@ export interface CpuTime {
 const TICK_US = 10_000
 
 /** What the process has used so far, all its threads; null when it is gone or the kernel does not say. */
-export function readCpu(pid: number): CpuTime | null {
+function readCpu(pid: number): CpuTime | null {
   const fields = statOf(pid)
   return fields === null ? null : { userUs: Number(fields[11]) * TICK_US, sysUs: Number(fields[12]) * TICK_US }
 }
@@ -22,9 +22,10 @@ export function cpuSince(before: CpuTime | null, after: CpuTime | null): CpuTime
   return { userUs: after.userUs - before.userUs, sysUs: after.sysUs - before.sysUs }
 }
 
-/** User and system time of several processes; those that are gone count nothing. */
-export function readCpuOfAll(pids: readonly number[]): CpuTime {
+/** User and system time of several processes; those that are gone count nothing. Null when nothing is known of any. */
+export function readCpuOfAll(pids: readonly number[]): CpuTime | null {
   const times = pids.map(readCpu).filter(time => time !== null)
+  if (times.length === 0) return null
   return {
     userUs: times.reduce((sum, time) => sum + time.userUs, 0),
     sysUs: times.reduce((sum, time) => sum + time.sysUs, 0),

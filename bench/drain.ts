@@ -1,59 +1,80 @@
 /**
- * How fast a backlog goes into ClickHouse: the writer is stopped, load makes the backlog, the writer goes on, and the
- * rows are counted by SQL until all are there.
+ * How fast a backlog goes into ClickHouse: the writers are stopped, load makes the backlog, the writers go on, and the rows
+ * are counted until all are there.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
 import { orderOf, SHAPES } from './cells.ts'
-import { findByScript } from './cpu.ts'
+import type { LoadOrder } from './load-messages.ts'
+import type { MachinesVariant } from './machines.ts'
 import { RANGE, runLoad } from './measure.ts'
-import type { SurgetankVariant } from './variants.ts'
-import { READINGS_PER_MESSAGE } from './wire.ts'
+import { rowsOf } from './stored.ts'
+import type { StoringVariant } from './variants.ts'
 
 export interface DrainSample {
   readonly rows: number
   readonly seconds: number
   readonly rowsPerSecond: number
+  /** The share of the rows that each writer stored, where there are several. */
+  readonly shares: readonly number[]
 }
 
-const WRITER_SCRIPT = 'writer-process'
+/** Shorter than the silence after which Kafka gives a writer's partitions away. */
 const BACKLOG_MS = 6_000
 const DRAIN_MS_MAX = 120_000
-const POLL_MS = 100
+const WARM_MS = 1_000
+const WARM_LOADS_MAX = 10
 
 /** A sentence when it could not be measured. */
-export async function measureDrain(variant: SurgetankVariant, firstCounter: number): Promise<DrainSample | string> {
-  const writer = findByScript(variant.pids(), WRITER_SCRIPT)
-  const [shape] = SHAPES
-  if (writer === null || shape === undefined) return 'the writer process was not found'
-  const timing = { rate: null, warmupMs: 0, measureMs: BACKLOG_MS }
-  const order = orderOf({ shape, key: 'spread' }, variant.port, firstCounter, timing)
-  const range = { first: firstCounter, end: firstCounter + RANGE }
-  process.kill(writer, 'SIGSTOP')
+export async function measureDrain(variant: StoringVariant, firstCounter: number): Promise<DrainSample | string> {
+  const { writer: writers = [] } = variant.parts()
+  const rowsBefore = await variant.table.rows()
+  signal(writers, 'SIGSTOP')
   try {
-    const { counts } = await runLoad(order, () => {})
-    const backlog = counts.acked * READINGS_PER_MESSAGE - (await variant.count(range))
+    const { counts } = await runLoad(load(variant, firstCounter, BACKLOG_MS), () => {})
+    const backlog = rowsBefore + rowsOf(counts.acked) - (await variant.table.rows())
     const startedAt = performance.now()
-    process.kill(writer, 'SIGCONT')
-    const seconds = await secondsUntilStored(variant, range, counts.acked, startedAt)
-    if (seconds === null) return `the backlog of ${backlog} rows was not stored within ${DRAIN_MS_MAX / 1_000} s`
-    const wrong = await variant.check(range, counts.acked)
-    return wrong ?? { rows: backlog, seconds, rowsPerSecond: backlog / seconds }
+    signal(writers, 'SIGCONT')
+    if (!(await variant.table.reaches(rowsBefore + rowsOf(counts.acked), DRAIN_MS_MAX))) {
+      return `the backlog of ${backlog} rows was not stored within ${DRAIN_MS_MAX / 1_000} s`
+    }
+    const seconds = (performance.now() - startedAt) / 1_000
+    const wrong = await variant.table.check({ first: firstCounter, end: firstCounter + RANGE }, counts.acked)
+    return wrong ?? { rows: backlog, seconds, rowsPerSecond: backlog / seconds, shares: [] }
   } finally {
-    process.kill(writer, 'SIGCONT')
+    signal(writers, 'SIGCONT')
   }
 }
 
-async function secondsUntilStored(
-  variant: SurgetankVariant,
-  range: { first: number; end: number },
-  acked: number,
-  startedAt: number,
-): Promise<number | null> {
-  for (;;) {
-    const rows = await variant.count(range)
-    const seconds = (performance.now() - startedAt) / 1_000
-    if (rows >= acked * READINGS_PER_MESSAGE) return seconds
-    if (seconds * 1_000 > DRAIN_MS_MAX) return null
-    await sleep(POLL_MS)
+/** The same with a second writer. */
+export async function measureDrainByTwo(
+  variant: MachinesVariant,
+  nextCounter: () => number,
+): Promise<DrainSample | string> {
+  await variant.addWriter()
+  if (!(await untilAllWrite(variant, nextCounter))) return 'the second writer was given no partitions'
+  const before = await variant.storedByWriter()
+  const sample = await measureDrain(variant, nextCounter())
+  if (typeof sample === 'string') return sample
+  const stored = (await variant.storedByWriter()).map((readings, writer) => readings - (before[writer] ?? 0))
+  const sum = stored.reduce((a, b) => a + b, 0)
+  return { ...sample, shares: stored.map(readings => readings / sum) }
+}
+
+/** The group hands partitions out when it sees the new writer: some load, until each has stored something. */
+async function untilAllWrite(variant: MachinesVariant, nextCounter: () => number): Promise<boolean> {
+  for (let loads = 0; loads < WARM_LOADS_MAX; loads++) {
+    const rows = await variant.table.rows()
+    const { counts } = await runLoad(load(variant, nextCounter(), WARM_MS), () => {})
+    if (!(await variant.table.reaches(rows + rowsOf(counts.acked), DRAIN_MS_MAX))) return false
+    if ((await variant.storedByWriter()).every(readings => readings > 0)) return true
   }
+  return false
+}
+
+function load(variant: StoringVariant, firstCounter: number, measureMs: number): LoadOrder {
+  const [shape] = SHAPES
+  return orderOf({ shape, key: 'spread' }, variant.port, firstCounter, { rate: null, warmupMs: 0, measureMs })
+}
+
+function signal(pids: readonly number[], name: NodeJS.Signals): void {
+  for (const pid of pids) process.kill(pid, name)
 }

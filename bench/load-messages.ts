@@ -22,8 +22,9 @@ export interface Measured {
   readonly generatorUs: number
 }
 
-/** In this order: the window of measurement begins; it has ended; everything is acknowledged, or was given up. */
+/** In this order: it starts to send; the window of measurement begins; it has ended; everything is acknowledged, or was given up. */
 export type LoadMessage =
+  | { readonly kind: 'start' }
   | { readonly kind: 'begin' }
   | ({ readonly kind: 'end' } & Measured)
   | { readonly kind: 'done'; readonly counts: FleetCounts; readonly drained: boolean }

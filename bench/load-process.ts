@@ -10,6 +10,7 @@ process.once('disconnect', () => process.exit(1))
 
 async function run(order: LoadOrder): Promise<void> {
   const fleet = await openFleet(order)
+  tell({ kind: 'start' })
   fleet.start()
   await sleep(order.warmupMs)
   fleet.latency.reset()

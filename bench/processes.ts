@@ -42,3 +42,27 @@ export async function endProcess(child: ChildProcess, waitMs = 15_000): Promise<
   await gone
   clearTimeout(timer)
 }
+
+export const START_MS_MAX = 60_000
+
+/** Waits until what the process prints matches; later output is let go. Rejects when it ends first, or takes too long. */
+export function readOutput(child: ChildProcess, wanted: RegExp): Promise<RegExpExecArray> {
+  let text = ''
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`A process was not ready in time:\n${text}`)), START_MS_MAX)
+    child.once('exit', code => reject(new Error(`A process ended early (${code}):\n${text}`)))
+    child.stdout?.on('data', chunk => {
+      text += chunk
+      const match = wanted.exec(text)
+      if (match === null) return
+      clearTimeout(timer)
+      child.stdout?.removeAllListeners('data').resume()
+      resolve(match)
+    })
+  })
+}
+
+export function pidOf(child: ChildProcess): number {
+  if (child.pid === undefined) throw new Error('A process of the bench could not be started.')
+  return child.pid
+}

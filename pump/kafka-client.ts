@@ -7,7 +7,7 @@
  * Every error that leaves this file is one of ours.
  */
 import { createRequire } from 'node:module'
-import { connect as connectTcp, isIP } from 'node:net'
+import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
@@ -42,7 +42,6 @@ export interface FetchedRecord extends KafkaRecord {
 /** A node of the cluster. What is sent to it is answered, or rejects with kafkajs' error. */
 export interface KafkaNode {
   readonly nodeId: string
-  produce(request: object): Promise<{ topics: { partitions: { partition: number; baseOffset: string }[] }[] }>
   fetch(request: object): Promise<{
     responses: { partitions: { partition: number; highWatermark: string; messages: FetchedRecord[] }[] }[]
   }>
@@ -67,6 +66,7 @@ export interface KafkaNode {
     resources: { resourceName: string; configEntries: { configName: string; configValue: string | null }[] }[]
   }>
   readonly connectionPool: { send(request: object): Promise<unknown> }
+  disconnect(): Promise<void>
 }
 
 interface RawCluster {
@@ -125,13 +125,15 @@ export const ISOLATION = 0
 /** Opens no connection yet. */
 export function openKafkaClient({ brokers, tls, sasl, log }: KafkaAccess): KafkaClient {
   mendKafkajs()
+  const sockets = new Set<Socket>()
+  let closed = false
   const cluster = new Cluster({
     brokers: [...brokers],
     clientId: 'surgetank',
     ssl: tls === null ? null : { ...(tls.ca === null ? {} : { ca: [tls.ca] }) },
     sasl: sasl === null ? null : { mechanism: sasl.mechanism, username: sasl.user, password: sasl.password },
     logger: createLogger({ level: LEVELS.WARN, logCreator: () => logInto(log) }),
-    socketFactory: openSocket,
+    socketFactory: openOwnSocket,
     connectionTimeout: CONNECT_MS_MAX,
     authenticationTimeout: CONNECT_MS_MAX,
     reauthenticationThreshold: 10_000,
@@ -182,14 +184,25 @@ export function openKafkaClient({ brokers, tls, sasl, log }: KafkaAccess): Kafka
     })
   }
 
+  /** What asks while the client is being closed would be given a new connection, that nobody ends. */
+  function openOwnSocket(options: SocketOptions): Socket {
+    const socket = openSocket(options)
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+    if (closed) socket.destroy(new Error('The client was closed.'))
+    return socket
+  }
+
   /** Requests under way are not waited for any longer than a moment: kafkajs would wait for each of them. */
   async function close(): Promise<void> {
+    closed = true
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<void>(resolve => {
       timer = setTimeout(resolve, CLOSE_MS_MAX)
     })
     await Promise.race([cluster.disconnect().catch(() => {}), late])
     clearTimeout(timer)
+    for (const socket of sockets) socket.destroy()
   }
 }
 
@@ -347,7 +360,7 @@ interface SocketOptions {
 }
 
 /** Without Nagle's delay, which kafkajs leaves on. */
-function openSocket({ host, port, ssl, onConnect }: SocketOptions) {
+function openSocket({ host, port, ssl, onConnect }: SocketOptions): Socket {
   const named = isIP(host) ? {} : { servername: host }
   const socket =
     ssl === null || ssl === undefined

@@ -20,6 +20,7 @@ import {
   translateKafkaError,
   unavailable,
 } from './kafka-client.ts'
+import { produce as produceTo } from './kafka-produce.ts'
 
 export interface Lane {
   /**
@@ -56,7 +57,6 @@ interface Attempt {
   inDoubt: boolean
 }
 
-const ALL_IN_SYNC = -1
 const PRODUCE_MS_MAX = 8_000
 /** Sequence numbers go from 0 to 2^31 − 1 and begin again. */
 const SEQUENCES = 2 ** 31
@@ -128,14 +128,11 @@ export function openLane(client: KafkaClient): Lane {
     const place = `${to.topic}/${partition}`
     const firstSequence = sequences.get(place) ?? 0
     try {
-      const { topics } = await node.produce({
-        acks: ALL_IN_SYNC,
-        timeout: PRODUCE_MS_MAX,
-        producerId: id,
-        producerEpoch: epoch,
-        topicData: [{ topic: to.topic, partitions: [{ partition, firstSequence, messages: records }] }],
+      const baseOffset = await produceTo(node, {
+        ...{ topic: to.topic, partition, records, firstSequence, timeoutMs: PRODUCE_MS_MAX },
+        ...{ producerId: id, producerEpoch: epoch },
       })
-      ends.set(place, Number(topics[0]?.partitions[0]?.baseOffset ?? 0) + records.length)
+      ends.set(place, baseOffset + records.length)
     } catch (error) {
       const type = kafkaErrorType(error)
       // Kafka has them from an earlier try, and has had more than five batches since.

@@ -9,6 +9,7 @@
 
 import { SurgetankError } from '../errors.ts'
 import { type KafkaClient, kafkaErrorType, translateKafkaError } from './kafka-client.ts'
+import { sendRequest } from './kafka-request.ts'
 import type { LogTopic } from './kafka-topics.ts'
 
 const METADATA = { apiKey: 3, apiVersion: 10, apiName: 'Metadata' } as const
@@ -18,10 +19,10 @@ const NO_ID = '0'.repeat(32)
 export async function topicIdOf(client: KafkaClient, topic: string): Promise<string> {
   const node = await client.controller()
   try {
-    const id = (await node.connectionPool.send({
-      request: { ...METADATA, encode: async () => bytesToEncode(encodeRequest(topic)) },
-      response: { decode: async (bytes: Buffer) => bytes, parse: async (bytes: Buffer) => decodeTopicId(bytes, topic) },
-    })) as Buffer | null
+    const id = await sendRequest(node, METADATA, () => encodeRequest(topic), {
+      decode: async bytes => bytes,
+      parse: async (bytes: Buffer) => decodeTopicId(bytes, topic),
+    })
     if (id !== null && id.toString('hex') !== NO_ID) return id.toString('base64url')
   } catch (error) {
     if (kafkaErrorType(error) !== 'UNSUPPORTED_VERSION') throw translateKafkaError(error, `asking for topic ${topic}`)
@@ -53,11 +54,6 @@ export function watchTopicId(
       new SurgetankError('log_replaced', `${log} had the id ${id} and has ${found} now; start again to go on with it.`),
     )
   }
-}
-
-/** What kafkajs' Encoder takes for another Encoder. */
-function bytesToEncode(buffer: Buffer): { buf: Buffer; buffer: Buffer; size(): number } {
-  return { buf: buffer, buffer, size: () => buffer.length }
 }
 
 function encodeRequest(topic: string): Buffer {

@@ -106,16 +106,17 @@ local function moveOnline(id, wasOnline, tagBefore, isOnline, tag)
   return wasOnline or isOnline
 end
 
--- Returns true when the device's state changed.
+-- Returns true when the device's state changed. Times are compared as numbers and written as the text they came in: most entries
+-- tell of no presence and only newer readings, and their cost is that of this script, not of the hash.
 local function applyEntry(key, entry)
   local id, heardAt, leastTs, greatestTs, claimed = entry[1], tonumber(entry[2]), tonumber(entry[3]), tonumber(entry[4]), entry[5]
   local presenceAt, online, readings = tonumber(entry[6]), entry[7] == 1, entry[8]
   local held = redis.call('HMGET', key, '~', '@')
-  local newestTs, lastSeen, presence = -math.huge, -math.huge, held[2]
+  local newestTs, newestText, lastSeen, seenText, presence = -math.huge, '-', -math.huge, '', held[2]
   local isListed = held[1] and true or false
   if isListed then
-    local ts, seen = string.match(held[1], '^(%S+) (%S+)$')
-    newestTs, lastSeen = tonumber(ts) or -math.huge, tonumber(seen)
+    newestText, seenText = string.match(held[1], '^(%S+) (%S+)$')
+    newestTs, lastSeen = tonumber(newestText) or -math.huge, tonumber(seenText)
   elseif heardAt or claimed == 1 then
     presence = redis.call('HGET', STRANGERS, id)
     if not (presence or heardAt or presenceAt) then return false end
@@ -123,6 +124,7 @@ local function applyEntry(key, entry)
       redis.call('HDEL', STRANGERS, id)
       redis.call('ZREM', STRANGER_TIMES, id)
       lastSeen = presenceOf(presence)
+      seenText = whole(lastSeen)
     end
     redis.call('ZADD', IDS, 0, id)
   else
@@ -131,20 +133,24 @@ local function applyEntry(key, entry)
   end
 
   local write = winners(key, readings, leastTs or math.huge, newestTs)
-  local seenNow = math.max(lastSeen, heardAt or -math.huge, presenceAt or -math.huge)
-  local changed = not isListed or #write > 0 or seenNow > lastSeen
-  local _, wasOnline, tagBefore = presenceOf(held[2])
-  local merged = presence
-  if presenceAt then merged = mergePresence(presence, presenceAt, online) end
-  local _, isOnline, tagNow = presenceOf(merged)
-  if moveOnline(id, wasOnline, tagBefore, isOnline, tagNow) then changed = true end
+  local changed = not isListed or #write > 0
+  local isStale = not isListed
+  if greatestTs and greatestTs > newestTs then newestText, isStale = entry[4], true end
+  if heardAt and heardAt > lastSeen then lastSeen, seenText, isStale, changed = heardAt, entry[2], true, true end
+  if presenceAt and presenceAt > lastSeen then lastSeen, seenText, isStale, changed = presenceAt, entry[6], true, true end
 
   local own = {}
-  if merged and merged ~= held[2] then own = { '@', merged } end
-  if not isListed or seenNow > lastSeen or (greatestTs and greatestTs > newestTs) then
-    local newest = math.max(newestTs, greatestTs or -math.huge)
+  if presenceAt or not isListed then
+    local _, wasOnline, tagBefore = presenceOf(held[2])
+    local merged = presence
+    if presenceAt then merged = mergePresence(presence, presenceAt, online) end
+    local _, isOnline, tagNow = presenceOf(merged)
+    if moveOnline(id, wasOnline, tagBefore, isOnline, tagNow) then changed = true end
+    if merged and merged ~= held[2] then own = { '@', merged } end
+  end
+  if isStale then
     own[#own + 1] = '~'
-    own[#own + 1] = (newest == -math.huge and '-' or whole(newest)) .. ' ' .. whole(seenNow)
+    own[#own + 1] = newestText .. ' ' .. seenText
   end
   if #write + #own <= 2 * AT_ONCE then
     for at = 1, #own do write[#write + 1] = own[at] end

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { orderOf, SHAPES, selectCells } from '../../bench/cells.ts'
-import type { Sample } from '../../bench/measure.ts'
+import type { EndToEnd, Sample } from '../../bench/measure.ts'
 import { cellTable, drainText } from '../../bench/results.ts'
 import { ratioOf, spreadOf } from '../../bench/statistics.ts'
 import type { VariantName } from '../../bench/variants.ts'
@@ -14,6 +14,7 @@ const sample = (ackedPerSecond: number, more: Partial<Sample> = {}): Sample => (
   p50Ms: 5,
   p99Ms: 9,
   acked: 1_000,
+  endToEnd: null,
   failure: null,
   ...more,
 })
@@ -40,13 +41,34 @@ test('a variant that lost a message is printed as failed, without figures', () =
   ])
   const lines = cellTable({ cell, samples })
   expect(lines[0]).toBe('### burst, 80 % on one device')
-  expect(lines.find(line => line.includes('Surgetank'))).toContain('FAILED: 3 acknowledged messages are not stored')
-  expect(lines.find(line => line.includes('Surgetank'))).not.toContain('900')
+  expect(lines.find(line => line.startsWith('| Surgetank'))).toContain('FAILED: 3 acknowledged messages are not stored')
+  expect(lines.find(line => line.startsWith('| Surgetank'))).not.toContain('900')
   expect(lines.find(line => line.includes('direct'))).toContain('0.010×')
-  expect(drainText(['2 messages are stored twice'])).toEqual([
-    'Draining a backlog: FAILED: 2 messages are stored twice.',
+  expect(drainText([{ by: 'one writer', sample: '2 messages are stored twice' }])).toContain(
+    '| one writer | FAILED: 2 messages are stored twice |  |  |',
+  )
+})
+
+test('the CPU of each part is told for the variants that store, and only for the parts they have', () => {
+  const [cell] = selectCells(['burst', 'spread'])
+  if (cell === undefined) throw new Error('no such cell')
+  const stored = (storedPerSecond: number, partUs: EndToEnd['partUs']) =>
+    sample(storedPerSecond, { endToEnd: { storedPerSecond, partUs } })
+  const samples = new Map<VariantName, Sample[]>([
+    ['bare', [sample(1_000)]],
+    ['surgetank', [stored(400, { broker: 7, writer: 3, ClickHouse: 5 })]],
+    ['machines', [stored(200, { broker: 9, writer: 4, 'reader and API': 0.1, Redis: 2, Kafka: 1, ClickHouse: 5 })]],
+  ])
+  const lines = cellTable({ cell, samples })
+  const parts = lines.slice(lines.findIndex(line => line.includes('until all is stored')))
+  expect(parts).toEqual([
+    '| until all is stored | stored/s | all, CPU µs per message | broker | writer | reader and API | Redis | Kafka | ClickHouse |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+    '| Surgetank | 400 | 15.0 | 7.0 | 3.0 |  |  |  | 5.0 |',
+    '| Surgetank on Kafka, Redis, ClickHouse | 200 | 21.1 | 9.0 | 4.0 | 0.1 | 2.0 | 1.0 | 5.0 |',
     '',
   ])
+  expect(lines.find(line => line.startsWith('| Surgetank on Kafka'))).toContain('| 0.50× |')
 })
 
 test('a selection takes what it names, and everything of what it does not name', () => {

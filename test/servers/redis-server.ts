@@ -16,6 +16,7 @@ export const redisHere: boolean = isHere()
 export interface TestRedis {
   readonly port: number
   readonly url: string
+  readonly pid: number
   /** One command, on a connection of its own. */
   command(name: string, ...args: (string | number)[]): Promise<unknown>
   /** Ends it with SIGKILL. */
@@ -62,6 +63,9 @@ async function startOn(port: number, dir: string, settings: readonly string[]): 
   return {
     port,
     url: `redis://127.0.0.1:${port}`,
+    get pid() {
+      return child?.pid ?? 0
+    },
     command,
     kill,
     freeze: () => child?.kill('SIGSTOP'),

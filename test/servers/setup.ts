@@ -6,14 +6,14 @@ import { existsSync } from 'node:fs'
 import { kafkaGiven, kafkaHere } from './kafka-server.ts'
 import { redisHere } from './redis-server.ts'
 
-interface Need {
+export interface Need {
   readonly name: string
   readonly isHere: boolean
   readonly suites: string
   readonly how: string
 }
 
-const NEEDS: readonly Need[] = [
+export const NEEDS: readonly Need[] = [
   {
     name: 'Redis',
     isHere: redisHere,
@@ -44,6 +44,6 @@ export function setup(): () => void {
   }
 }
 
-function describe(missing: readonly Need[]): string {
+export function describe(missing: readonly Need[]): string {
   return missing.map(({ name, suites, how }) => `  ${suites}: no ${name} here; ${how}`).join('\n')
 }
