@@ -23,6 +23,8 @@ export interface KafkaAccess {
     readonly user: string
     readonly password: string
   } | null
+  /** After how long it is asked again who leads what, and how many partitions there are, ms. */
+  readonly metadataMs?: number
   readonly log: Logger
 }
 
@@ -103,6 +105,8 @@ export interface KafkaClient {
   readonly nodes: number
   /** Asks who leads what: after an answer that says so, and after a lost connection. Never rejects. */
   refresh(): Promise<void>
+  /** The same, when it was not asked for a minute: a topic may have got more partitions. Never rejects. */
+  refreshWhenOld(): Promise<void>
   close(): Promise<void>
 }
 
@@ -123,7 +127,7 @@ const CLOSE_MS_MAX = 1_000
 export const ISOLATION = 0
 
 /** Opens no connection yet. */
-export function openKafkaClient({ brokers, tls, sasl, log }: KafkaAccess): KafkaClient {
+export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, log }: KafkaAccess): KafkaClient {
   mendKafkajs()
   const sockets = new Set<Socket>()
   let closed = false
@@ -139,7 +143,7 @@ export function openKafkaClient({ brokers, tls, sasl, log }: KafkaAccess): Kafka
     reauthenticationThreshold: 10_000,
     requestTimeout: REQUEST_MS_MAX,
     enforceRequestTimeout: true,
-    metadataMaxAge: METADATA_MS,
+    metadataMaxAge: metadataMs,
     allowAutoTopicCreation: false,
     isolationLevel: ISOLATION,
     retry: { retries: 1, initialRetryTime: 50, maxRetryTime: 200 },
@@ -155,6 +159,7 @@ export function openKafkaClient({ brokers, tls, sasl, log }: KafkaAccess): Kafka
       return cluster.getNodeIds().length
     },
     refresh: () => cluster.refreshMetadata().catch(() => {}),
+    refreshWhenOld: () => cluster.refreshMetadataIfNecessary().catch(() => {}),
     close,
   }
 

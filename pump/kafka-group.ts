@@ -163,6 +163,7 @@ export function joinGroup(options: GroupMemberOptions): GroupMember {
       coordinator ??= await client.coordinator(group)
       await coordinator.heartbeat({ groupId: group, groupGenerationId, memberId })
       generation.beatAt = sentAt
+      if (isLeader) await client.refreshWhenOld()
       return isLeader && client.partitions(topic).length > partitionsSeen ? 'rebalance' : 'steady'
     } catch (error) {
       const type = kafkaErrorType(error)

@@ -21,7 +21,6 @@ export interface KafkaInletParts {
   readonly client: KafkaClient
   readonly reader: KafkaReader
   readonly topic: LogTopic
-  readonly partitions: readonly number[]
   readonly bytesMax: number
   /** How many chunks are not in ClickHouse yet. */
   readonly unwrittenChunks: () => Promise<number>
@@ -49,14 +48,14 @@ const MEAN_WEIGHT = 0.05
 
 /** Resolves when it is known where the log ends. */
 export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
-  const { client, reader, topic, partitions, bytesMax, log } = parts
+  const { client, reader, topic, bytesMax, log } = parts
   const lane = openLane(client)
   const unit = newUnit()
   /** Up to where the log is known to ingest. */
-  let knownTo = await reader.ends(partitions)
+  let knownTo = await reader.ends(reader.partitions())
   let number = 0
   let open: Append | null = null
-  let turn = { at: Math.floor(Math.random() * partitions.length), bytes: 0, since: performance.now() }
+  let turn = { at: Math.floor(Math.random() * reader.partitions().length), bytes: 0, since: performance.now() }
   let chunkBytesMean = 0
   let bytesUnwritten = 0
   let isLooking = false
@@ -90,6 +89,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   }
 
   function toLog(name: AppendName): SendTo {
+    const partitions = reader.partitions()
     const order = partitions.map((_, index) => partitions[(turn.at + index) % partitions.length] ?? 0)
     return { topic: topic.log, partitions: order, find: (partition, from) => isThere(name, partition, from), endOf }
   }
@@ -119,7 +119,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     turn.bytes += bytes
     const now = performance.now()
     if (turn.bytes < TURN_BYTES && now - turn.since < TURN_MS) return
-    turn = { at: (turn.at + 1) % partitions.length, bytes: 0, since: now }
+    turn = { at: (turn.at + 1) % reader.partitions().length, bytes: 0, since: now }
   }
 
   async function look(): Promise<void> {
@@ -136,6 +136,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   }
 
   async function tail(messagesMax: number): Promise<Chunk[]> {
+    const partitions = reader.partitions()
     const firsts = await reader.firsts(partitions)
     const ends = await reader.ends(partitions)
     const chunks = await newest(firsts, ends, messagesMax)
@@ -144,7 +145,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   }
 
   async function* appendedByOthers(): AsyncGenerator<readonly Chunk[]> {
-    const ends = await reader.ends(partitions)
+    const ends = await reader.ends(reader.partitions())
     yield await newest(knownTo, ends, NEWEST_MESSAGES_MAX)
     knownTo = ends
   }
@@ -154,9 +155,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     ends: ReadonlyMap<number, number>,
     messagesMax: number,
   ): Promise<Chunk[]> {
-    const ranges = new Map(
-      partitions.map(partition => [partition, { from: froms.get(partition) ?? 0, to: ends.get(partition) ?? 0 }]),
-    )
+    const ranges = new Map(Array.from(ends, ([partition, to]) => [partition, { from: froms.get(partition) ?? 0, to }]))
     return readNewest(reader, { ranges, messagesMax, bytesMax: NEWEST_BYTES_MAX })
   }
 

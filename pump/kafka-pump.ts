@@ -50,34 +50,33 @@ const TRIM_MS = 30_000
 
 /** Makes the topics where there are none. Rejects with `log_unavailable` while Kafka is away, or with `log_misconfigured`. */
 export async function openKafkaInlet(options: KafkaOptions): Promise<PumpInlet> {
-  const { client, topic, partitions, reader } = await openLog(options)
-  const unwrittenChunks = () => countUnwritten(client, reader, topic, partitions)
+  const { client, topic, reader } = await openLog(options)
+  const unwrittenChunks = () => countUnwritten(client, reader, topic)
   const { bytesMax, log } = options
-  return openInlet({ client, reader, topic, partitions, bytesMax, unwrittenChunks, log })
+  return openInlet({ client, reader, topic, bytesMax, unwrittenChunks, log })
 }
 
 /** As `openKafkaInlet`. */
 export async function openKafkaOutlet(options: KafkaOutletOptions): Promise<PumpOutlet> {
-  const { client, topic, partitions, reader } = await openLog(options)
+  const { client, topic, reader } = await openLog(options)
   const groupClient = openKafkaClient(options)
   await groupClient.knowTopic(topic.log)
   const { keepHours, log, clock = Date.now, failed = () => {}, trimMs = TRIM_MS } = options
   const { sessionMs = SESSION_MS, revokeMsMax = REVOKE_MS_MAX } = options
-  const bytesMax = options.bytesMax / partitions.length
+  const bytesMax = options.bytesMax / reader.partitions().length
   const trimmer = openTrimmer({ client, reader, topic: topic.log, keepHours, bytesMax, everyMs: trimMs, clock, log })
   return openOutlet({ client, groupClient, reader, trimmer, topic, sessionMs, revokeMsMax, failed, log })
 }
 
 /** Makes no topics: rejects with `log_missing` when there are none yet, otherwise as `openKafkaInlet`. */
 export async function openKafkaView(options: KafkaOptions): Promise<PumpView> {
-  const { client, topic, partitions, reader } = await openLog(options, client => findTopics(client, options.topic))
-  return openView({ client, reader, topic, partitions, bytesMax: options.bytesMax })
+  const { client, topic, reader } = await openLog(options, client => findTopics(client, options.topic))
+  return openView({ client, reader, topic, bytesMax: options.bytesMax })
 }
 
 interface OpenLog {
   readonly client: KafkaClient
   readonly topic: LogTopic
-  readonly partitions: readonly number[]
   readonly reader: KafkaReader
 }
 
@@ -89,8 +88,7 @@ async function openLog(
   try {
     const topic = await topicsOf(client)
     const reader = openKafkaReader(client, topic.log, foreign)
-    const partitions = client.partitions(topic.log).map(({ partitionId }) => partitionId)
-    return { client, topic, partitions, reader }
+    return { client, topic, reader }
   } catch (error) {
     await client.close()
     throw error
@@ -105,12 +103,8 @@ async function openLog(
   }
 }
 
-async function countUnwritten(
-  client: KafkaClient,
-  reader: KafkaReader,
-  topic: LogTopic,
-  partitions: readonly number[],
-): Promise<number> {
+async function countUnwritten(client: KafkaClient, reader: KafkaReader, topic: LogTopic): Promise<number> {
+  const partitions = reader.partitions()
   const positions = await fetchPositions(client, topic, partitions)
   const firsts = await reader.firsts(partitions)
   const ends = await reader.ends(partitions)

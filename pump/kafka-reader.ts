@@ -26,6 +26,8 @@ const ASK_AGAIN = new Set([
 ])
 
 export interface KafkaReader {
+  /** All of the topic; it may be given more while it is in use. */
+  partitions(): number[]
   /** The offset that the next record of each partition will have. */
   ends(partitions: readonly number[]): Promise<Map<number, number>>
   /** The oldest offset that each partition still holds. */
@@ -48,6 +50,7 @@ export function openKafkaReader(
   foreign: (partition: number, position: number) => void = () => {},
 ): KafkaReader {
   return {
+    partitions: () => client.partitions(topic).map(({ partitionId }) => partitionId),
     ends: partitions => offsets(partitions, LATEST),
     firsts: partitions => offsets(partitions, EARLIEST),
     since,

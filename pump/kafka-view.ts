@@ -24,7 +24,6 @@ export interface KafkaViewParts {
   readonly client: KafkaClient
   readonly reader: KafkaReader
   readonly topic: LogTopic
-  readonly partitions: readonly number[]
   readonly bytesMax: number
 }
 
@@ -43,7 +42,7 @@ const ONE: ReadLimits = { chunksMax: 1, bytesMax: 1 }
 const ENTRIES_BYTES = 4 << 20
 const BEGINNING: Position = { position: 0, plan: null, readings: 0, deadLetters: 0 }
 
-export function openView({ client, reader, topic, partitions, bytesMax }: KafkaViewParts): PumpView {
+export function openView({ client, reader, topic, bytesMax }: KafkaViewParts): PumpView {
   const quarantineReader = openKafkaReader(client, topic.quarantine)
   const letterReader = openKafkaReader(client, topic.letters)
   /** By partition: up to where its readings were counted. */
@@ -57,7 +56,7 @@ export function openView({ client, reader, topic, partitions, bytesMax }: KafkaV
     books,
     positionAt: (partition, appendedAt) => reader.since(partition, appendedAt),
     read: (partition, from, limits) =>
-      partitions.includes(partition) ? reader.chunks(partition, from, limits) : none(),
+      reader.partitions().includes(partition) ? reader.chunks(partition, from, limits) : none(),
     quarantine,
     quarantineEntry,
     close: () => client.close(),
@@ -65,6 +64,7 @@ export function openView({ client, reader, topic, partitions, bytesMax }: KafkaV
 
   /** The positions first: the log only grows, so what they name lies before the ends. */
   async function countedPlaces(): Promise<CountedPlace[]> {
+    const partitions = reader.partitions()
     const positions = await fetchPositions(client, topic, partitions)
     const firsts = await reader.firsts(partitions)
     const ends = await reader.ends(partitions)

@@ -30,8 +30,8 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
     await kafka.stop()
   })
   afterEach(() => harness.destroy())
-  const open = async (partitions: number) => {
-    harness = await openKafkaHarness({ brokers: `127.0.0.1:${proxy.port}`, partitions })
+  const open = async (partitions: number, metadataMs = 60_000) => {
+    harness = await openKafkaHarness({ brokers: `127.0.0.1:${proxy.port}`, partitions, metadataMs })
     return harness
   }
 
@@ -147,6 +147,27 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
     expect(places.map(({ committed }) => committed)).toEqual([0, 0])
     await Promise.all([first.stop(), second.stop()])
   })
+
+  it('uses partitions that an operator adds while it runs [G2]', async () => {
+    const { openInlet, openOutlet, openView, options } = await open(1, 200)
+    const inlet = await openInlet()
+    const view = await openView()
+    const sink = openSink()
+    const writer = await startWriter(openOutlet, sink)
+    await asOperator(options.brokers, async admin => {
+      await admin.createPartitions({ topicPartitions: [{ topic: options.topic, count: 3 }] })
+    })
+    const sent: string[] = []
+    for (let number = 0; (await view.places()).filter(({ end }) => end > 0).length < 3; number++) {
+      // Larger than what a partition takes in one turn.
+      const line = `${lineOf(number)}${' '.repeat(1 << 20)}`
+      await inlet.append(batchOf(number, 1, { lines: Buffer.from(line) }))
+      sent.push(line)
+    }
+    await settledRows(sink, sent.length)
+    await writer.stop()
+    expect(sink.rows).toEqual(onceEach(sent))
+  }, 60_000)
 
   it('is another log once its topic is made anew, and tells whoever has it open', async () => {
     const { openInlet, openOutlet, openView, options } = await open(1)

@@ -22,13 +22,15 @@ export interface KafkaHarness extends PumpHarness {
 export interface KafkaHarnessOptions {
   readonly brokers: string
   readonly partitions?: number
+  readonly metadataMs?: number
 }
 
-export function kafkaOptions({ brokers, partitions = 1 }: KafkaHarnessOptions): KafkaOptions {
+export function kafkaOptions({ brokers, partitions = 1, metadataMs = 60_000 }: KafkaHarnessOptions): KafkaOptions {
   return {
     brokers: [brokers],
     topic: `test-${randomBytes(6).toString('hex')}`,
     partitions,
+    metadataMs,
     replication: 0,
     tls: null,
     sasl: null,
