@@ -25,7 +25,8 @@ const TOKENS_KEPT_SECONDS = 604_800
 const REPLICATED_AT = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
 
 const CREATES_DATABASE = /^CREATE DATABASE\b/
-const TARGET = /^((?:CREATE (?:TABLE|MATERIALIZED VIEW|VIEW) IF NOT EXISTS|ALTER TABLE) telemetry\.\w+)/
+const TARGET =
+  /^((?:CREATE (?:TABLE|MATERIALIZED VIEW|VIEW) IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE) telemetry\.\w+)/
 
 /** The statements of a file for this layout, without those that create the database itself. */
 export function renderStatements(statements: readonly string[], layout: Layout): string[] {

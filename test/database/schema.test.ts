@@ -40,6 +40,11 @@ describe('a statement', () => {
       "CREATE VIEW IF NOT EXISTS `fleet`.v ON CLUSTER 'main' AS SELECT a FROM `fleet`.t FINAL",
     ],
     [
+      'CREATE OR REPLACE VIEW telemetry.v AS SELECT a FROM telemetry.t',
+      'CREATE OR REPLACE VIEW `telemetry`.v AS SELECT a FROM `telemetry`.t',
+      "CREATE OR REPLACE VIEW `fleet`.v ON CLUSTER 'main' AS SELECT a FROM `fleet`.t",
+    ],
+    [
       'ALTER TABLE telemetry.v MODIFY QUERY\nSELECT a FROM telemetry.t',
       'ALTER TABLE `telemetry`.v MODIFY QUERY\nSELECT a FROM `telemetry`.t',
       "ALTER TABLE `fleet`.v ON CLUSTER 'main' MODIFY QUERY\nSELECT a FROM `fleet`.t",
@@ -78,7 +83,8 @@ describe('the files for a cluster', () => {
   })
 
   test('can run twice', () => {
-    for (const sql of rendered) expect(sql).toMatch(/IF NOT EXISTS|MODIFY QUERY|^INSERT INTO `fleet`\.by_source_from/)
+    for (const sql of rendered)
+      expect(sql).toMatch(/IF NOT EXISTS|OR REPLACE|MODIFY QUERY|^INSERT INTO `fleet`\.by_source_from/)
   })
 
   test('replicate every table, and keep the tokens of each that an insert reaches for a week', () => {

@@ -168,6 +168,27 @@ describe('[G4] the newest reading', () => {
     for (const [key, row] of await latestOf('tie-')) expect(row.value).toBe(expected.get(key))
   })
 
+  test('is the newest in the view also while nothing is merged, whichever came first', async () => {
+    await on.writer.command({ query: 'SYSTEM STOP MERGES telemetry.state' })
+    const orders = { rising: [1, 2, 3], falling: [3, 2, 1], between: [1, 3, 2] }
+    for (const [device, order] of Object.entries(orders))
+      for (const value of order) {
+        const row = { device: `unmerged-${device}`, value, sentTs: RECEIVED_AT - 10_000 + value }
+        await on.database.insertReadings(block([row], device, value), `${device}/${value}-${value + 1}`)
+      }
+    for (const device of Object.keys(orders))
+      for (const filter of ['', ` WHERE device = 'unmerged-${device}'`]) {
+        const view = `SELECT toUnixTimestamp64Milli(ts), toString(kind), value, value_str FROM telemetry.latest${filter}`
+        const found = await rows(on.analyst, `SELECT * FROM (${view}) WHERE value = 3`)
+        expect(found.length, view).toBe(filter === '' ? 3 : 1)
+      }
+    const latest = await latestOf('unmerged-')
+    expect([...latest.values()].map(({ value, ts }) => [value, ts])).toEqual(
+      Object.keys(orders).map(() => [3, RECEIVED_AT - 10_000 + 3]),
+    )
+    await on.writer.command({ query: 'SYSTEM START MERGES telemetry.state' })
+  })
+
   test('a late, older reading does not replace it', async () => {
     await on.database.insertReadings(
       block([{ device: 'late', value: 'new', sentTs: RECEIVED_AT - 10 }], 'late', 1),

@@ -23,7 +23,7 @@ const CHUNKS = 3
 const MESSAGES = 60
 /** Of each message: a number, a text, and now and then what is refused. */
 const PLAIN_READINGS = 2
-const WAIT_MS_MAX = 20_000
+const WAIT_MS_MAX = 40_000
 
 let engine: Fixture
 let log: LmdbHarness
@@ -57,7 +57,7 @@ describe('readings that ClickHouse refuses', () => {
     expect(Buffer.from(entry?.bytes ?? []).toString()).toBe(lineOf(poisoned.at(-1) ?? 0, true))
     expect(await view.quarantineEntry('r1')).toMatchObject({ id: 'r1', device: 'press-0' })
     expect(describeEntries(await view.quarantine(10))).toMatch(/^r1 .* database_refuses_rows /m)
-  }, 60_000)
+  }, 120_000)
 
   it('are found the same way by the next writer when one is killed while it takes a batch apart [G2] [G7]', async () => {
     const poisoned = await appendAll(message => message % 80 === 7)
@@ -75,7 +75,7 @@ describe('readings that ClickHouse refuses', () => {
     await written()
     await writer.stop()
     await expectExact(poisoned)
-  }, 60_000)
+  }, 120_000)
 })
 
 /** Appends CHUNKS chunks of MESSAGES messages each; returns the numbers of those that hold what is refused. */
