@@ -57,9 +57,14 @@ export function address(byDefault: string, sentence: string): Setting<string> {
 export function hosts(sentence: string): Setting<readonly string[]> {
   return setting<readonly string[]>([], '', 'host:port, or several with commas between them', sentence, given => {
     const list = given.split(',').map(host => host.trim())
-    const fits = list.length <= HOSTS_MAX && list.every(host => /^(\[[\da-f:.]+\]|[\w.-]{1,253}):\d{1,5}$/i.test(host))
-    return fits ? list : undefined
+    return list.length <= HOSTS_MAX && list.every(isHost) ? list : undefined
   })
+}
+
+/** By its name, or its IPv4 address: kafkajs takes no IPv6 address written out. */
+function isHost(text: string): boolean {
+  const [, port] = /^[\w.-]{1,253}:(\d{1,5})$/.exec(text) ?? []
+  return Number(port) >= 1 && Number(port) <= 65_535
 }
 
 /** May hold a password, so it is a secret. `pathOf` says which paths it may have; `several`, with commas between them. */
@@ -68,7 +73,7 @@ export function url(
   { pathOf, several = false }: { readonly pathOf: RegExp; readonly several?: boolean },
   sentence: string,
 ): Setting<string> {
-  const begins = `a URL that begins with ${schemes.map(scheme => `${scheme}://`).join(' or ')}`
+  const begins = `a URL that begins with ${schemes.map(scheme => `${scheme}://`).join(' or ')}, with % in a password written as %25`
   const takes = several ? `${begins}, or several with commas between them` : begins
   return secretOf(
     setting('', '', takes, sentence, given => {
@@ -79,9 +84,19 @@ export function url(
 
   function fits(text: string): boolean {
     if (!URL.canParse(text)) return false
-    const { protocol, hostname, pathname, search, hash } = new URL(text)
-    const isPlain = hostname !== '' && search === '' && hash === ''
+    const { protocol, hostname, pathname, search, hash, username, password } = new URL(text)
+    const isPlain = hostname !== '' && search === '' && hash === '' && isEncoded(username) && isEncoded(password)
     return isPlain && schemes.includes(protocol.slice(0, -1)) && pathOf.test(pathname)
+  }
+}
+
+/** What stands in a URL for another character is `%` and two digits, and so `%` itself is `%25`. */
+function isEncoded(text: string): boolean {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
   }
 }
 

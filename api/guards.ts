@@ -26,7 +26,7 @@ const NAME_WITHOUT_DOT = /^[a-z0-9_-]{1,63}$/i
 /** Before any route is added; `listensOn` is the address of this server. Returns what to call after the last one: it answers 405 for the other methods of each path. */
 export function addGuards(server: Server, listensOn: string): () => void {
   const [isOurs, way] = isLoopback(listensOn)
-    ? [isLoopbackHost, 'It must be 127.0.0.1, localhost or [::1].']
+    ? [(host: string) => isLoopbackHost(host, listensOn), 'It must be 127.0.0.1, localhost or [::1].']
     : [isUnspoofableHost, 'It must be an IP address, or a name without a dot.']
   const methodsByUrl = new Map<string, Set<string>>()
   server.addHook('onRoute', ({ url, method }) => {
@@ -45,8 +45,9 @@ export function addGuards(server: Server, listensOn: string): () => void {
   }
 }
 
-function isLoopbackHost(host: string): boolean {
-  return OUR_HOST.test(host)
+/** This machine by its usual names, or by the address that it listens on. */
+function isLoopbackHost(host: string, listensOn: string): boolean {
+  return OUR_HOST.test(host) || host.replace(/:\d{1,5}$/, '') === listensOn
 }
 
 function isUnspoofableHost(host: string): boolean {

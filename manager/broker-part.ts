@@ -8,6 +8,8 @@ import type { Settings } from '../settings.ts'
 import type { Sessions, Space } from '../space/space.ts'
 
 const DRAIN_MS_MAX = 3_000
+/** A device that comes from another broker waits until this one knows what that one made durable: never for much. */
+const CATCH_UP_MS = 5_000
 const MIB = 1 << 20
 
 export interface BrokerPart extends Pick<Broker, 'port'> {
@@ -43,9 +45,13 @@ export async function openBrokerPart(options: BrokerPartOptions): Promise<Broker
   })
   const ingest = opened as OpenIngest<Held | null> | null
   if (ingest === null) throw new Error('A broker opens its ingest.')
+  // What cannot be read now is read with the next look, or when a device comes.
+  const following =
+    sessions === null ? undefined : setInterval(() => void ingest.catchUp().catch(() => {}), CATCH_UP_MS)
   return { port: broker.port, ingest, drain }
 
   async function drain(): Promise<void> {
+    clearInterval(following)
     broker.stopReading()
     await ingest?.drain(DRAIN_MS_MAX)
     await broker.close()

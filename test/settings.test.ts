@@ -35,12 +35,12 @@ describe('settings', () => {
   })
 
   it('takes several brokers, with or without spaces, and names what is no broker', () => {
-    expect(readSettings({ KAFKA_BROKERS: 'a:9092, b.example:9093,[::1]:9094' }).KAFKA_BROKERS).toEqual([
-      'a:9092',
-      'b.example:9093',
-      '[::1]:9094',
-    ])
+    const brokers = ['a:9092', 'b.example:9093', '10.0.0.5:65535']
+    expect(readSettings({ KAFKA_BROKERS: 'a:9092, b.example:9093,10.0.0.5:65535' }).KAFKA_BROKERS).toEqual(brokers)
     expect(refusal({ KAFKA_BROKERS: 'a:9092,b' })).toContain("KAFKA_BROKERS is 'a:9092,b'; it takes host:port")
+    for (const wrong of ['a:0', 'a:65536', '[::1]:9092', 'a:9092,']) {
+      expect(refusal({ KAFKA_BROKERS: wrong })).toContain('it takes host:port')
+    }
   })
 
   it('refuses a variable that is no setting, also one that names a file for what is no secret', () => {
@@ -52,6 +52,7 @@ describe('settings', () => {
     ['another scheme', 'http://redis:6379'],
     ['a query', 'redis://redis:6379?db=1'],
     ['no URL', 'redis'],
+    ['a % that stands for nothing', 'redis://:50%off@redis:6379'],
   ])('refuses a REDIS_URL with %s', (_, url) => {
     expect(refusal({ REDIS_URL: url })).toContain('it takes a URL that begins with redis:// or rediss://')
   })

@@ -56,7 +56,7 @@ export async function openFixture(
     log: pino({ level: 'silent' }),
     version: '1.2.3',
   })
-  const url = `http://127.0.0.1:${api.port}`
+  const url = `http://${options.host === '127.0.0.2' ? options.host : '127.0.0.1'}:${api.port}`
   const fixture: Fixture = {
     api,
     space,
@@ -104,19 +104,22 @@ export function message(device: string, receivedAt: number, values: Readonly<Rec
 
 /** A request as a browser would not send it: any method, any Host. */
 export function rawRequest(
-  { api }: Fixture,
+  { api, url }: Fixture,
   { method = 'GET', path, host }: { readonly method?: string; readonly path: string; readonly host?: string },
 ): Promise<{ readonly status: number; readonly headers: Readonly<Record<string, unknown>>; readonly text: string }> {
   return new Promise((resolve, reject) => {
     const headers = host === undefined ? {} : { host }
-    const sent = request({ host: '127.0.0.1', port: api.port, method, path, headers, agent: false }, response => {
-      let text = ''
-      response.setEncoding('utf8')
-      response.on('data', chunk => {
-        text += chunk
-      })
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, text }))
-    })
+    const sent = request(
+      { host: new URL(url).hostname, port: api.port, method, path, headers, agent: false },
+      response => {
+        let text = ''
+        response.setEncoding('utf8')
+        response.on('data', chunk => {
+          text += chunk
+        })
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, text }))
+      },
+    )
     sent.on('error', reject)
     sent.end()
   })

@@ -41,6 +41,15 @@ describe('guards', () => {
     }
   })
 
+  test('a server on another address of this machine answers to it, too', async () => {
+    const other = await openFixture({ host: '127.0.0.2' })
+    for (const host of ['127.0.0.2', `127.0.0.2:${other.api.port}`]) {
+      expect((await rawRequest(other, { path: '/healthz', host })).status, host).toBe(200)
+    }
+    expect((await rawRequest(other, { path: '/healthz', host: '127.0.0.3' })).status).toBe(421)
+    await other.close()
+  })
+
   test('only requests that name this machine are answered', async () => {
     const { port } = fixture.api
     for (const host of ['127.0.0.1', `localhost:${port}`, 'LOCALHOST', `[::1]:${port}`]) {
