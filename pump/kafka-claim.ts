@@ -3,7 +3,7 @@
  * group has committed; a commit is refused once the group has gone on without this writer [G2].
  */
 import { SurgetankError } from '../errors.ts'
-import type { KafkaClient } from './kafka-client.ts'
+import { type KafkaClient, unavailable } from './kafka-client.ts'
 import type { EndWatch } from './kafka-ends.ts'
 import type { Membership } from './kafka-group.ts'
 import { openLane } from './kafka-lane.ts'
@@ -66,6 +66,7 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
       return record.plan
     },
     lost: lost.signal,
+    begins,
     read,
     wait: (position, waitMs) => ends.wait(partition, position, { waitMs, signal: lost.signal }),
     commit,
@@ -77,6 +78,10 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
     get fruitful() {
       return fruitful
     },
+  }
+
+  async function begins(): Promise<number> {
+    return (await reader.firsts([partition])).get(partition) ?? 0
   }
 
   async function read(from: number, limits: ReadLimits): Promise<Chunk[]> {
@@ -118,7 +123,7 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
       }
       const chunks = await reader.chunks(partition, at, COUNT_LIMITS)
       const last = chunks.at(-1)
-      if (last === undefined) break
+      if (last === undefined) throw unavailable(`${source} does not show what lies before ${position}.`)
       for (const chunk of chunks) if (chunk.position < position) readings += chunk.readings
       at = last.position + 1
     }

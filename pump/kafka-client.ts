@@ -3,7 +3,7 @@
  * consumer or retries. These lose acknowledged data in ways that were reproduced, and decide by themselves when to start
  * anew (docs/decisions/010-kafka-by-its-protocol.md), so lanes, group membership and reads are ours, on its `Cluster`.
  *
- * `Cluster` and `Broker` are internals, hence the exact version; test/pump/kafka-client.test.ts would notice another one.
+ * `Cluster` and `Broker` are internals, hence the exact version, which is checked.
  * Every error that leaves this file is one of ours.
  */
 import { createRequire } from 'node:module'
@@ -36,7 +36,10 @@ export interface KafkaRecord {
   readonly headers: Readonly<Record<string, Buffer | string>>
 }
 
-export interface FetchedRecord extends KafkaRecord {
+export interface FetchedRecord {
+  /** Null when somebody else wrote it so. */
+  readonly value: Buffer | null
+  readonly headers: Readonly<Record<string, Buffer | string>>
   readonly offset: string
   readonly timestamp: string
 }
@@ -93,7 +96,7 @@ export interface PartitionMetadata {
 }
 
 export interface KafkaClient {
-  /** Connects and knows the topic from now on. Rejects with `log_unavailable`, `log_misconfigured`, or `topic_missing` as null would. */
+  /** Connects and knows the topic from now on. Rejects with `log_unavailable` or `log_misconfigured`. */
   knowTopic(topic: string): Promise<'known' | 'missing'>
   /** Sorted by partition; as the metadata had it last. */
   partitions(topic: string): PartitionMetadata[]
@@ -101,8 +104,9 @@ export interface KafkaClient {
   leader(topic: string, partition: number): Promise<KafkaNode>
   coordinator(group: string): Promise<KafkaNode>
   controller(): Promise<KafkaNode>
-  /** How many nodes the cluster has. */
+  /** How many nodes the cluster has, as far as it is known, and how many brokers this client was named. */
   readonly nodes: number
+  readonly named: number
   /** Asks who leads what: after an answer that says so, and after a lost connection. Never rejects. */
   refresh(): Promise<void>
   /** The same, when it was not asked for a minute: a topic may have got more partitions. Never rejects. */
@@ -111,6 +115,7 @@ export interface KafkaClient {
 }
 
 const require = createRequire(import.meta.url)
+const { version } = require('kafkajs/package.json') as { version: string }
 const Cluster = require('kafkajs/src/cluster') as new (options: object) => RawCluster
 const { createLogger, LEVELS } = require('kafkajs/src/loggers') as {
   createLogger(options: object): object
@@ -123,6 +128,8 @@ const CONNECT_MS_MAX = 3_000
 const REQUEST_MS_MAX = 10_000
 const METADATA_MS = 60_000
 const CLOSE_MS_MAX = 1_000
+/** Of a node that hangs, or an answer that says nothing. */
+const REFRESH_MS_MAX = 5_000
 /** Read uncommitted: nothing here is written in transactions. */
 export const ISOLATION = 0
 
@@ -158,8 +165,9 @@ export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, 
     get nodes() {
       return cluster.getNodeIds().length
     },
-    refresh: () => cluster.refreshMetadata().catch(() => {}),
-    refreshWhenOld: () => cluster.refreshMetadataIfNecessary().catch(() => {}),
+    named: brokers.length,
+    refresh: () => within(REFRESH_MS_MAX, cluster.refreshMetadata()),
+    refreshWhenOld: () => within(REFRESH_MS_MAX, cluster.refreshMetadataIfNecessary()),
     close,
   }
 
@@ -182,7 +190,8 @@ export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, 
 
   async function leader(topic: string, partition: number): Promise<KafkaNode> {
     return translated('finding a leader', async () => {
-      await cluster.refreshMetadataIfNecessary()
+      // What is known goes on to hold when it cannot be asked anew: a request to a node that leads no more says so.
+      await within(REFRESH_MS_MAX, cluster.refreshMetadataIfNecessary())
       const found = partitions(topic).find(({ partitionId }) => partitionId === partition)
       if (found === undefined || found.leader < 0) throw unavailable(`Nobody leads ${topic}/${partition}.`)
       return cluster.findBroker({ nodeId: String(found.leader) })
@@ -209,6 +218,14 @@ export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, 
     clearTimeout(timer)
     for (const socket of sockets) socket.destroy()
   }
+}
+
+/** Resolves when the work has ended, however, or after so long. */
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const over = new AbortController()
+  const late = pause(ms, undefined, { signal: over.signal }).catch(() => {})
+  await Promise.race([work.catch(() => {}), late])
+  over.abort()
 }
 
 async function translated<Result>(doing: string, work: () => Promise<Result>): Promise<Result> {
@@ -246,7 +263,8 @@ export function kafkaErrorType(error: unknown): string | null {
 
 /** What no retry mends: an operator must act. */
 const OPERATOR_MUST_ACT: Readonly<Record<string, string>> = {
-  TOPIC_AUTHORIZATION_FAILED: 'Kafka does not let this user use the topic; grant it READ, WRITE, DESCRIBE and DELETE.',
+  TOPIC_AUTHORIZATION_FAILED:
+    'Kafka does not let this user use the topic; grant it READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS and DELETE.',
   GROUP_AUTHORIZATION_FAILED: 'Kafka does not let this user use the consumer group; grant it READ.',
   CLUSTER_AUTHORIZATION_FAILED: 'Kafka does not let this user write idempotently or create topics; grant it.',
   SASL_AUTHENTICATION_FAILED: 'Kafka refuses SURGETANK_KAFKA_USER or its password.',
@@ -255,7 +273,6 @@ const OPERATOR_MUST_ACT: Readonly<Record<string, string>> = {
   RECORD_LIST_TOO_LARGE: "A batch is larger than the topic's segment.bytes; raise it.",
   INVALID_TOPIC_EXCEPTION: 'SURGETANK_KAFKA_TOPIC is no name of a topic.',
   POLICY_VIOLATION: 'A policy of the Kafka cluster forbids it.',
-  INVALID_REPLICATION_FACTOR: 'SURGETANK_KAFKA_REPLICATION is more than there are brokers.',
   UNSUPPORTED_VERSION: 'This Kafka is too old; run 3.0 or newer.',
 }
 
@@ -322,12 +339,14 @@ interface ConnectionPoolInside {
 
 let isMended = false
 
-/** Two faults of kafkajs 2.2.4, once for the process. */
+/** Faults of kafkajs 2.2.4 that go by, once for the process. */
 function mendKafkajs(): void {
   if (isMended) return
   isMended = true
+  if (version !== '2.2.4') throw new Error(`kafkajs ${version} is here, and these internals are those of 2.2.4.`)
   RequestQueue.prototype.scheduleCheckPendingRequests = checkWhenThrottled
   ConnectionPool.prototype.getConnection = connectOnce
+  for (const number of [0, 1, 2, 3, 4, 5, 6]) takePartitionsWithoutLeader(number)
 }
 
 /**
@@ -343,6 +362,32 @@ function checkWhenThrottled(this: RequestQueueInside): void {
     this.checkPendingRequests()
   }
   this.throttleCheckTimeoutId = setTimeout(check, waitMs > 0 ? waitMs : 10)
+}
+
+interface MetadataAnswer {
+  readonly topicMetadata: readonly { readonly partitionMetadata: { partitionErrorCode: number; leader: number }[] }[]
+}
+
+const LEADER_NOT_AVAILABLE = 5
+const REPLICA_NOT_AVAILABLE = 9
+
+/**
+ * A partition that nobody leads makes kafkajs throw the whole answer away, with what it says of all others. Taken as it is: a
+ * partition whose leader is -1.
+ */
+function takePartitionsWithoutLeader(number: number): void {
+  const response = require(`kafkajs/src/protocol/requests/metadata/v${number}/response`) as {
+    parse(answer: MetadataAnswer): Promise<unknown>
+  }
+  const { parse } = response
+  response.parse = answer => {
+    for (const partition of answer.topicMetadata.flatMap(({ partitionMetadata }) => partitionMetadata)) {
+      const { partitionErrorCode: code } = partition
+      if (code === LEADER_NOT_AVAILABLE) partition.leader = -1
+      if (code === LEADER_NOT_AVAILABLE || code === REPLICA_NOT_AVAILABLE) partition.partitionErrorCode = 0
+    }
+    return parse(answer)
+  }
 }
 
 const connecting = new WeakMap<ConnectionInside, Promise<unknown>>()

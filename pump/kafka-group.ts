@@ -30,6 +30,8 @@ export interface Membership {
 
 export interface GroupMemberOptions {
   readonly client: KafkaClient
+  /** Another one: a join that waits for others holds up what comes after it on its connection. */
+  readonly leaveBy: KafkaClient
   readonly topic: string
   readonly group: string
   /** How long the group waits for a heartbeat, ms. */
@@ -70,9 +72,12 @@ export function joinGroup(options: GroupMemberOptions): GroupMember {
   return { ended, leave }
 
   async function live(): Promise<void> {
+    const left = new Promise<null>(resolve => leaving.signal.addEventListener('abort', () => resolve(null)))
     for (let failures = 0; !leaving.signal.aborted; ) {
       try {
-        await holdGeneration(await join())
+        const generation = await Promise.race([join(), left])
+        if (generation === null) return
+        await holdGeneration(generation)
         failures = 0
       } catch (error) {
         const type = kafkaErrorType(error)
@@ -98,6 +103,7 @@ export function joinGroup(options: GroupMemberOptions): GroupMember {
     memberId = joined.memberId
     const { generationId } = joined
     const isLeader = joined.leaderId === memberId
+    if (isLeader) await client.refreshWhenOld()
     const partitionsSeen = client.partitions(topic).length
     const groupAssignment = isLeader ? encodeAssignments(joined.members) : []
     const { memberAssignment } = await coordinator.syncGroup({
@@ -213,7 +219,7 @@ export function joinGroup(options: GroupMemberOptions): GroupMember {
     leaving.abort()
     await ended.catch(() => {})
     if (memberId === '') return
-    const left = client.coordinator(group).then(node => node.leaveGroup({ groupId: group, memberId }))
+    const left = options.leaveBy.coordinator(group).then(node => node.leaveGroup({ groupId: group, memberId }))
     await within(LEAVE_MS_MAX, left).catch(() => {})
   }
 }

@@ -7,13 +7,13 @@
  * Bound: `bytesMax` of what is not in ClickHouse, by an estimate once a second; beyond it nothing is appended [G5].
  */
 import type { Logger } from 'pino'
-import type { SurgetankError } from '../errors.ts'
+import { hasFate, type SurgetankError } from '../errors.ts'
 import { type KafkaClient, type KafkaRecord, unavailable } from './kafka-client.ts'
 import { openLane, type SendTo } from './kafka-lane.ts'
 import { readNewest } from './kafka-newest.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import { type AppendName, chunkRecord, isOf, newUnit, refusedRecord } from './kafka-record.ts'
-import { watchTopicId } from './kafka-topic-id.ts'
+import { replacedBy, watchTopicId } from './kafka-topic-id.ts'
 import type { LogTopic } from './kafka-topics.ts'
 import type { Batch, Chunk, PumpInlet } from './pump.ts'
 
@@ -38,6 +38,7 @@ interface Append {
 const TURN_BYTES = 1 << 20
 const TURN_MS = 1_000
 const LOOK_MS = 1_000
+const BLIND_MS = 10_000
 const REFUSED_PER_SEND = 500
 const REFUSED_BYTES_PER_SEND = 1 << 20
 const NEWEST_BYTES_MAX = 64 << 20
@@ -59,8 +60,13 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   let chunkBytesMean = 0
   let bytesUnwritten = 0
   let isLooking = false
-  let replaced: SurgetankError | null = null
-  const endWatch = watchTopicId(client, topic, error => (replaced = error))
+  /** Nothing is appended any more: an operator must act, or this process must begin anew. */
+  let failure: SurgetankError | null = null
+  /** Why it was not known last how much is not in ClickHouse, and since when, ms. */
+  let blind: { readonly error: unknown; readonly since: number; told: boolean } | null = null
+  const endWatch = watchTopicId(client, topic, id => {
+    failure = replacedBy(topic, id)
+  })
   const looking = setInterval(() => void look(), LOOK_MS)
   looking.unref()
 
@@ -68,9 +74,9 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
 
   async function append(batch: Batch): Promise<void> {
     if (open !== null && open.batch !== batch) throw new Error('A batch that failed must be appended again first.')
-    if (replaced !== null) throw replaced
+    if (failure !== null) throw failure
     if (open === null) {
-      if (batch.messages > 0 && bytesUnwritten + batch.lines.length > bytesMax) throw logFull(bytesMax)
+      if (batch.messages > 0 && bytesUnwritten + batch.lines.length > bytesMax) throw logFull(bytesMax, blind?.error)
       open = begin(batch)
     }
     for (let records = open.refused[0]; records !== undefined; records = open.refused[0]) {
@@ -128,11 +134,24 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     isLooking = true
     try {
       bytesUnwritten = (await parts.unwrittenChunks()) * chunkBytesMean
+      blind = null
     } catch (error) {
-      log.debug({ err: error }, 'how far the writers are is not known at the moment')
+      lookFailed(error)
     } finally {
       isLooking = false
     }
+  }
+
+  /** Without an answer the estimate only grows, until it is at the bound. */
+  function lookFailed(error: unknown): void {
+    if (hasFate(error, 'stop')) failure = error
+    blind ??= { error, since: performance.now(), told: false }
+    if (blind.told || performance.now() - blind.since < BLIND_MS) return
+    blind.told = true
+    log.warn(
+      { err: error },
+      'how far the writers are cannot be asked; the log is taken for full once its bound has passed',
+    )
   }
 
   async function tail(messagesMax: number): Promise<Chunk[]> {
@@ -183,7 +202,8 @@ function groupRefused({ refused }: Batch): KafkaRecord[][] {
   return groups
 }
 
-function logFull(bytesMax: number) {
-  const detail = `It holds about ${bytesMax} bytes that are not yet in ClickHouse, the most it may. It takes more when the writers have made room.`
-  return unavailable(detail)
+function logFull(bytesMax: number, blindBy?: unknown) {
+  const full = `It holds about ${bytesMax} bytes that are not yet in ClickHouse, the most it may. It takes more when the writers have made room.`
+  const blind = 'How far the writers are cannot be asked, and as much as the log may hold was appended since.'
+  return unavailable(blindBy === undefined ? full : blind, blindBy)
 }

@@ -6,9 +6,9 @@
  * the broker knows the number, and answers a repetition without storing it twice (KIP-98). So a send that failed must be
  * repeated by the caller before any other; where nothing of it can have reached a broker, it may take another partition.
  *
- * Only when Kafka has forgotten the lane's numbers (OUT_OF_ORDER_SEQUENCE_NUMBER and the like) does a repetition prove nothing.
- * Then the partition is read from where the lane last stood, and the records are sent under a new producer id only if they
- * are not there.
+ * Once Kafka has forgotten the lane's numbers a repetition proves nothing: when it says so (OUT_OF_ORDER_SEQUENCE_NUMBER and the
+ * like), and when it had the time to (`producer.id.expiration.ms`, a day). Then the partition is read from where the lane last
+ * stood, and the records are sent only if they are not there.
  */
 import {
   type KafkaClient,
@@ -53,22 +53,22 @@ interface Attempt {
   readonly partition: number
   /** They do not stand before this offset. */
   readonly from: number
-  /** True once a try of them ended in no answer, or in one that does not say whether they were stored. */
-  inDoubt: boolean
+  /** Since when it is not known whether they are stored, ms: a try ended in no answer, or in one that does not say. */
+  inDoubtSince: number | null
 }
 
 const PRODUCE_MS_MAX = 8_000
+/** Far less than Kafka remembers a producer. */
+const REMEMBERED_MS = 10 * 60_000
 /** Sequence numbers go from 0 to 2^31 − 1 and begin again. */
 const SEQUENCES = 2 ** 31
 
-/** Kafka stored nothing: said before it appends. */
+/**
+ * Kafka stored nothing: said before it appends. NOT_LEADER_FOR_PARTITION and the like are none of these: a leader that gives its
+ * partition up answers so to writes that it and its followers have appended (Kafka's DelayedProduce).
+ */
 const NOT_APPENDED = new Set([
-  'NOT_LEADER_FOR_PARTITION',
-  'LEADER_NOT_AVAILABLE',
-  'UNKNOWN_TOPIC_OR_PARTITION',
   'NOT_ENOUGH_REPLICAS',
-  'KAFKA_STORAGE_ERROR',
-  'FENCED_LEADER_EPOCH',
   'TOPIC_AUTHORIZATION_FAILED',
   'CLUSTER_AUTHORIZATION_FAILED',
   'MESSAGE_TOO_LARGE',
@@ -81,7 +81,8 @@ const FORGOTTEN = new Set([
   'INVALID_PRODUCER_ID_MAPPING',
 ])
 
-export function openLane(client: KafkaClient): Lane {
+/** `now`: ms since 1970 UTC. */
+export function openLane(client: KafkaClient, now: () => number = Date.now): Lane {
   /** By topic and partition, the offset after what this lane wrote last. */
   const ends = new Map<string, number>()
   let producer: Producer | null = null
@@ -97,8 +98,8 @@ export function openLane(client: KafkaClient): Lane {
     try {
       const { partition, node } = await choose(to)
       producer ??= await newProducer(node)
-      attempt ??= { records, partition, from: await endOf(partition, to), inDoubt: false }
-      await produce(node, producer, attempt, to)
+      attempt ??= { records, partition, from: await endOf(partition, to), inDoubtSince: null }
+      if (!(await isStoredLongAgo(attempt, to))) await produce(node, producer, attempt, to)
       attempt = null
     } finally {
       isSending = false
@@ -117,6 +118,15 @@ export function openLane(client: KafkaClient): Lane {
       }
     }
     throw failure
+  }
+
+  /** A broker that was away for long may have forgotten the numbers meanwhile, and does not say so (KIP-360). */
+  async function isStoredLongAgo({ inDoubtSince, partition, from }: Attempt, to: SendTo): Promise<boolean> {
+    const isLong = inDoubtSince !== null && now() - inDoubtSince > REMEMBERED_MS
+    if (!isLong || !(await to.find(partition, from))) return false
+    // Whether its number counts for the producer is not known either.
+    producer = null
+    return true
   }
 
   async function endOf(partition: number, to: SendTo): Promise<number> {
@@ -143,17 +153,17 @@ export function openLane(client: KafkaClient): Lane {
 
   /** Resolves when they turn out to be stored. */
   async function failed(error: unknown, type: string | null, current: Attempt, to: SendTo): Promise<void> {
-    const { partition, from } = current
     if (type !== null && FORGOTTEN.has(type)) {
+      const isStored = current.inDoubtSince !== null && (await to.find(current.partition, current.from))
       producer = null
-      if (current.inDoubt && (await to.find(partition, from))) return
+      if (isStored) return
       attempt = null
     } else {
-      if (type === null || !NOT_APPENDED.has(type)) current.inDoubt = true
-      else if (!current.inDoubt) attempt = null
+      if (type === null || !NOT_APPENDED.has(type)) current.inDoubtSince ??= now()
+      else if (current.inDoubtSince === null) attempt = null
       await client.refresh()
     }
-    throw translateKafkaError(error, `writing ${to.topic}/${partition}`)
+    throw translateKafkaError(error, `writing ${to.topic}/${current.partition}`)
   }
 }
 

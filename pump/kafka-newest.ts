@@ -10,10 +10,10 @@ export interface NewestWanted {
   readonly bytesMax: number
 }
 
-/** Records looked at first; each further look back takes twice as many. */
+/** Records looked at first; each further look back takes twice as many, or fewer when they turn out to be large. */
 const STEP_MIN = 16
 
-/** In order of their receipt, oldest first. */
+/** In order of their receipt, oldest first. Holds at most twice `bytesMax`, and a chunk. */
 export async function readNewest(
   reader: KafkaReader,
   { ranges, messagesMax, bytesMax }: NewestWanted,
@@ -21,35 +21,48 @@ export async function readNewest(
   if (messagesMax === 0) return []
   const bytesEach = Math.ceil(bytesMax / Math.max(1, ranges.size))
   const found: Chunk[] = []
-  for (const [partition, { from, to }] of ranges) {
-    let [messages, bytes, step] = [0, 0, STEP_MIN]
-    for (let end = to; end > from && messages < messagesMax && bytes < bytesEach; step *= 2) {
-      const start = Math.max(from, end - step)
-      const chunks = await readRange(reader, partition, { from: start, to: end })
+  for (const [partition, range] of ranges) {
+    let [messages, bytes, step, end] = [0, 0, STEP_MIN, range.to]
+    while (end > range.from && messages < messagesMax && bytes < bytesEach) {
+      const from = Math.max(range.from, end - step)
+      const chunks = await readRange(reader, partition, { from, to: end, bytesMax: bytesEach - bytes })
+      if (chunks === null) {
+        step = Math.ceil(step / 4)
+        continue
+      }
       messages += chunks.reduce((sum, chunk) => sum + chunk.messages, 0)
-      bytes += chunks.reduce((sum, chunk) => sum + chunk.lines.length, 0)
+      bytes += bytesOf(chunks)
       found.push(...chunks)
-      end = start
+      end = from
+      step *= 2
     }
   }
   return cutOldest(found.sort(byReceipt), messagesMax)
 }
 
-/** All chunks of a range that are still there. */
-async function readRange(
-  reader: KafkaReader,
-  partition: number,
-  { from, to }: { readonly from: number; readonly to: number },
-): Promise<Chunk[]> {
+interface Range {
+  readonly from: number
+  readonly to: number
+  readonly bytesMax: number
+}
+
+/** All chunks of a range that are still there; null when they are more than may be, and it is more than one. */
+async function readRange(reader: KafkaReader, partition: number, range: Range): Promise<Chunk[] | null> {
+  const { from, to, bytesMax } = range
   const found: Chunk[] = []
   for (let at = from; at < to; ) {
-    const chunks = await reader.chunks(partition, at, { chunksMax: to - at, bytesMax: 16 << 20 })
+    const chunks = await reader.chunks(partition, at, { chunksMax: to - at, bytesMax })
     const last = chunks.at(-1)
     if (last === undefined) break
     found.push(...chunks.filter(({ position }) => position < to))
+    if (to - from > 1 && bytesOf(found) > bytesMax) return null
     at = last.position + 1
   }
   return found
+}
+
+function bytesOf(chunks: readonly Chunk[]): number {
+  return chunks.reduce((sum, { lines }) => sum + lines.length, 0)
 }
 
 function byReceipt(a: Chunk, b: Chunk): number {

@@ -11,7 +11,7 @@ import { openEndWatch } from './kafka-ends.ts'
 import { joinGroup, type Membership } from './kafka-group.ts'
 import { fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
 import type { KafkaReader } from './kafka-reader.ts'
-import { watchTopicId } from './kafka-topic-id.ts'
+import { replacedBy, topicIdOf, watchTopicId } from './kafka-topic-id.ts'
 import type { LogTopic } from './kafka-topics.ts'
 import type { Trimmer } from './kafka-trim.ts'
 import type { Claim, Consumption, PumpOutlet } from './pump.ts'
@@ -53,10 +53,10 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
     let ending = new AbortController()
     let dropAfterMs: number | null = null
     const { sessionMs, revokeMsMax } = parts
-    const group = { client: groupClient, topic: topic.log, group: topic.group, sessionMs, revokeMsMax }
+    const group = { client: groupClient, leaveBy: client, topic: topic.log, group: topic.group, sessionMs, revokeMsMax }
     const member = joinGroup({ ...group, log, assigned, revoked })
     // An error that an operator must act on ends the membership, too.
-    const endWatch = watchTopicId(client, topic, error => fail(error))
+    const endWatch = watchTopicId(client, topic, id => fail(replacedBy(topic, id)))
     const ended = Promise.race([member.ended, failure]).finally(endWatch)
     ended.catch(() => void member.leave())
     consumption = { ended, stop }
@@ -85,6 +85,7 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
     async function workOnce(membership: Membership, partition: number): Promise<boolean> {
       let taken: HeldClaim | null = null
       try {
+        await checkTopic()
         const { from, fresh } = await positionOf(partition)
         const committed = (position: number) => trimmer.committed(partition, position)
         const source = sourceOf(topic, partition)
@@ -121,9 +122,12 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
       for (const claim of held) claim.drop()
     }
 
+    /** Also when the group has asked for the partitions just before, and gives the steps under way more time. */
     async function stop(): Promise<void> {
       dropAfterMs = FINISH_MS_MAX
+      const giveUp = setTimeout(dropAll, FINISH_MS_MAX)
       await member.leave()
+      clearTimeout(giveUp)
     }
   }
 
@@ -132,6 +136,12 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
     ends.close()
     await trimmer.close()
     await Promise.all([client.close(), groupClient.close()])
+  }
+
+  /** Rejects with `log_replaced` when the topic was made anew since this outlet was opened. */
+  async function checkTopic(): Promise<void> {
+    const found = await topicIdOf(client, topic.log)
+    if (found !== topic.id) throw replacedBy(topic, found)
   }
 
   /** As committed last; the beginning of the log where nothing was. */

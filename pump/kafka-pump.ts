@@ -49,29 +49,32 @@ const REVOKE_MS_MAX = 20_000
 const TRIM_MS = 30_000
 
 /** Makes the topics where there are none. Rejects with `log_unavailable` while Kafka is away, or with `log_misconfigured`. */
-export async function openKafkaInlet(options: KafkaOptions): Promise<PumpInlet> {
-  const { client, topic, reader } = await openLog(options)
-  const unwrittenChunks = () => countUnwritten(client, reader, topic)
+export function openKafkaInlet(options: KafkaOptions): Promise<PumpInlet> {
   const { bytesMax, log } = options
-  return openInlet({ client, reader, topic, bytesMax, unwrittenChunks, log })
+  return openOn(options, ensureTopics, ({ client, topic, reader }) => {
+    const unwrittenChunks = () => countUnwritten(client, reader, topic)
+    return openInlet({ client, reader, topic, bytesMax, unwrittenChunks, log })
+  })
 }
 
 /** As `openKafkaInlet`. */
-export async function openKafkaOutlet(options: KafkaOutletOptions): Promise<PumpOutlet> {
-  const { client, topic, reader } = await openLog(options)
-  const groupClient = openKafkaClient(options)
-  await groupClient.knowTopic(topic.log)
+export function openKafkaOutlet(options: KafkaOutletOptions): Promise<PumpOutlet> {
   const { keepHours, log, clock = Date.now, failed = () => {}, trimMs = TRIM_MS } = options
   const { sessionMs = SESSION_MS, revokeMsMax = REVOKE_MS_MAX } = options
-  const bytesMax = options.bytesMax / reader.partitions().length
-  const trimmer = openTrimmer({ client, reader, topic: topic.log, keepHours, bytesMax, everyMs: trimMs, clock, log })
-  return openOutlet({ client, groupClient, reader, trimmer, topic, sessionMs, revokeMsMax, failed, log })
+  return openOn(options, ensureTopics, ({ client, topic, reader }) =>
+    openOn(options, findTopics, async ({ client: groupClient }) => {
+      const bytesMax = options.bytesMax / reader.partitions().length
+      const trim = { topic: topic.log, keepHours, bytesMax, everyMs: trimMs, clock, log }
+      const trimmer = openTrimmer({ client, reader, ...trim })
+      return openOutlet({ client, groupClient, reader, trimmer, topic, sessionMs, revokeMsMax, failed, log })
+    }),
+  )
 }
 
 /** Makes no topics: rejects with `log_missing` when there are none yet, otherwise as `openKafkaInlet`. */
-export async function openKafkaView(options: KafkaOptions): Promise<PumpView> {
-  const { client, topic, reader } = await openLog(options, client => findTopics(client, options.topic))
-  return openView({ client, reader, topic, bytesMax: options.bytesMax })
+export function openKafkaView(options: KafkaOptions): Promise<PumpView> {
+  const { bytesMax } = options
+  return openOn(options, findTopics, async ({ client, topic, reader }) => openView({ client, reader, topic, bytesMax }))
 }
 
 interface OpenLog {
@@ -80,15 +83,16 @@ interface OpenLog {
   readonly reader: KafkaReader
 }
 
-async function openLog(
+/** Opens a part on a client of its own, which is closed when the part does not open. */
+async function openOn<Part>(
   options: KafkaOptions,
-  topicsOf: (client: KafkaClient) => Promise<LogTopic> = client => ensureTopics(client, options),
-): Promise<OpenLog> {
+  topicsOf: (client: KafkaClient, options: KafkaOptions) => Promise<LogTopic>,
+  open: (log: OpenLog) => Promise<Part>,
+): Promise<Part> {
   const client = openKafkaClient(options)
   try {
-    const topic = await topicsOf(client)
-    const reader = openKafkaReader(client, topic.log, foreign)
-    return { client, topic, reader }
+    const topic = await topicsOf(client, options)
+    return await open({ client, topic, reader: openKafkaReader(client, topic.log, foreign) })
   } catch (error) {
     await client.close()
     throw error

@@ -2,7 +2,15 @@
  * Reading a topic by partition and offset, without a consumer group: whoever asks says where. Fetches do not wait at the
  * broker: one that waits would hold up all others on its connection.
  */
-import { type FetchedRecord, ISOLATION, type KafkaClient, kafkaErrorType, translateKafkaError } from './kafka-client.ts'
+import { setTimeout as pause } from 'node:timers/promises'
+import {
+  type FetchedRecord,
+  ISOLATION,
+  type KafkaClient,
+  kafkaErrorType,
+  translateKafkaError,
+  unavailable,
+} from './kafka-client.ts'
 import { toChunk } from './kafka-record.ts'
 import type { Chunk, ReadLimits } from './pump.ts'
 
@@ -14,6 +22,8 @@ const EARLIEST = -2
 const FETCH_BYTES_MAX = 16 << 20
 const FETCH_BYTES_MIN = 64 << 10
 const TRIES = 3
+const LOOK_MS = 100
+const LOOKS_MAX = 50
 
 /** Answers that tell of a leader elsewhere. */
 const ASK_AGAIN = new Set([
@@ -84,26 +94,45 @@ export function openKafkaReader(
     return found >= 0 ? found : ((await offsets([partition], LATEST)).get(partition) ?? 0)
   }
 
+  /**
+   * An answer without records is the end only when it says so: a client that is throttled gets an answer about no partition,
+   * and a new leader knows later than the old one how far the log was acknowledged.
+   */
   async function records(partition: number, from: number, bytesMax: number): Promise<FetchedRecord[]> {
+    for (let tries = 1; tries <= LOOKS_MAX; tries++) {
+      const found = await fetchOnce(partition, from, bytesMax)
+      if (found !== null) return found
+      await pause(LOOK_MS)
+    }
+    throw unavailable(`Kafka does not hand out ${topic}/${partition} from ${from} at the moment.`)
+  }
+
+  /** Null when the answer does not tell whether there is anything. */
+  async function fetchOnce(partition: number, from: number, bytesMax: number): Promise<FetchedRecord[] | null> {
     const maxBytes = Math.min(FETCH_BYTES_MAX, Math.max(FETCH_BYTES_MIN, bytesMax))
     return again('reading', async () => {
       const node = await client.leader(topic, partition)
-      const request = (fetchOffset: number) => ({
-        replicaId: -1,
-        isolationLevel: ISOLATION,
-        maxWaitTime: 0,
-        minBytes: 0,
-        maxBytes,
-        topics: [{ topic, partitions: [{ partition, fetchOffset: String(fetchOffset), maxBytes }] }],
-      })
-      const { responses } = await node.fetch(request(from)).catch(async error => {
+      const fetchFrom = async (start: number) => {
+        const { responses } = await node.fetch({
+          replicaId: -1,
+          isolationLevel: ISOLATION,
+          maxWaitTime: 0,
+          minBytes: 0,
+          maxBytes,
+          topics: [{ topic, partitions: [{ partition, fetchOffset: String(start), maxBytes }] }],
+        })
+        const answer = responses[0]?.partitions[0]
+        if (answer === undefined) return null
+        // Kafka answers with whole batches: the first may begin before what was asked for.
+        const found = answer.messages.filter(({ offset }) => Number(offset) >= start)
+        return found.length > 0 || Number(answer.highWatermark) <= start ? found : null
+      }
+      return fetchFrom(from).catch(async error => {
         if (kafkaErrorType(error) !== 'OFFSET_OUT_OF_RANGE') throw error
         const first = (await offsets([partition], EARLIEST)).get(partition) ?? 0
-        return from < first ? node.fetch(request(first)) : { responses: [] }
+        // Otherwise beyond the end, which is for the caller to judge.
+        return from < first ? fetchFrom(first) : []
       })
-      const messages = responses[0]?.partitions[0]?.messages ?? []
-      // Kafka answers with whole batches: the first may begin before what was asked for.
-      return messages.filter(({ offset }) => Number(offset) >= from)
     })
   }
 

@@ -76,7 +76,7 @@ export function toRefusedEntry(record: FetchedRecord): QuarantineEntry | null {
   const about = aboutOf<Omit<Refused, 'payload'>>(record)
   if (about === null) return null
   const { receivedAt, device, topic, reason, detail } = about
-  return { id: `m${numberOf(record)}`, receivedAt, device, where: topic, reason, detail, bytes: record.value }
+  return { id: `m${numberOf(record)}`, receivedAt, device, where: topic, reason, detail, bytes: bytesOf(record) }
 }
 
 /** A dead letter: the value is the line it came in. */
@@ -90,13 +90,17 @@ export function toLetterEntry(record: FetchedRecord): { entry: QuarantineEntry; 
   if (about === null) return null
   const { source, position, index, device, receivedAt, reason, detail } = about
   const where = `${source} ${position}/${index}`
-  const entry = { id: `r${numberOf(record)}`, receivedAt, device, where, reason, detail, bytes: record.value }
+  const entry = { id: `r${numberOf(record)}`, receivedAt, device, where, reason, detail, bytes: bytesOf(record) }
   return { entry, place: where }
 }
 
 function aboutOf<About>({ headers }: FetchedRecord): About | null {
   const header = headers[HEADER]
   return header === undefined ? null : (JSON.parse(header.toString()) as About)
+}
+
+function bytesOf({ value }: FetchedRecord): Buffer {
+  return value ?? Buffer.alloc(0)
 }
 
 /** Entries are numbered from 1 on. */

@@ -33,27 +33,30 @@ export async function topicIdOf(client: KafkaClient, topic: string): Promise<str
 const WATCH_MS = 5_000
 
 /**
- * Looks again and again whether the topic is still the same, and tells once when it is not: its chunks are another log's, and
- * this process must begin anew. Returns the way to stop.
+ * Looks again and again whether the topic is still the same, and tells its new id when it is not: its chunks are another log's
+ * then. Returns the way to stop.
  */
-export function watchTopicId(
-  client: KafkaClient,
-  { log, id }: LogTopic,
-  replaced: (error: SurgetankError) => void,
-): () => void {
+export function watchTopicId(client: KafkaClient, { log, id }: LogTopic, replaced: (id: string) => void): () => void {
+  let known = id
   const timer = setInterval(() => void look(), WATCH_MS)
   timer.unref()
   return () => clearInterval(timer)
 
   async function look(): Promise<void> {
     // Kafka away, or the topic between its deletion and its making: asked again.
-    const found = await topicIdOf(client, log).catch(() => id)
-    if (found === id) return
-    clearInterval(timer)
-    replaced(
-      new SurgetankError('log_replaced', `${log} had the id ${id} and has ${found} now; start again to go on with it.`),
-    )
+    const found = await topicIdOf(client, log).catch(() => known)
+    if (found === known) return
+    known = found
+    replaced(found)
   }
+}
+
+/** For whoever must begin anew with the new topic. */
+export function replacedBy({ log, id }: LogTopic, found: string): SurgetankError {
+  return new SurgetankError(
+    'log_replaced',
+    `${log} had the id ${id} and has ${found} now; start again to go on with it.`,
+  )
 }
 
 function encodeRequest(topic: string): Buffer {

@@ -65,7 +65,7 @@ export async function ensureTopics(client: KafkaClient, options: TopicOptions): 
 }
 
 /** The topics that somebody else made. Rejects with `log_missing` when nobody has. */
-export async function findTopics(client: KafkaClient, topic: string): Promise<LogTopic> {
+export async function findTopics(client: KafkaClient, { topic }: Pick<TopicOptions, 'topic'>): Promise<LogTopic> {
   const names = topicNames(topic)
   for (const name of [names.log, names.quarantine, names.letters]) {
     if ((await client.knowTopic(name)) === 'missing') {
@@ -96,11 +96,13 @@ async function ensureTopic(client: KafkaClient, topic: string, options: OneTopic
     await client.refresh()
     found = await client.knowTopic(topic)
   }
-  await checkTopic(client, topic, options.log)
+  await checkTopic(client, topic, options)
 }
 
 async function createTopic(client: KafkaClient, topic: string, options: OneTopic): Promise<void> {
-  const replication = options.replication === 0 ? Math.min(3, client.nodes) : options.replication
+  // Brokers that are named and not there yet are waited for: a topic keeps the replicas that it was made with.
+  const replication =
+    options.replication === 0 ? Math.min(3, Math.max(client.nodes, client.named)) : options.replication
   const config = {
     'cleanup.policy': 'delete',
     'retention.ms': '-1',
@@ -121,17 +123,20 @@ async function createTopic(client: KafkaClient, topic: string, options: OneTopic
     log.info({ topic, partitions: numPartitions, replication }, 'a topic was made')
   } catch (error) {
     // Another process made it at the same moment.
-    if (isAlreadyThere(error)) return
+    if (isOf(error, 'TOPIC_ALREADY_EXISTS')) return
+    if (isOf(error, 'INVALID_REPLICATION_FACTOR')) {
+      throw unavailable(`Topic ${topic} is to have ${replication} replicas, and fewer brokers are there.`, error)
+    }
     throw translateKafkaError(error, `making topic ${topic}`)
   }
 }
 
-function isAlreadyThere(error: unknown): boolean {
+function isOf(error: unknown, type: string): boolean {
   const inner = error instanceof Error && 'errors' in error ? (error.errors as unknown[]) : [error]
-  return inner.some(one => kafkaErrorType(one) === 'TOPIC_ALREADY_EXISTS')
+  return inner.some(one => kafkaErrorType(one) === type)
 }
 
-async function checkTopic(client: KafkaClient, topic: string, log: Logger): Promise<void> {
+async function checkTopic(client: KafkaClient, topic: string, { retentionBytes, log }: OneTopic): Promise<void> {
   const controller = await client.controller()
   const { resources } = await controller
     .describeConfigs({ resources: [{ type: TOPIC_RESOURCE, name: topic }], includeSynonyms: false })
@@ -140,15 +145,18 @@ async function checkTopic(client: KafkaClient, topic: string, log: Logger): Prom
     })
   const entries = resources[0]?.configEntries.map(({ configName, configValue }) => [configName, configValue ?? ''])
   const replicas = Math.min(...client.partitions(topic).map(partition => partition.replicas.length))
-  const { refusal, warning } = judgeTopic(Object.fromEntries(entries ?? []), replicas)
+  const isLog = retentionBytes < 0
+  const { refusal, warning } = judgeTopic(Object.fromEntries(entries ?? []), { replicas, isLog })
   if (refusal !== null) throw new SurgetankError('log_misconfigured', `Topic ${topic}: ${refusal}`)
   if (warning !== null) log.warn({ topic }, warning)
+  if (replicas < Math.min(3, client.nodes))
+    log.warn({ topic, replicas }, 'a topic has fewer replicas than it could have')
 }
 
 /** What is wrong with a topic, as a sentence that says what to set. Pure. */
 export function judgeTopic(
   config: Readonly<Record<string, string>>,
-  replicas: number,
+  { replicas, isLog }: { readonly replicas: number; readonly isLog: boolean },
 ): { refusal: string | null; warning: string | null } {
   const refusal = (sentence: string) => ({ refusal: sentence, warning: null })
   const flushes = Number(config['flush.messages']) === 1
@@ -171,6 +179,11 @@ export function judgeTopic(
   }
   if (Number(config['max.message.bytes']) < MESSAGE_BYTES_MIN) {
     return refusal(`max.message.bytes is ${config['max.message.bytes']}; set it to ${MESSAGE_BYTES}.`)
+  }
+  if (isLog && Number(config['retention.bytes']) >= 0) {
+    return refusal(
+      `retention.bytes is ${config['retention.bytes']}; set it to -1: Kafka would delete what is not in ClickHouse yet.`,
+    )
   }
   const retentionMs = Number(config['retention.ms'])
   if (retentionMs >= 0 && retentionMs < RETENTION_MS_MIN) {

@@ -61,7 +61,7 @@ export function openTrimmer(options: TrimOptions): Trimmer {
   async function recordsOver(partition: number, first: number): Promise<number> {
     const end = (await reader.ends([partition])).get(partition) ?? first
     const sample = await reader.records(partition, first, SAMPLE_BYTES)
-    const bytes = sample.reduce((sum, { value }) => sum + value.length, 0)
+    const bytes = sample.reduce((sum, { value }) => sum + (value?.length ?? 0), 0)
     return bytes === 0 ? 0 : end - first - Math.floor((bytesMax * sample.length) / bytes)
   }
 

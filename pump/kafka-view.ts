@@ -8,6 +8,7 @@ import { type KafkaClient, unavailable } from './kafka-client.ts'
 import { fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
 import { toLetterEntry, toRefusedEntry } from './kafka-record.ts'
+import { watchTopicId } from './kafka-topic-id.ts'
 import type { LogTopic } from './kafka-topics.ts'
 import type {
   Chunk,
@@ -42,8 +43,15 @@ const ONE: ReadLimits = { chunksMax: 1, bytesMax: 1 }
 const ENTRIES_BYTES = 4 << 20
 const BEGINNING: Position = { position: 0, plan: null, readings: 0, deadLetters: 0 }
 
-export function openView({ client, reader, topic, bytesMax }: KafkaViewParts): PumpView {
+export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewParts): PumpView {
+  let topic = opened
   const quarantineReader = openKafkaReader(client, topic.quarantine)
+  const endWatch = watchTopicId(client, opened, id => {
+    // Another log under the same name: nothing that was counted is of it.
+    topic = { ...topic, id }
+    counts.clear()
+    oldest.clear()
+  })
   const letterReader = openKafkaReader(client, topic.letters)
   /** By partition: up to where its readings were counted. */
   const counts = new Map<number, Count>()
@@ -59,7 +67,10 @@ export function openView({ client, reader, topic, bytesMax }: KafkaViewParts): P
       reader.partitions().includes(partition) ? reader.chunks(partition, from, limits) : none(),
     quarantine,
     quarantineEntry,
-    close: () => client.close(),
+    close: async () => {
+      endWatch()
+      await client.close()
+    },
   }
 
   /** The positions first: the log only grows, so what they name lies before the ends. */

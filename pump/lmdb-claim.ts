@@ -91,6 +91,7 @@ function holdClaim(
       return record.plan
     },
     lost: lost.signal,
+    begins: async () => (await log.read(readLogMeta))?.first ?? 0,
     read,
     wait,
     commit,

@@ -107,7 +107,12 @@ export interface Claim {
   readonly plan: Plan | null
   /** Fires when the claim is lost: stop what is under way and drop the claim. */
   readonly lost: AbortSignal
-  /** Chunks from `from` on, in order, at least one when there is any. The first may lie after `from` when retention cut the log. */
+  /** The position of the oldest chunk that the log holds, or its end when it holds none. */
+  begins(): Promise<number>
+  /**
+   * Chunks from `from` on, in order, at least one when there is any: none only at the log's end. The first may lie after `from` when
+   * retention cut the log.
+   */
   read(from: number, limits: ReadLimits): Promise<Chunk[]>
   /** Resolves when there is a chunk at or after `position`, or after `waitMs`. */
   wait(position: number, waitMs: number): Promise<void>

@@ -15,6 +15,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
+import { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import type { Chunk, Claim, Consumption, DeadLetter, Plan, PumpOutlet } from '../pump/pump.ts'
 import { type BatchLimits, takeBatch } from './batch.ts'
@@ -73,20 +74,18 @@ const WAIT_MS = 250
 async function writeClaim(claim: Claim, options: Work): Promise<void> {
   let position = claim.fresh ? await skipStored(claim, options) : claim.position
   if (claim.plan !== null) position = await finishPlan(claim, claim.plan, options)
-  let next = nextBatch(claim, position, options)
+  let next = readAhead(claim, position, options)
   while (!claim.lost.aborted) {
     const batch = await next
     if (batch === null) {
-      next = nextBatch(claim, position, options)
+      next = readAhead(claim, position, options)
       continue
     }
     const plan = { to: batch.to, mode: batch.mode }
     const fence = openFence(claim, batch.from, plan, Date.now())
     await claim.commit(batch.from, plan)
     position = batch.to
-    next = nextBatch(claim, position, options)
-    // Awaited on the next round, unless this one fails first.
-    next.catch(() => {})
+    next = readAhead(claim, position, options)
     await moveOn(claim, batch, await insertPlanned(batch, storing(claim, { fence, unsure: false }, options)))
   }
 }
@@ -125,20 +124,33 @@ async function finishPlan(claim: Claim, plan: Plan, options: Work): Promise<numb
   }
 }
 
-/** Of a planned range, what the log still holds. Only a second look that finds nothing says that the rest is gone. */
+/**
+ * Of a planned range, what the log still holds. It may have been cut at its beginning, and nowhere else: a log that ends before the
+ * plan does is one that does not show all of it at the moment, and must be asked again.
+ */
 async function readPlan(claim: Claim, plan: Plan, { limits }: Work): Promise<Chunk[]> {
   const chunks: Chunk[] = []
-  let looks = 0
   for (let from = claim.position; from < plan.to; ) {
     const read = await claim.read(from, { chunksMax: READ_CHUNKS_MAX, bytesMax: limits.bytesMax })
     const inside = read.filter(chunk => chunk.position < plan.to)
     chunks.push(...inside)
     const last = inside.at(-1)
     if (last !== undefined) from = last.position + 1
-    else if (read.length > 0 || ++looks > 1) break
-    else await claim.wait(from, WAIT_MS)
+    else if ((await claim.begins()) >= plan.to) break
+    else
+      throw new SurgetankError(
+        'log_unavailable',
+        `${claim.source} does not show ${from} to ${plan.to - 1} at the moment.`,
+      )
   }
   return chunks
+}
+
+/** As `nextBatch`, awaited on the next round, unless the claim is lost or this round fails first. */
+function readAhead(claim: Claim, from: number, options: Work): Promise<PlannedBatch | null> {
+  const next = nextBatch(claim, from, options)
+  next.catch(() => {})
+  return next
 }
 
 /** The next batch, ready to be inserted; null when nothing came for a while. */

@@ -32,7 +32,7 @@ describe('a chunk as a record', () => {
 
   it('is refused when one byte of it has changed', () => {
     const record = fetched(chunkRecord(batchOf(0, 2), name))
-    const value = Buffer.from(record.value)
+    const value = Buffer.from(record.value ?? '')
     value[5] = (value[5] ?? 0) ^ 1
     expect(() => toChunk(0, { ...record, value })).toThrowError(/does not match its checksum/)
   })
@@ -106,12 +106,14 @@ describe('a topic', () => {
     'min.insync.replicas': '1',
     'max.message.bytes': '8388608',
     'retention.ms': '-1',
+    'retention.bytes': '-1',
   }
+  const LONE = { replicas: 1, isLog: true }
   const replicated = { ...good, 'flush.messages': '9223372036854775807', 'min.insync.replicas': '2' }
 
   it('that keeps what is acknowledged is taken [G1]', () => {
-    expect(judgeTopic(good, 1)).toEqual({ refusal: null, warning: null })
-    expect(judgeTopic(replicated, 3)).toEqual({ refusal: null, warning: null })
+    expect(judgeTopic(good, LONE)).toEqual({ refusal: null, warning: null })
+    expect(judgeTopic(replicated, { replicas: 3, isLog: true })).toEqual({ refusal: null, warning: null })
   })
 
   it.each([
@@ -126,14 +128,24 @@ describe('a topic', () => {
     ['is compacted', { ...good, 'cleanup.policy': 'compact' }, 1, /cleanup\.policy is compact; set it to delete/],
     ['is compacted as well', { ...good, 'cleanup.policy': 'compact,delete' }, 1, /set it to delete/],
     ['takes no large batch', { ...good, 'max.message.bytes': '1048588' }, 1, /set it to 8388608/],
+    [
+      'forgets what is too much',
+      { ...good, 'retention.bytes': '1073741824' },
+      1,
+      /retention\.bytes is 1073741824; set it to -1/,
+    ],
     ['forgets within the hour', { ...good, 'retention.ms': '3600000' }, 1, /retention\.ms is 3600000; set it to -1/],
   ])('that %s is refused, and told what to set [G1]', (_what, config, replicas, sentence) => {
-    expect(judgeTopic(config, replicas).refusal).toMatch(sentence)
+    expect(judgeTopic(config, { replicas, isLog: true }).refusal).toMatch(sentence)
+  })
+
+  it('of quarantined messages may be kept small by Kafka', () => {
+    expect(judgeTopic({ ...good, 'retention.bytes': '1048576' }, { replicas: 1, isLog: false }).refusal).toBeNull()
   })
 
   it('that Kafka empties by age is warned of', () => {
-    expect(judgeTopic({ ...good, 'retention.ms': '604800000' }, 1)).toMatchObject({ refusal: null })
-    expect(judgeTopic({ ...good, 'retention.ms': '604800000' }, 1).warning).toMatch(/set it to -1/)
+    expect(judgeTopic({ ...good, 'retention.ms': '604800000' }, LONE)).toMatchObject({ refusal: null })
+    expect(judgeTopic({ ...good, 'retention.ms': '604800000' }, LONE).warning).toMatch(/set it to -1/)
   })
 })
 

@@ -163,7 +163,16 @@ function openRun(options: RunOptions) {
   /** One process: ends when it is killed or has nothing left to do. */
   async function life(): Promise<void> {
     const lost = new AbortController()
-    const claim: Claim = { ...durable, partition: 0, source: 'log/0', lost: lost.signal, read, wait, commit }
+    const claim: Claim = {
+      ...durable,
+      partition: 0,
+      source: 'log/0',
+      lost: lost.signal,
+      begins: async () => 0,
+      read,
+      wait,
+      commit,
+    }
     const outlet: PumpOutlet = {
       consume: work => ({ ended: work(claim), stop: async () => lost.abort() }),
       close: async () => {},

@@ -109,6 +109,7 @@ function openClaim(refusal?: SurgetankError) {
     position: 3,
     plan: null,
     lost: lost.signal,
+    begins: async () => 0,
     read: async () => [],
     wait: async () => {},
     async commit(position, plan) {

@@ -131,6 +131,7 @@ export function openMemoryLog(partitions: number, given: Partial<Readings> = {})
         return state.plan
       },
       lost: lost.signal,
+      begins: async () => state.first,
       read: async (from, { chunksMax }) => state.chunks.slice(Math.max(from, state.first)).slice(0, chunksMax),
       wait,
       commit,
