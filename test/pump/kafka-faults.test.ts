@@ -85,6 +85,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
       await settledRows(sink, acked.length)
       for (const writer of writers) await writer.stop()
       expect(sink.rows).toEqual(onceEach(acked))
+      expect(sink.overlaps).toBe(0)
     }, 120_000)
   })
 

@@ -13,16 +13,30 @@ export interface Insert {
 export interface Sink {
   /** How often each line is in the table. */
   readonly rows: ReadonlyMap<string, number>
+  /** Inserts that began while another one of the same partition was under way: two writers had it at one time. */
+  readonly overlaps: number
   insert(insert: Insert): Promise<void>
 }
 
 export function openSink(insertMs: () => number = () => 0): Sink {
   const rows = new Map<string, number>()
   const tokens = new Set<string>()
-  return { rows, insert }
+  const underWay = new Set<string>()
+  let overlaps = 0
+  return {
+    rows,
+    get overlaps() {
+      return overlaps
+    },
+    insert,
+  }
 
   async function insert({ token, lines }: Insert): Promise<void> {
+    const partition = token.slice(0, token.lastIndexOf('/'))
+    if (underWay.has(partition)) overlaps++
+    underWay.add(partition)
     await pause(insertMs())
+    underWay.delete(partition)
     if (tokens.has(token)) return
     tokens.add(token)
     for (const line of lines) rows.set(line, (rows.get(line) ?? 0) + 1)
