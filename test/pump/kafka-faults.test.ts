@@ -4,17 +4,14 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import kafkajs from 'kafkajs'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { hasFate } from '../../errors.ts'
-import type { Batch, Consumption, PumpInlet, PumpView } from '../../pump/pump.ts'
+import type { Batch, Consumption } from '../../pump/pump.ts'
 import { batchOf, deferred, holdClaim, lineOf, rejection } from '../contracts/pump-samples.ts'
 import { type KafkaServer, kafkaHere, startKafka } from '../servers/kafka-server.ts'
 import type { ChildOrder, FromChild } from './kafka-child.ts'
 import { type KafkaHarness, openKafkaHarness } from './kafka-harness.ts'
+import { ALL, countLines, LINES, onceEach, startLoad } from './kafka-load.ts'
 import { type KafkaProxy, openKafkaProxy } from './kafka-proxy.ts'
 import { miniWriter, openSink, type Sink } from './kafka-sink.ts'
-
-const ALL = { chunksMax: 10_000, bytesMax: 64 << 20 }
-const LINES = 5
 
 describe.skipIf(!kafkaHere)('the log in Kafka', () => {
   let kafka: KafkaServer
@@ -208,74 +205,6 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
 })
 
 const BIG: Partial<Batch> = { lines: Buffer.from(`${lineOf(0)}${' '.repeat(1 << 20)}`) }
-
-interface Load {
-  readonly count: number
-  /** Resolves when so many batches were acknowledged. */
-  acked(batches: number): Promise<void>
-  /** Resolves with the lines that were acknowledged. */
-  stop(): Promise<string[]>
-}
-
-/** Appends batch after batch, each until the log has it, as ingest does. */
-function startLoad(inlet: PumpInlet): Load {
-  let count = 0
-  let running = true
-  let told = deferred<void>()
-  const ended = append()
-  return {
-    get count() {
-      return count
-    },
-    acked: async batches => {
-      while (count < batches) await told.promise
-    },
-    stop: async () => {
-      running = false
-      await ended
-      return Array.from({ length: count * LINES }, (_, number) => lineOf(number))
-    },
-  }
-
-  async function append(): Promise<void> {
-    while (running) {
-      const batch = batchOf(count * LINES, LINES)
-      while (!(await appended(batch))) await pause(20)
-      count++
-      told.resolve()
-      told = deferred<void>()
-      await pause(2)
-    }
-  }
-
-  async function appended(batch: Batch): Promise<boolean> {
-    try {
-      await inlet.append(batch)
-      return true
-    } catch (error) {
-      if (hasFate(error, 'retry')) return false
-      throw error
-    }
-  }
-}
-
-async function countLines(view: PumpView): Promise<Map<string, number>> {
-  const counts = new Map<string, number>()
-  for (const { partition, end } of await view.places()) {
-    for (let at = 0; at < end; ) {
-      const chunks = await view.read(partition, at, ALL)
-      for (const { lines } of chunks) {
-        for (const line of lines.toString().split('\n')) counts.set(line, (counts.get(line) ?? 0) + 1)
-      }
-      at = (chunks.at(-1)?.position ?? end) + 1
-    }
-  }
-  return counts
-}
-
-function onceEach(lines: readonly string[]): Map<string, number> {
-  return new Map(lines.map(line => [line, 1]))
-}
 
 async function startWriter(openOutlet: KafkaHarness['openOutlet'], sink: Sink): Promise<Consumption> {
   const outlet = await openOutlet()

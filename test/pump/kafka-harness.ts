@@ -27,7 +27,7 @@ export interface KafkaHarnessOptions {
 
 export function kafkaOptions({ brokers, partitions = 1, metadataMs = 60_000 }: KafkaHarnessOptions): KafkaOptions {
   return {
-    brokers: [brokers],
+    brokers: brokers.split(','),
     topic: `test-${randomBytes(6).toString('hex')}`,
     partitions,
     metadataMs,

@@ -30,9 +30,12 @@ export interface KafkaServer {
   /** host:port, as KAFKA_BROKERS takes it. */
   readonly brokers: string
   readonly port: number
+  readonly controllerPort: number
   readonly pid: number
   /** SIGKILL; resolves when it is gone. */
   kill(): Promise<void>
+  /** SIGTERM: it hands its partitions over to other brokers first. */
+  shutDown(): Promise<void>
   /** On the same ports and data, after a kill. */
   restart(): Promise<void>
   freeze(): void
@@ -45,6 +48,8 @@ export interface KafkaServerOptions {
   readonly properties?: Readonly<Record<string, string>>
   /** Where clients are told to connect, when something stands between. */
   readonly advertisedPort?: number
+  /** A broker of the cluster that this controller leads; the controller of its own when left out. */
+  readonly joins?: { readonly nodeId: number; readonly controllerPort: number }
   /** Clients must come over TLS and say who they are (SASL PLAIN). */
   readonly secured?: Secured
 }
@@ -62,7 +67,8 @@ const CLUSTER_ID = 'surgetankTestCluster01'
 
 export async function startKafka(options: KafkaServerOptions = {}): Promise<KafkaServer> {
   const dir = mkdtempSync(join(tmpdir(), 'surgetank-kafka-'))
-  const { mqtt: port, http: controllerPort, sql: insidePort } = await freePorts()
+  const { mqtt: port, http: ownControllerPort, sql: insidePort } = await freePorts()
+  const controllerPort = options.joins?.controllerPort ?? ownControllerPort
   const config = join(dir, 'server.properties')
   writeFileSync(config, propertiesOf(dir, { port, controllerPort, insidePort }, options))
   writeFileSync(join(dir, 'log4j2.xml'), LOGGING)
@@ -71,10 +77,12 @@ export async function startKafka(options: KafkaServerOptions = {}): Promise<Kafk
   return {
     brokers: `127.0.0.1:${port}`,
     port,
+    controllerPort,
     get pid() {
       return broker.pid ?? 0
     },
     kill: () => end('SIGKILL'),
+    shutDown: () => end('SIGTERM'),
     restart: async () => {
       broker = await launch(dir, config, port)
     },
@@ -138,7 +146,7 @@ function accepts(port: number): Promise<boolean> {
 function propertiesOf(
   dir: string,
   { port, controllerPort, insidePort }: Readonly<Record<'port' | 'controllerPort' | 'insidePort', number>>,
-  { properties = {}, advertisedPort = port, secured }: KafkaServerOptions,
+  { properties = {}, advertisedPort = port, joins, secured }: KafkaServerOptions,
 ): string {
   const lines = {
     'process.roles': 'broker,controller',
@@ -168,12 +176,30 @@ function propertiesOf(
     'num.network.threads': '2',
     'num.io.threads': '4',
     'background.threads': '2',
+    ...(joins === undefined ? {} : joiningProperties(joins.nodeId, port)),
     ...(secured === undefined ? {} : securedProperties(secured, { port, controllerPort, insidePort })),
     ...properties,
   }
   return Object.entries(lines)
     .map(([name, value]) => `${name}=${value}\n`)
     .join('')
+}
+
+function joiningProperties(nodeId: number, port: number): Record<string, string> {
+  return {
+    'process.roles': 'broker',
+    'node.id': String(nodeId),
+    listeners: `PLAINTEXT://127.0.0.1:${port}`,
+  }
+}
+
+/** Three brokers, the first of them also the controller; positions and topics are held by all three. */
+export async function startKafkaCluster(): Promise<KafkaServer[]> {
+  const properties = { 'offsets.topic.replication.factor': '3', 'controlled.shutdown.enable': 'true' }
+  const first = await startKafka({ properties })
+  const { controllerPort } = first
+  const others = [2, 3].map(nodeId => startKafka({ properties, joins: { nodeId, controllerPort } }))
+  return [first, ...(await Promise.all(others))]
 }
 
 function securedProperties(
