@@ -120,8 +120,16 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
     isRefused: shard => performance.now() - (laneOf(shard).refusedSince ?? Number.POSITIVE_INFINITY) > REFUSED_MS_MAX,
     acked: shard => laneOf(shard).numbers.acked,
     begin,
-    wake: () => lanes.forEach(schedule),
+    wake,
     close,
+  }
+
+  /** What was not taken until now, a Redis that broke may have been the reason. */
+  function wake(): void {
+    for (const lane of lanes) {
+      lane.refusedSince = null
+      schedule(lane)
+    }
   }
 
   function merge(messages: readonly Message[]): void {
