@@ -80,6 +80,10 @@ export const metrics = {
     'telemetry_state_readings_let_go_total',
     'Readings that Redis did not take while it was away or refused them; the state is rebuilt with them from the log.',
   ),
+  stateUnmergedSeconds: gauge(
+    'telemetry_state_unmerged_seconds',
+    'Age of the oldest change of the state that Redis has not taken. Alarm on more than a few seconds: Redis is away or out of memory, and the state is not whole.',
+  ),
   lagReadings: gauge('telemetry_lag_readings', 'Readings in the log that are not yet in ClickHouse.'),
   lagSeconds: gauge('telemetry_lag_seconds', 'Age of the oldest reading that is not yet in ClickHouse.'),
   persisted: counter(

@@ -50,6 +50,8 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
   let stopWatching = () => {}
   let sending = false
   let wasWarm = space.warm
+  /** True since the states could not be read: told once, and once when they can be again. */
+  let isAway = false
 
   return {
     get clients() {
@@ -134,7 +136,8 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
       for (const { client, taken } of turns) writeTurn(client, taken, events)
     } catch (error) {
       for (const { client, taken } of turns) for (const device of taken) client.waiting.add(device)
-      log.warn({ err: error }, 'the states for streams cannot be read')
+      if (!isAway) log.warn({ err: error }, 'the states for streams cannot be read; they are sent when they can be')
+      isAway = true
     } finally {
       sending = false
     }
@@ -143,6 +146,8 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
   async function readEvents(devices: ReadonlySet<string>): Promise<ReadonlyMap<string, string>> {
     if (devices.size === 0) return new Map()
     const states = await space.getMany([...devices])
+    if (isAway) log.info('the states for streams can be read again')
+    isAway = false
     return new Map(states.map(state => [state.device, stateEvent(state)]))
   }
 

@@ -3,9 +3,11 @@
  * meanwhile: the order does not matter.
  *
  * A rebuild notes the log's end first: all that is appended later is merged by the ingest that appended it. ClickHouse is
- * asked last: a chunk of the tail that was removed before it could be read was committed by then, so ClickHouse has it.
+ * read last: a chunk of the tail that was removed before it could be read was committed by then, so ClickHouse has it. But
+ * nothing is begun that cannot be ended: the tail may be all that the log holds, and is left alone while ClickHouse is away.
  */
 import type { Database, LatestRow } from '../database/database.ts'
+import { SurgetankError } from '../errors.ts'
 import { type Message, parseLines } from '../model/message.ts'
 import type { PumpView } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
@@ -33,8 +35,11 @@ const READ = { chunksMax: 64, bytesMax: 4 << 20 }
 /** More than what can lie between a message's append and its merge, and than what the clocks of two machines differ by. */
 const MARGIN_MS = 60_000
 
-/** Merges the whole state. Throws the reason of `stopped` when it fires. */
+/** Merges the whole state. Throws the reason of `stopped` when it fires, `database_unavailable` before anything is read. */
 export async function rebuildState(sources: Sources, stopped: AbortSignal): Promise<Rebuilt> {
+  if (!(await unlessStopped(sources.database.ping(), stopped))) {
+    throw new SurgetankError('database_unavailable', 'It does not answer, and most of the state is there.')
+  }
   const places = await sources.view.places()
   const tails = places.map(({ partition, committed, end }) => ({ partition, from: committed, end }))
   const messages = await mergeLog(sources, tails, stopped)

@@ -1,12 +1,14 @@
+#!lua flags=allow-oom
 -- The heartbeat of a process at one shard: is the state still what was rebuilt?
 --
 -- A state is believed by the run of the Redis that it was rebuilt in. One that was started again, or another that took
--- over, may hold less than was answered: its state is cold, whatever it holds.
+-- over, may hold less than was answered: its state is cold, whatever it holds. Out of memory it must be told so, too: what
+-- this writes, a few fields of the shard, needs next to none.
 --
 -- KEYS: meta
 -- ARGV: tag of the unit, '' for none
 --       the number of its last flush to this shard that was answered
---       '1' when readings were let go, so that the state must be rebuilt
+--       '1' when readings were let go or are not taken, so that the state must be rebuilt
 --       ms for which the shard is watched from now on, 0 for not
 -- Output: {epoch or '', marker of the rebuild under way or '', 1 when a flush was lost,
 --          1 when nobody had watched until now: changes were published to none}

@@ -1,7 +1,10 @@
+#!lua flags=allow-oom
 -- Who lives: renews the lease of a unit, and lists the units that have one. By the clock of Redis alone.
 --
 -- A unit whose tag was given out for repair, or went with an emptied Redis, is not renewed: it must come back under a new
 -- tag, and tell its devices anew. The tag that it had before is given out for repair then.
+--
+-- Also out of memory: without their leases all devices would show as offline, and it takes a few fields for each unit.
 --
 -- KEYS: leases, merged through, lost
 -- ARGV: tag of the unit, '' for a process that only asks

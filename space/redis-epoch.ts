@@ -4,7 +4,7 @@
  * A rebuild gives all shards one epoch, a field that lies beside their data and goes with them. The state is warm while
  * every shard has the same, in the same run of the same Redis. A heartbeat asks each second and right after a
  * connection broke, until when nothing is believed; each flush and each read tells it too. What makes a shard cold takes its epoch away for
- * everybody: emptied, started again or taken over, a flush lost that was answered, readings let go.
+ * everybody: emptied, started again or taken over, a flush lost that was answered, readings let go, or not taken for seconds.
  */
 import { randomBytes } from 'node:crypto'
 import { SurgetankError } from '../errors.ts'
@@ -105,7 +105,8 @@ export function openRedisEpoch(options: EpochOptions): RedisEpoch {
 
   async function beatShard(shard: number): Promise<string> {
     const [unitTag, owes] = [tag(), owed.get(shard)]
-    const args = [unitTag, flush.acked(shard), owes === undefined ? '0' : '1', watchMs()]
+    const isLacking = owes !== undefined || flush.isRefused(shard)
+    const args = [unitTag, flush.acked(shard), isLacking ? '1' : '0', watchMs()]
     const reply = await connection.run('beat', [keys.meta(shard)], args)
     const [epoch, marker, isRolledBack, isUnwatched] = reply as [string, string, number, number]
     epochs[shard] = epoch

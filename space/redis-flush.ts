@@ -27,6 +27,8 @@ export interface RedisFlush {
   settled(shards?: Iterable<number>): Promise<void>
   /** All that was taken before this time is in Redis; ms since 1970 UTC. */
   readonly mergedThrough: number
+  /** True when Redis answers and has not taken what waits of a shard for two seconds, as when it is out of memory. */
+  isRefused(shard: number): boolean
   /** The number of the last flush of a shard that was answered. */
   acked(shard: number): number
   /** Numbers the flushes anew, under another tag. */
@@ -63,6 +65,8 @@ const BATCH = { devicesMax: 128, readingsMax: 2_000 }
 /** Flushes of a shard begin so far apart under load; one after a pause begins at once. */
 const FLUSH_EVERY_MS = 5
 const RETRY_MS = 250
+/** A shard of which nothing is taken for so long lacks readings that others believe it has. */
+const REFUSED_MS_MAX = 2_000
 /** Of all shards together. */
 const BUFFER_DEVICES_MAX = 400_000
 const BUFFER_BYTES_MAX = 256 << 20
@@ -75,6 +79,8 @@ interface Lane {
   underWay: readonly Entry[]
   numbers: { tag: string; acked: number; last: number }
   beganAt: number
+  /** Since when Redis, which answers, has not taken what waits; null while it does, and while it is away. */
+  refusedSince: number | null
   timer: NodeJS.Timeout | null
   /** Entries that left the buffer for good; with those that are in it, a place in the queue. */
   done: number
@@ -95,6 +101,7 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
     underWay: [],
     numbers: { tag: '', acked: 0, last: 0 },
     beganAt: Number.NEGATIVE_INFINITY,
+    refusedSince: null,
     timer: null,
     done: 0,
     waiting: [],
@@ -110,10 +117,19 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
     get mergedThrough() {
       return Math.min(Date.now(), ...lanes.map(lane => lane.underWay[0]?.since ?? lane.buffer.since ?? Date.now()))
     },
+    isRefused: shard => performance.now() - (laneOf(shard).refusedSince ?? Number.POSITIVE_INFINITY) > REFUSED_MS_MAX,
     acked: shard => laneOf(shard).numbers.acked,
     begin,
-    wake: () => lanes.forEach(schedule),
+    wake,
     close,
+  }
+
+  /** What was not taken until now, a Redis that broke may have been the reason. */
+  function wake(): void {
+    for (const lane of lanes) {
+      lane.refusedSince = null
+      schedule(lane)
+    }
   }
 
   function merge(messages: readonly Message[]): void {
@@ -195,6 +211,7 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
       putBack(lane, failing, new SurgetankError('space_unavailable', `merging: ${error}`))
       return
     }
+    lane.refusedSince = null
     if (failing.length > 0) loseEntries(lane, failing, error)
     while (lane.waiting[0] !== undefined && lane.waiting[0].place <= lane.done) lane.waiting.shift()?.resolve()
   }
@@ -202,6 +219,7 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
   function notTaken(lane: Lane, entries: readonly Entry[], error: SurgetankError): void {
     lane.underWay = []
     if (error.fate === 'reject') {
+      lane.refusedSince = null
       // Not for now but for ever: a batch that stays would keep all that follows from being merged.
       lane.done += entries.length
       loseEntries(lane, entries, error.message)
@@ -213,6 +231,8 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
 
   function putBack(lane: Lane, entries: readonly Entry[], error: SurgetankError): void {
     lane.done += lane.buffer.putBack(entries)
+    // One that is away serves nobody, and its return begins anew.
+    lane.refusedSince = connection.up ? (lane.refusedSince ?? performance.now()) : null
     for (const waiting of lane.waiting.splice(0)) waiting.reject(error)
     if (lane.timer === null && !closed) lane.timer = setTimeout(flush, RETRY_MS, lane)
   }

@@ -37,6 +37,8 @@ export interface RedisKeys {
   readonly mergedThrough: string
   /** Hash: tag → what is known of a unit that ended without a word. */
   readonly lost: string
+  /** Sorted set: tags of lost units that were repaired, by when; their flush numbers stay for as long. */
+  readonly repaired: string
   /** Text: the token of the process that rebuilds. */
   readonly rebuild: string
   /** Channel: what other units tell a unit. */
@@ -58,6 +60,7 @@ export function openRedisKeys(prefix: string): RedisKeys {
     leases: `${prefix}{units}leases`,
     mergedThrough: `${prefix}{units}merged-through`,
     lost: `${prefix}{units}lost`,
+    repaired: `${prefix}{units}repaired`,
     rebuild: `${prefix}{units}rebuild`,
     unit: unit => `${prefix}{${unit}}unit`,
   }

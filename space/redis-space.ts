@@ -10,6 +10,7 @@
  */
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
+import { metrics } from '../metrics.ts'
 import type { Presence } from '../model/device-state.ts'
 import type { Message } from '../model/message.ts'
 import { openClaims } from './claims.ts'
@@ -175,6 +176,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
 
   async function beat(): Promise<boolean> {
     const isWatching = watch.watchMs > 0
+    metrics.stateUnmergedSeconds.set((Date.now() - flush.mergedThrough) / 1_000)
     const [asked, renewed] = await Promise.allSettled([epochs.beat(), units.beat()])
     if (asked.status === 'fulfilled' && isWatching) watch.announced()
     return asked.status === 'fulfilled' && renewed.status === 'fulfilled'

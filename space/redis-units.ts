@@ -59,6 +59,8 @@ const LEASE_CALL_MS_MAX = 1_000
 /** A lost unit is this process's own for so long after its last heartbeat. */
 const REPAIR_MS = 10_000
 const SLICE = 128
+/** Of units that were repaired, the flush numbers are kept of so many: 16 fields each. */
+const REPAIRED_MAX = 200
 
 export function openRedisUnits(options: UnitsOptions): RedisUnits {
   const { connection, keys, flush, log, isUnit, owes, isClaimed, renewSoon, changed } = options
@@ -195,9 +197,15 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     )
   }
 
+  /** Its numbers stay for now: one that only slept, and wakes to find none, must take it that Redis lost its flushes. */
   async function forget(lost: string): Promise<void> {
     await flush.settled()
-    await dropNumbers(lost)
+    await connection.command('ZADD', [keys.repaired, Date.now(), lost])
+    const older = (await connection.command('ZRANGE', [keys.repaired, 0, -1 - REPAIRED_MAX])) as string[]
+    for (const tag of older) {
+      await dropNumbers(tag)
+      await connection.command('ZREM', [keys.repaired, tag])
+    }
     await connection.command('HDEL', [keys.lost, lost])
   }
 

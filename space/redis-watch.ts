@@ -161,7 +161,12 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
   }
 
   function take(shard: number, text: string): void {
-    const { p, n, d } = JSON.parse(text) as Publication
+    const publication = parsePublication(text)
+    if (publication === null) {
+      log.debug({ shard }, 'what was published for watchers is none of ours')
+      return
+    }
+    const { p, n, d } = publication
     if (p === options.process) return
     const numbers = lanes[shard]?.heard ?? new Map<string, number>()
     const last = numbers.get(p)
@@ -229,5 +234,17 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
     if (lingering !== null) clearTimeout(lingering)
     end()
     watchers.close()
+  }
+}
+
+/** Anything may be published in a Redis that is shared; null for what is no publication. */
+function parsePublication(text: string): Publication | null {
+  try {
+    const { p, n, d } = JSON.parse(text) as Record<keyof Publication, unknown>
+    if (typeof p !== 'string' || !Number.isSafeInteger(n) || !Array.isArray(d)) return null
+    if (d.length > PUBLISHED_AT_ONCE || !d.every(device => typeof device === 'string')) return null
+    return { p, n: n as number, d }
+  } catch {
+    return null
   }
 }

@@ -3,7 +3,7 @@
  * database: here the test decides what they answer and when. The journeys run the real ones.
  */
 import { request } from 'node:http'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { type Api, type HealthCheck, openApi } from '../../api/api.ts'
 import type { BucketPoint, Database, HistoryQuery, RawPoint } from '../../database/database.ts'
 import type { Message } from '../../model/message.ts'
@@ -35,7 +35,7 @@ export interface HandDatabase {
 }
 
 export async function openFixture(
-  options: { readonly warm?: boolean; readonly space?: Space; readonly host?: string } = {},
+  options: { readonly warm?: boolean; readonly space?: Space; readonly host?: string; readonly log?: Logger } = {},
 ): Promise<Fixture> {
   const space = options.space ?? openMemorySpace({ devicesMax: 100_000 })
   if (options.warm !== false) await (await space.claimRebuild())?.finish()
@@ -53,7 +53,7 @@ export async function openFixture(
     staleAfterMs: STALE_AFTER_MS,
     oldestHeldAt: () => books.oldestHeldAt,
     clock: () => clock.now,
-    log: pino({ level: 'silent' }),
+    log: options.log ?? pino({ level: 'silent' }),
     version: '1.2.3',
   })
   const url = `http://${options.host === '127.0.0.2' ? options.host : '127.0.0.1'}:${api.port}`

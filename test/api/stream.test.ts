@@ -2,7 +2,11 @@
 import { once } from 'node:events'
 import { type ClientRequest, type IncomingMessage, request } from 'node:http'
 import { connect } from 'node:net'
+import { pino } from 'pino'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { SurgetankError } from '../../errors.ts'
+import { openMemorySpace } from '../../space/memory-space.ts'
+import type { Space } from '../../space/space.ts'
 import { type Fixture, message, NOON, openFixture } from './api-fixture.ts'
 
 let fixture: Fixture
@@ -166,6 +170,43 @@ test('who is sent a state while it is being rebuilt is sent it again when it is 
   await (await fixture.space.claimRebuild())?.finish()
   await stream.until(({ events }) => events.length === 2)
   expect(stream.events.map(({ data }) => data.rehydrating)).toEqual([true, false])
+})
+
+test('a space that is away is told once, and once when it is back, and nothing that changed meanwhile is lost', async () => {
+  const memory = openMemorySpace({ devicesMax: 10 })
+  let refusals = 0
+  let isAway = true
+  let refusedOften = () => {}
+  const refused = new Promise<void>(resolve => {
+    refusedOften = resolve
+  })
+  const getMany = (devices: readonly string[]) => {
+    if (!isAway) return memory.getMany(devices)
+    if (++refusals === 4) refusedOften()
+    return Promise.reject(new SurgetankError('space_unavailable', 'It is away.'))
+  }
+  const space: Space = {
+    ...memory,
+    get warm() {
+      return memory.warm
+    },
+    getMany,
+  }
+  const lines: string[] = []
+  const log = pino({}, { write: line => lines.push(JSON.parse(line).msg) })
+  await fixture.close()
+  fixture = await openFixture({ space, log })
+  await memory.merge([message('a', NOON, { m: 1 })])
+  const stream = await follow('?devices=a')
+  await refused
+  isAway = false
+  await stream.until(({ events }) => events.length === 1)
+  await memory.merge([message('a', NOON + 1, { m: 2 })])
+  await stream.until(({ events }) => events.at(-1)?.data.version === NOON + 1)
+  expect(lines.filter(line => line.startsWith('the states for streams'))).toEqual([
+    'the states for streams cannot be read; they are sent when they can be',
+    'the states for streams can be read again',
+  ])
 })
 
 test('a client that does not read holds up nobody, and is closed after 30 s', async () => {

@@ -53,6 +53,44 @@ describe('a reader of a space in memory', () => {
     expect((await space.get('a'))?.metrics[0]?.value).toBe(1)
   })
 
+  test('while ClickHouse does not answer, the log is left alone, and it is asked ever more seldom', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1)])
+    const asked: number[] = []
+    const ping = async () => asked.push(performance.now()) > 4
+    let reads = 0
+    const view = {
+      ...sources.view,
+      read: (...args: Parameters<typeof sources.view.read>) => {
+        reads++
+        return sources.view.read(...args)
+      },
+    }
+    read(space, { view, database: { ...sources.database, ping } })
+    await until(() => asked.length === 4)
+    expect(reads).toBe(0)
+    expect(space.warm).toBe(false)
+    await until(() => space.warm)
+    expect(reads).toBe(1)
+    const pauses = asked.slice(1).map((at, i) => at - (asked[i] ?? 0))
+    for (const [at, ms] of pauses.entries()) expect(ms).toBeGreaterThan(500 * 2 ** at - 10)
+    expect((await space.get('a'))?.metrics[0]?.value).toBe(1)
+  })
+
+  test('closes at once while ClickHouse does not even answer whether it is there', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    let asked = false
+    const ping = () => {
+      asked = true
+      return new Promise<never>(() => {})
+    }
+    const reader = openReader({ space, view: sources.view, database: { ...sources.database, ping }, log })
+    await until(() => asked)
+    const since = performance.now()
+    await reader.close()
+    expect(performance.now() - since).toBeLessThan(500)
+  })
+
   test('closes at once while ClickHouse hangs', async () => {
     const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
     let asked = false

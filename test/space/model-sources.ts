@@ -36,7 +36,7 @@ export function openModelSources(): ModelSources {
         .filter(({ position }) => position >= from)
         .slice(0, chunksMax),
   }
-  const database: Pick<Database, 'latest'> = { latest }
+  const database: Pick<Database, 'latest' | 'ping'> = { latest, ping: async () => true }
   // A reader asks nothing else; anything more would fail here.
   return { view: view as PumpView, database: database as Database, oracle, append, writeOut }
 

@@ -214,6 +214,49 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect((await space.get('a'))?.metrics[0]?.value).toBe(2)
   })
 
+  test('out of memory, the state is no longer served as whole by anyone, devices stay online, and all comes back [G4]', {
+    timeout: 60_000,
+  }, async () => {
+    const redis = await start()
+    const sources = openModelSources()
+    const prefix = freshPrefix()
+    const space = await openSpace(redis.url, { prefix })
+    const other = await openSpace(redis.url, { prefix, unit: false })
+    const stopWatching = other.watch(10, () => {})
+    onTestFinished(stopWatching)
+    const now = Date.now()
+    const tell = async (value: number) => {
+      const messages = [reading('a', now + value, value)]
+      await sources.append(messages)
+      await space.merge(messages)
+    }
+    await tell(1)
+    await space.mergePresence([{ device: 'a', online: true, at: now }])
+    await sources.oracle.mergePresence([{ device: 'a', online: true, at: now }])
+    await space.settled()
+    const reader = openReader({ space: other, database: sources.database, view: sources.view, log: SILENT })
+    onTestFinished(() => reader.close())
+    await until(() => space.warm && other.warm)
+
+    await redis.command('CONFIG', 'SET', 'maxmemory', '1')
+    await tell(2)
+    await until(() => !other.warm && !space.warm, 5_000)
+    // Longer than a lease: it is renewed, and the state stays cold.
+    const refusedFor = openClock()
+    await until(async () => {
+      expect(other.warm).toBe(false)
+      expect((await other.get('a'))?.online).toBe(true)
+      return refusedFor() > 7_000
+    })
+    // Both spaces of this process set it, and one has nothing to merge.
+    await until(async () => Number((await metrics.stateUnmergedSeconds.get()).values[0]?.value) > 5, 5_000)
+
+    await redis.command('CONFIG', 'SET', 'maxmemory', '0')
+    await until(() => other.warm && space.warm)
+    expect(await all(other)).toEqual(await all(sources.oracle))
+    expect((await other.get('a'))?.metrics[0]?.value).toBe(2)
+  })
+
   test('a search and a count over many devices let other reads have their turn', { timeout: 60_000 }, async () => {
     const redis = await start()
     const space = await openSpace(redis.url)
@@ -238,6 +281,12 @@ function idsOfOneShard(count: number): string[] {
   const ids: string[] = []
   for (let at = 0; ids.length < count; at++) if (shardOf(`press-${at}`) === 3) ids.push(`press-${at}`)
   return ids
+}
+
+/** Returns for how long it has run, ms. */
+function openClock(): () => number {
+  const since = performance.now()
+  return () => performance.now() - since
 }
 
 async function letGo(): Promise<number> {

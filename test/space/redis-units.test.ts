@@ -146,6 +146,51 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     expect(await other.counts()).toEqual({ devices: 1, online: 1 })
   })
 
+  test('a unit that was frozen past its lease, and was repaired meanwhile, costs no rebuild when it wakes', async () => {
+    const prefix = freshPrefix()
+    const other = await openSpace(redis.url, { prefix })
+    const child = await startUnit(redis.url, prefix)
+    const now = Date.now()
+    await child.ask({ ask: 'merge', messages: [reading('a', now, 1)] })
+    await child.ask({ ask: 'presence', changes: [{ device: 'a', online: true, at: now }] })
+    await (await given(other.claimRebuild)).finish()
+    expect(other.warm).toBe(true)
+    child.freeze()
+    await (await given(other.claimLostUnit)).finish()
+    child.thaw()
+    const asked = child.ask({ ask: 'merge', messages: [reading('a', now + 1, 2)] })
+    const epochs = new Set<unknown>()
+    // Under its next tag it has told its device, and begun its numbers anew.
+    await until(async () => {
+      epochs.add(await redis.command('HGET', `${prefix}{s10}meta`, 'e'))
+      return (await other.get('a'))?.online === true
+    })
+    await asked
+    expect(await other.get('a')).toMatchObject({ online: true, metrics: [{ value: 2 }] })
+    // Two heartbeats of the unit that woke.
+    const lived = performance.now() + 2_500
+    await until(() => {
+      expect(other.warm).toBe(true)
+      return performance.now() > lived
+    })
+    expect(epochs.size).toBe(1)
+  })
+
+  test('of units that were repaired, the flush numbers of the last 200 are kept [G5]', async () => {
+    const prefix = freshPrefix()
+    const space = await openSpace(redis.url, { prefix, unit: false })
+    for (let at = 0; at < 210; at++) {
+      await redis.command('HSET', `${prefix}{units}lost`, `u${at}.0`, `${Date.now()} 0 `)
+      await redis.command('HSET', `${prefix}{s10}meta`, `f:u${at}.0`, at)
+      await (await given(space.claimLostUnit)).finish()
+    }
+    const fields = (await redis.command('HKEYS', `${prefix}{s10}meta`)) as string[]
+    expect(fields.filter(field => field.startsWith('f:u'))).toHaveLength(200)
+    expect(fields).toContain('f:u209.0')
+    expect(fields).not.toContain('f:u9.0')
+    expect(await redis.command('ZCARD', `${prefix}{units}repaired`)).toBe(200)
+  })
+
   test('when the process that rebuilds dies, another one has the right within its lock, and only one', async () => {
     const prefix = freshPrefix()
     const [first, second] = [await openSpace(redis.url, { prefix }), await openSpace(redis.url, { prefix })]

@@ -93,6 +93,31 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     await until(() => told.has('z') && told.has(device))
   })
 
+  test('what is published and is none of ours is passed over, and what follows is told', async () => {
+    const { writer, watcher, prefix } = await openPair(redis.url)
+    const told = follow(watcher, 1)
+    await until(async () => {
+      await writer.merge([reading('first', Date.now(), 1)])
+      return told.has('first')
+    })
+    await writer.settled()
+    told.clear()
+    const [channel = ''] = (await redis.command('PUBSUB', 'SHARDCHANNELS', `${prefix}{s10}*`)) as string[]
+    const many = Array.from({ length: 501 }, (_, at) => `d${at}`)
+    const foreign = [
+      { p: 'x', n: 1, d: 'ids' },
+      { p: 'x', n: 1, d: [1] },
+      { p: 7, n: 1, d: ['d'] },
+      { p: 'x', n: '1', d: ['d'] },
+    ]
+    for (const text of ['hello', '', 'null', '7', '[]', ...[...foreign, { p: 'x', n: 1, d: many }].map(json)]) {
+      expect(await redis.command('SPUBLISH', channel, text)).toBe(1)
+    }
+    await redis.command('SPUBLISH', channel, json({ p: 'x', n: 1, d: ['told'] }))
+    await until(() => told.size > 0)
+    expect([...told]).toEqual(['told'])
+  })
+
   test('a watcher is not blind to what changed before an emptied Redis knew again that it watches', async () => {
     const { writer, watcher, prefix } = await openPair(redis.url)
     const told = follow(watcher, 1)
@@ -213,3 +238,5 @@ async function timed<T>(ask: () => Promise<T>): Promise<{ answer: T; inTime: boo
   const answer = await ask()
   return { answer, inTime: performance.now() - since < 1_500 }
 }
+
+const json = (value: unknown) => JSON.stringify(value)
