@@ -18,7 +18,7 @@ export interface DrainSample {
 }
 
 /** Shorter than the silence after which Kafka gives a writer's partitions away. */
-const BACKLOG_MS = 6_000
+const BACKLOG_MS = 9_000
 const DRAIN_MS_MAX = 120_000
 const WARM_MS = 1_000
 const WARM_LOADS_MAX = 10
