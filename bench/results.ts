@@ -118,11 +118,17 @@ export interface Drained {
 export function drainText(drained: readonly Drained[]): string[] {
   if (drained.length === 0) return []
   const rows = drained.map(({ by, sample }) => {
-    if (typeof sample === 'string') return row([by, `FAILED: ${sample}`, '', ''])
+    if (typeof sample === 'string') return row([by, `FAILED: ${sample}`, '', '', ''])
     const shares = sample.shares.map(share => `${Math.round(share * 100)} %`).join(' and ')
-    return row([by, format(sample.rowsPerSecond, 0), format(sample.rows, 0), shares])
+    return row([by, format(sample.rowsPerSecond, 0), format(sample.rows, 0), format(sample.secondsToFirst, 1), shares])
   })
-  const headings = ['draining a backlog into ClickHouse', 'rows/s', 'rows', 'share of each writer']
+  const headings = [
+    'draining a backlog into ClickHouse',
+    'rows/s',
+    'rows',
+    'first rows after, s',
+    'share of each writer',
+  ]
   return [...table(headings, rows), '']
 }
 
