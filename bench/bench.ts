@@ -3,7 +3,7 @@
  * brokers, each round in another order, so that a slow moment of the machine meets all of them. The door of this folder.
  */
 import { writeFile } from 'node:fs/promises'
-import { availableParallelism, cpus } from 'node:os'
+import { availableParallelism, cpus, loadavg } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError } from 'commander'
 import { type Cell, cellName, KEYS, orderOf, SHAPES, selectCells, type Timing } from './cells.ts'
@@ -37,7 +37,9 @@ const RESULTS = fileURLToPath(new URL('../../bench/RESULTS.md', import.meta.url)
 let firstCounter = 0
 
 await new Command('bench')
-  .description('bare Aedes, Surgetank and one insert per message, interleaved; a complete run writes bench/RESULTS.md')
+  .description(
+    'bare Aedes, Surgetank on one machine and on several, and one insert per message, interleaved; a complete run writes bench/RESULTS.md',
+  )
   .option('--rounds <n>', 'how often each measurement is repeated', positive, 3)
   .option('--seconds <s>', 'of each measurement, after one second of warm-up', positive, 3)
   .option('--rate <messages/s>', 'open-loop at this rate instead of as fast as the windows allow', positive)
@@ -46,6 +48,7 @@ await new Command('bench')
   .parseAsync()
 
 async function run(options: BenchOptions): Promise<void> {
+  const [loadBefore = 0] = loadavg()
   const opened = await openVariants(options.only)
   try {
     // What is named are brokers and what to measure of them; the drain alone leaves the cells out.
@@ -55,7 +58,7 @@ async function run(options: BenchOptions): Promise<void> {
     const drained = await measureDrains(options.only, opened)
     print(drainText(drained))
     if (options.only.length > 0) return
-    await writeFile(RESULTS, resultsPage(factsOf(options), cells, drained))
+    await writeFile(RESULTS, resultsPage({ ...factsOf(options), loadBefore }, cells, drained))
     print(['bench/RESULTS.md is written.'])
   } finally {
     for (const variant of opened.all) await variant.close()
@@ -137,7 +140,7 @@ function rotated<T>(list: readonly T[], by: number): T[] {
   return [...list.slice(shift), ...list.slice(0, shift)]
 }
 
-function factsOf(options: BenchOptions): RunFacts {
+function factsOf(options: BenchOptions): Omit<RunFacts, 'loadBefore'> {
   return {
     date: new Date().toISOString().slice(0, 10),
     node: process.versions.node,

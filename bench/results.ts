@@ -20,6 +20,8 @@ export interface RunFacts {
   readonly seconds: number
   readonly rate: number | null
   readonly payloadBytes: number
+  /** Processes that wanted a CPU as the run began: what other work there was. */
+  readonly loadBefore: number
 }
 
 const NAMES: Record<VariantName, string> = {
@@ -116,11 +118,17 @@ export interface Drained {
 export function drainText(drained: readonly Drained[]): string[] {
   if (drained.length === 0) return []
   const rows = drained.map(({ by, sample }) => {
-    if (typeof sample === 'string') return row([by, `FAILED: ${sample}`, '', ''])
+    if (typeof sample === 'string') return row([by, `FAILED: ${sample}`, '', '', ''])
     const shares = sample.shares.map(share => `${Math.round(share * 100)} %`).join(' and ')
-    return row([by, format(sample.rowsPerSecond, 0), format(sample.rows, 0), shares])
+    return row([by, format(sample.rowsPerSecond, 0), format(sample.rows, 0), format(sample.secondsToFirst, 1), shares])
   })
-  const headings = ['draining a backlog into ClickHouse', 'rows/s', 'rows', 'share of each writer']
+  const headings = [
+    'draining a backlog into ClickHouse',
+    'rows/s',
+    'rows',
+    'first rows after, s',
+    'share of each writer',
+  ]
   return [...table(headings, rows), '']
 }
 
@@ -134,6 +142,7 @@ export function resultsPage(facts: RunFacts, cells: readonly CellResult[], drain
     '',
     `${facts.date}, Node ${facts.node}, ${facts.cores} cores (${facts.cpu}), ${facts.rounds} rounds of ${facts.seconds} s each,`,
     `${facts.rate === null ? 'closed-loop' : `open-loop at ${facts.rate} messages/s`}, QoS 1, payload ${facts.payloadBytes} bytes with three readings and a time.`,
+    `The load average was ${facts.loadBefore.toFixed(1)} as it began; what else runs on the machine moves the figures, and ratios less.`,
     'Written by `npm run bench`. Median of the rounds, [least–greatest]; ratios are taken round by round.',
     '',
     ...cells.flatMap(cellTable),
@@ -163,8 +172,9 @@ export function resultsPage(facts: RunFacts, cells: readonly CellResult[], drain
     '',
     '## How to repeat it',
     '',
-    '`npm ci && npm run bench`, about six minutes; `npm run bench -- --help` lists the options. Nothing else should run on',
-    'the machine: figures of one run are comparable with one another, figures of two machines are not.',
+    '`npm ci && npm run bench`, about eight minutes; `npm run bench -- --help` lists the options. Kafka and Redis are',
+    'started from what `npm test` uses for them; without them the other brokers are measured. Nothing else should run on the',
+    'machine: figures of one run are comparable with one another, figures of two machines are not.',
     '',
   ].join('\n')
 }

@@ -1,7 +1,7 @@
 /**
  * The inlet of the log in Kafka: what one ingest unit appends, each batch once, over a lane. There are many inlets.
  *
- * A partition takes what the unit appends for a while (a second, or a megabyte), then the next one does: partitions fill
+ * A partition takes what the unit appends for a while (a second, or four megabytes), then the next one does: partitions fill
  * evenly whoever the devices are, and a trickle is not spread over many inserts. Order across partitions means nothing ([G4]).
  *
  * Bound: `bytesMax` of what is not in ClickHouse, by an estimate once a second; beyond it nothing is appended [G5].
@@ -35,7 +35,7 @@ interface Append {
   chunk: readonly KafkaRecord[]
 }
 
-const TURN_BYTES = 1 << 20
+const TURN_BYTES = 4 << 20
 const TURN_MS = 1_000
 const LOOK_MS = 1_000
 const BLIND_MS = 10_000

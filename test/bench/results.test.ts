@@ -45,7 +45,7 @@ test('a variant that lost a message is printed as failed, without figures', () =
   expect(lines.find(line => line.startsWith('| Surgetank'))).not.toContain('900')
   expect(lines.find(line => line.includes('direct'))).toContain('0.010×')
   expect(drainText([{ by: 'one writer', sample: '2 messages are stored twice' }])).toContain(
-    '| one writer | FAILED: 2 messages are stored twice |  |  |',
+    '| one writer | FAILED: 2 messages are stored twice |  |  |  |',
   )
 })
 
