@@ -147,8 +147,8 @@ describe('a client that connects to another broker', () => {
     await until(() => sessions.takes.length === 2)
     sessions.gate = Promise.resolve()
     two.send(connectPacket())
-    await new Promise(resolve => two.socket.write(Buffer.alloc(0), resolve))
-    await until(() => second.broker.connections === 2)
+    // One that sends its CONNECT after that has its CONNACK.
+    await openClient(second.broker.port, { clientId: 'press-18' })
     expect(two.received).toEqual([])
     expect(second.ingest.catchUps).toBe(0)
     open()
