@@ -104,6 +104,8 @@ describe.skipIf(!kafkaHere || !redisHere)('a device that connects to another bro
 
   it('is online, and its old connection closed, when Redis stalled while it moved [MQTT-3.1.4-2]', async () => {
     const old = await connectTo(0)
+    publish(old, 1)
+    await old.count(2)
     await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
     redis.freeze()
     const next = await connectTo(1).finally(redis.thaw)
@@ -116,6 +118,8 @@ describe.skipIf(!kafkaHere || !redisHere)('a device that connects to another bro
 
   it('is offline after it moved and left, also when Redis is emptied after that', async () => {
     const old = await connectTo(0)
+    publish(old, 1)
+    await old.count(2)
     await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
     const next = await connectTo(1)
     await old.closed
