@@ -156,6 +156,29 @@ describe('a client that connects to another broker', () => {
     expect(second.ingest.catchUps).toBe(1)
   })
 
+  it('that went back and came again while its first try was under way is taken anew [G2]', async () => {
+    const { sessions, first, second } = await openPair()
+    await openClient(first.broker.port)
+    const looks: (() => void)[] = []
+    second.ingest.catchingUp = () => new Promise(resolve => looks.push(resolve))
+    const stuck = await openRaw(second.broker.port)
+    stuck.send(connectPacket())
+    await until(() => looks.length === 1)
+    const back = await openClient(first.broker.port)
+    await stuck.closed
+    const again = await openRaw(second.broker.port)
+    again.send(connectPacket())
+    await back.closed
+    await until(() => looks.length === 2)
+    looks[0]?.()
+    await openClient(first.broker.port, { clientId: 'press-18' })
+    expect(again.received).toEqual([])
+    looks[1]?.()
+    expect(await again.next()).toMatchObject({ cmd: 'connack', returnCode: 0 })
+    expect(sessions.holder(DEVICE)).toBe(1)
+    await until(() => first.space.online(DEVICE) === true)
+  })
+
   it('finds the messages that it pipelined behind its CONNECT taken in order', async () => {
     const { first, second } = await openPair()
     await openClient(first.broker.port)
