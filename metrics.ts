@@ -34,7 +34,7 @@ export const metrics = {
   ]),
   sessionsMoved: counter(
     'telemetry_sessions_moved_total',
-    'Clients that another broker may have served before; not_caught_up: the log could not be read in time, so what they send again may be stored twice.',
+    'Clients that another broker may have served before; not_caught_up: that one did not settle, or the log could not be read, in time, so what they send again may be stored twice.',
     ['result'],
   ),
   sessionsTaken: counter(

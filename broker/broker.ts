@@ -93,7 +93,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const connections = new Set<Connection>()
   const flow = openFlow(settings.SURGETANK_INFLIGHT_PER_CLIENT)
   const rate = openConnectRate(settings.SURGETANK_CONNECTIONS_MAX, clock)
-  const presence = openPresence({ space, devicesMax: settings.SURGETANK_DEVICES_MAX, clock, log })
+  const disown = (device: string) => options.sessions?.disown(device)
+  const presence = openPresence({ space, devicesMax: settings.SURGETANK_DEVICES_MAX, clock, disown, log })
   const acknowledger = openAcknowledger({
     clock,
     released: flow.released,
@@ -111,7 +112,10 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     clock,
     violated: refuse,
   })
-  const takeover = options.sessions === null ? null : openTakeover({ sessions: options.sessions, ingest, log })
+  const { sessions } = options
+  const takeover = sessions === null ? null : openTakeover({ sessions, ingest, lost: presence.lost, clock, log })
+  /** Connections that have ended, until it is known whose their clients are: for a second or two. */
+  const ending = new Set<Promise<void>>()
   const aedes = await openAedes(publishing, takeover, refuseConnect)
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
@@ -182,17 +186,18 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 
   function ended(connection: Connection): void {
     connections.delete(connection)
+    connection.endedAt = clock()
     flow.ended(connection)
-    endPresence(connection)
-    takeover?.ended(connection)
     if (connection.connected) metrics.clients.dec()
-  }
-
-  function endPresence(connection: Connection): void {
-    const { session, moved, taken, connected } = connection
-    if (taken && session !== null) presence.taken(connection, session)
-    else presence.ended(connection)
-    if (session !== null && moved && !taken && !connected) presence.lost(session)
+    if (takeover === null) {
+      presence.ended(connection, 'ours')
+      return
+    }
+    const end = takeover.ended(connection).then(whose => {
+      presence.ended(connection, whose)
+      ending.delete(end)
+    })
+    ending.add(end)
   }
 
   /** A guard of ours closes the connection. */
@@ -238,7 +243,10 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     const ends = [...connections].map(end)
     await within(CLOSE_STEP_MS_MAX, Promise.all(ends))
     for (const { socket } of connections) socket.destroy()
-    await within(CLOSE_STEP_MS_MAX, closeAedes(aedes))
+    await within(
+      CLOSE_STEP_MS_MAX,
+      closeAedes(aedes).then(() => Promise.all(ending)),
+    )
     await within(CLOSE_STEP_MS_MAX, presence.flush())
     clearInterval(ticking)
     publishing.count()

@@ -41,10 +41,10 @@ export class Connection {
 
   /** The client id whose session this broker took for it; null while, or where, there is none to take. */
   session: string | null = null
-  /** Another broker may have served the client before. */
-  moved = false
   /** Another broker serves the client now. */
   taken = false
+  /** When it ended, ms since 1970 UTC. */
+  endedAt = 0
   /** Called once nothing of it is on its way into the log any more; set by whoever waits for that. */
   settled: (() => void) | null = null
 

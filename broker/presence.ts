@@ -4,16 +4,17 @@
  * A device is online while at least one connection holds it. A connection holds a device from its first message for it (or
  * from CONNECT, of the device that its client id names) until it ends, or until a status message or a will says
  * offline. So a takeover, or the late will of a session that was taken over, cannot mark a device offline that another
- * connection holds, in whichever order the two come. Nor can a takeover by another broker: that one speaks for the client's
- * own device from then on. Of a gateway's other devices nobody can know whether they come along, so they go offline, at the
- * earliest time that ends what this connection said, so that the other broker's word is newer.
+ * connection holds, in whichever order the two come. Nor can the end of a connection whose client another broker serves by
+ * then: that one speaks for the client's own device. Of a gateway's other devices nobody can know whether they came along,
+ * and when nobody can tell whose the client is, of none. These go offline at the earliest time that ends what this
+ * connection said, so that the other broker's word is newer.
  *
  * Changes of one device carry strictly growing times, because at the same time offline wins in the space. They are merged
  * in batches, one at a time, and again while the space is away; only the newest of a device is kept.
  */
 import { metrics } from '../metrics.ts'
 import type { Presence } from '../model/device-state.ts'
-import type { Space } from '../space/space.ts'
+import type { Space, Whose } from '../space/space.ts'
 import type { Connection } from './connection.ts'
 import type { SampledLog } from './sampled-log.ts'
 
@@ -29,12 +30,12 @@ export interface PresenceKeeper {
   hold(connection: Connection, device: string, known: boolean): void
   /** The connection says that the device is offline. */
   release(connection: Connection, device: string): void
-  /** The connection is gone, and all it held with it. */
-  ended(connection: Connection): void
-  /** As `ended`, but another broker serves the client, which `client` names, from now on. */
-  taken(connection: Connection, client: string): void
-  /** A client that came from another broker has gone before it was served: nobody else will say so. */
-  lost(client: string): void
+  /** The will of a connection that has ended says that the device is offline. */
+  will(connection: Connection, device: string): void
+  /** The connection has ended, and all it held with it. `whose` its client is now. */
+  ended(connection: Connection, whose: Whose): void
+  /** A client that came from another broker at this time has gone before it was served: nobody else will say so. */
+  lost(client: string, at: number): void
   /** Resolves when nothing is left to tell, or the space did not take it. */
   flush(): Promise<void>
 }
@@ -44,10 +45,12 @@ export interface PresenceOptions {
   /** Bounds the devices held and the changes that wait; what is beyond is not tracked, and counted. */
   readonly devicesMax: number
   readonly clock: () => number
+  /** Another broker speaks for the device: nothing that was told of it here is to be told again. */
+  readonly disown: (device: string) => void
   readonly log: SampledLog
 }
 
-export function openPresence({ space, devicesMax, clock, log }: PresenceOptions): PresenceKeeper {
+export function openPresence({ space, devicesMax, clock, disown, log }: PresenceOptions): PresenceKeeper {
   /** Connections that hold a device. */
   const holders = new Map<string, number>()
   /** Of all connections together: many that speak for the same devices have a bound, too. */
@@ -59,7 +62,7 @@ export function openPresence({ space, devicesMax, clock, log }: PresenceOptions)
   let now = 0
   const told = new Map<string, number>()
 
-  return { hold, release, ended, taken, lost, flush }
+  return { hold, release, will, ended, lost, flush }
 
   function hold(connection: Connection, device: string, known: boolean): void {
     const before = connection.devices.get(device)
@@ -92,26 +95,37 @@ export function openPresence({ space, devicesMax, clock, log }: PresenceOptions)
     return left <= 0
   }
 
-  function ended(connection: Connection): void {
-    for (const device of connection.devices.keys()) release(connection, device)
+  function will(connection: Connection, device: string): void {
+    // Of a device that it holds its end says the same, and knows whose the client is.
+    if (!connection.devices.has(device) && !holders.has(device)) change(device, false, connection.onlineAt + 1)
   }
 
-  function taken(connection: Connection, client: string): void {
-    for (const device of connection.devices.keys()) {
-      if (letGo(connection, device) && device !== client) change(device, false, connection.onlineAt + 1)
+  function ended(connection: Connection, whose: Whose): void {
+    const { devices, session, onlineAt, endedAt } = connection
+    const at = whose === 'ours' ? Math.max(endedAt, onlineAt + 1) : onlineAt + 1
+    for (const device of devices.keys()) {
+      if (!letGo(connection, device)) continue
+      if (whose === 'theirs' && device === session) leaveToOthers(device)
+      else change(device, false, at)
     }
   }
 
-  function lost(client: string): void {
-    if (!holders.has(client)) change(client, false)
+  function leaveToOthers(device: string): void {
+    pending.delete(device)
+    disown(device)
   }
 
-  /** Returns the time of the change; 0 when it was not taken. */
+  function lost(client: string, at: number): void {
+    if (!holders.has(client)) change(client, false, at)
+  }
+
+  /** Returns the time of the change; 0 when it was not taken. One `at` a given time is nothing beside a newer one. */
   function change(device: string, online: boolean, at?: number): number {
     if (pending.size >= devicesMax && !pending.has(device)) {
       metrics.presenceIgnored.inc({ reason: 'too_many_changes' })
       return 0
     }
+    if (at !== undefined && (pending.get(device)?.at ?? at) > at) return 0
     now = Math.max(now, clock())
     const time = at ?? Math.max(now, (told.get(device) ?? 0) + 1)
     pending.set(device, { device, online, at: time })
@@ -141,7 +155,7 @@ export function openPresence({ space, devicesMax, clock, log }: PresenceOptions)
       pending = new Map()
       now = Math.max(now, clock())
       for (const [device, at] of told) if (at < now) told.delete(device)
-      for (const { device, at } of taken.values()) told.set(device, at)
+      for (const { device, at } of taken.values()) told.set(device, Math.max(at, told.get(device) ?? 0))
       try {
         await space.mergePresence([...taken.values()])
       } catch (error) {

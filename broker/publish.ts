@@ -128,7 +128,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const offline = route.kind === 'status' && parseStatus(will.payload) === 'offline'
     const taken = client !== null && connectionOf(client).taken
     // A sweep finds the wills of a broker that died, or of this one after a long stop: no news of the device either way.
-    if (offline && client?.closed === true && !taken) presence.release(connectionOf(client), route.device)
+    if (offline && client?.closed === true && !taken) presence.will(connectionOf(client), route.device)
     else metrics.presenceIgnored.inc({ reason: taken ? 'taken_over' : offline ? 'swept_will' : 'will' })
     done(new Error('A will is presence and is not published.'))
   }

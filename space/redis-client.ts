@@ -172,6 +172,7 @@ export type ScriptName =
   | 'offline'
   | 'read'
   | 'rebuild'
+  | 'release-session'
   | 'take-session'
 
 type Scripted = Record<string, (...args: (string | number)[]) => Promise<unknown>>

@@ -29,7 +29,7 @@ export interface RedisKeys {
   device(shard: number, id: string): string
   /** Channel: ids of devices that changed. */
   changes(shard: number): string
-  /** Text: the unit that serves an MQTT client. */
+  /** Text: the unit that serves an MQTT client, since when, and the unit that did before. */
   session(client: string): string
   /** Sorted set: tags of living units, by the time at which their lease ends. */
   readonly leases: string

@@ -23,7 +23,7 @@ import { openRedisFlush } from './redis-flush.ts'
 import { openRedisHeart } from './redis-heart.ts'
 import { openRedisKeys } from './redis-keys.ts'
 import { openRedisReads } from './redis-reads.ts'
-import { openRedisSessions } from './redis-sessions.ts'
+import { openRedisSessions, type RedisSessions } from './redis-sessions.ts'
 import { openRedisSubscriber } from './redis-subscriber.ts'
 import { openRedisUnits, type RedisUnits } from './redis-units.ts'
 import { openRedisWatch, type RedisWatch } from './redis-watch.ts'
@@ -93,6 +93,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     isUnit: options.unit,
     owes: () => epochs.owes,
     isClaimed: device => table.find(device) >= 0,
+    startedAnew: () => sessions.doubtAll(),
     renewSoon: heart.soon,
     changed: (shard, devices, watched) => watch.changed(shard, devices, watched),
   })
@@ -114,7 +115,14 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     log,
     announce: heart.soon,
   })
-  const sessions = openRedisSessions({ connection, subscriber, keys, units, isUnit: options.unit, log })
+  const sessions: RedisSessions = openRedisSessions({
+    connection,
+    subscriber,
+    keys,
+    units,
+    isUnit: options.unit,
+    log,
+  })
   const reads = openRedisReads({ connection, keys, flush, units, reading: watch.reading, found })
   connection.onChange(changed)
   await heart.beat()

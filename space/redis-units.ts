@@ -30,6 +30,8 @@ export interface RedisUnits {
   beat(): Promise<void>
   /** Presence that this process reports is its own from here on. */
   note(change: Presence): void
+  /** Another unit speaks for the device from here on. */
+  disown(device: string): void
   /** Redis has lost what this unit told: tells it anew, under the next tag. `tag`: the one that was found lost. */
   startAnew(tag: string): void
   claimLostUnit(): Promise<LostUnit | null>
@@ -48,6 +50,8 @@ export interface UnitsOptions {
   owes(): boolean
   /** True for a device that was claimed here. */
   isClaimed(device: string): boolean
+  /** Redis has lost what this unit said, of whatever kind. */
+  startedAnew(): void
   /** A heartbeat is wanted now. */
   renewSoon(): void
   /** Devices that went offline with a lost unit. */
@@ -63,7 +67,7 @@ const SLICE = 128
 const REPAIRED_MAX = 200
 
 export function openRedisUnits(options: UnitsOptions): RedisUnits {
-  const { connection, keys, flush, log, isUnit, owes, isClaimed, renewSoon, changed } = options
+  const { connection, keys, flush, log, isUnit, owes, isClaimed, startedAnew, renewSoon, changed } = options
   const unit = randomBytes(8).toString('hex')
   /** Devices that are online through this unit, with the time from which on: at most one for each that it serves. */
   const own = new Map<string, number>()
@@ -89,6 +93,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     liveTags: () => [...live],
     beat,
     note,
+    disown: device => void own.delete(device),
     startAnew,
     claimLostUnit,
     leave,
@@ -149,6 +154,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     // First the lease, then the devices: under a tag that nobody knows yet they would show as offline.
     untold = true
     renewSoon()
+    startedAnew()
   }
 
   function tellAll(): void {

@@ -74,16 +74,30 @@ export interface LostUnit {
 /** Which broker serves which client: one at a time, whatever the number of brokers [MQTT-3.1.4-2]. */
 export interface Sessions {
   /**
-   * This broker serves the client from now on. One that served it before is told, and has a moment to close the connection
-   * and to settle what it held; resolves then. `moved`: another one served it of late, or nobody can tell, so that
-   * messages may be sent again here which that one made durable. Never rejects.
+   * This broker serves the client from now on; called again when it connects again here. One that served it before is told,
+   * and has a moment to close the connection and to settle what it held; resolves then. Never rejects.
    */
-  take(client: string): Promise<{ readonly moved: boolean }>
-  /** The connection has ended: once for each `take`. */
-  release(client: string): void
-  /** `taken` is called when another broker serves the client now; it resolves when nothing of the client is on its way any more. */
-  onTaken(taken: (client: string) => Promise<void>): void
+  take(client: string): Promise<Taken>
+  /** The last connection of the client here has ended. Says within a second whose the client is. Never rejects. */
+  release(client: string): Promise<Whose>
+  /**
+   * `taken` is called when another broker serves the client now, with no `release` to follow. It resolves within a second,
+   * with true when nothing of the client is on its way into the log any more.
+   */
+  onTaken(taken: (client: string) => Promise<boolean>): void
+  /** Another broker speaks for the presence of this device: what this one told of it is not to be told again. */
+  disown(device: string): void
 }
+
+export interface Taken {
+  /** Another broker served the client of late, or nobody can tell: messages may be sent again here which that one made durable. */
+  readonly moved: boolean
+  /** False when that one may still make some durable. */
+  readonly settled: boolean
+}
+
+/** Whose a client is that has left: `ours`, nobody else has served it since; `theirs`, another broker serves it now. */
+export type Whose = 'ours' | 'theirs' | 'unknown'
 
 export interface PageQuery {
   readonly after: string | null

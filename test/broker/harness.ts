@@ -144,36 +144,48 @@ export interface HandSessions {
   broker(): Sessions
   /** Each take waits for it, after the broker that had the session was told. */
   gate: Promise<void>
+  /** True: the broker that had the session is not told. */
+  isUnheard: boolean
   /** Client and broker, by the order in which the brokers were opened; null: nobody serves it. */
   holder(client: string): number | null
   readonly takes: string[]
   readonly releases: string[]
+  /** As if the space was emptied. */
+  forget(client: string): void
+  /** Devices that a broker was to say no more of. */
+  readonly disowned: string[]
 }
 
 export function openHandSessions(): HandSessions {
   const holders = new Map<string, number>()
-  const told: ((client: string) => Promise<void>)[] = []
+  const told: ((client: string) => Promise<boolean>)[] = []
   const sessions: HandSessions = {
     gate: Promise.resolve(),
+    isUnheard: false,
     takes: [],
     releases: [],
+    disowned: [],
     holder: client => holders.get(client) ?? null,
+    forget: client => void holders.delete(client),
     broker() {
-      const own = told.push(async () => {}) - 1
+      const own = told.push(async () => true) - 1
       return {
         async take(client) {
           sessions.takes.push(client)
           const before = holders.get(client)
           holders.set(client, own)
           const moved = before !== undefined && before !== own
-          if (moved) await told[before]?.(client)
+          const settled = !moved || (!sessions.isUnheard && (await told[before]?.(client)) === true)
           await sessions.gate
-          return { moved }
+          return { moved, settled }
         },
-        release(client) {
+        async release(client) {
           sessions.releases.push(client)
-          if (holders.get(client) === own) holders.delete(client)
+          const holder = holders.get(client)
+          if (holder === own) holders.delete(client)
+          return holder === undefined ? 'unknown' : holder === own ? 'ours' : 'theirs'
         },
+        disown: device => void sessions.disowned.push(device),
         onTaken(taken) {
           told[own] = taken
         },

@@ -195,7 +195,7 @@ describe('presence', () => {
     const publishing = openPublishing({
       ingest: openHandIngest(),
       acknowledger: openAcknowledger({ clock, released: () => undefined, notReading: () => undefined }),
-      presence: openPresence({ space, devicesMax: 10, clock, log }),
+      presence: openPresence({ space, devicesMax: 10, clock, disown: () => {}, log }),
       floodgate: { shut: false, inFlightMax: 1 },
       clock,
       violated: () => undefined,

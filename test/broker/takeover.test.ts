@@ -25,6 +25,7 @@ import {
 } from './harness.ts'
 
 const DEVICE = 'press-17'
+const NOT_CAUGHT_UP = { result: 'not_caught_up' }
 
 interface Pair {
   readonly sessions: HandSessions
@@ -78,16 +79,17 @@ describe('a client that connects to another broker', () => {
     expect(acknowledged(old)).toEqual([])
   })
 
-  it('is served after a second when what it had handed over does not become durable [G5]', async () => {
+  it('is served after a second when what it had handed over does not become durable, and that is counted [G5]', async () => {
     const { first, second } = await openPair()
     const old = await openClient(first.broker.port)
     old.send(publishPacket(1))
     await until(() => first.ingest.held === 1)
-    const since = performance.now()
+    const [before, since] = [await counted('telemetry_sessions_moved_total', NOT_CAUGHT_UP), performance.now()]
     await openClient(second.broker.port)
     const ms = performance.now() - since
     expect(ms).toBeGreaterThan(900)
     expect(ms).toBeLessThan(3_000)
+    expect(await counted('telemetry_sessions_moved_total', NOT_CAUGHT_UP)).toBe(before + 1)
     first.ingest.settle()
   })
 
@@ -95,10 +97,86 @@ describe('a client that connects to another broker', () => {
     const { first, second } = await openPair()
     await openClient(first.broker.port)
     second.ingest.catchingUp = () => Promise.reject(new Error('away'))
-    const before = await counted('telemetry_sessions_moved_total', { result: 'not_caught_up' })
+    const before = await counted('telemetry_sessions_moved_total', NOT_CAUGHT_UP)
     await openClient(second.broker.port)
-    expect(await counted('telemetry_sessions_moved_total', { result: 'not_caught_up' })).toBe(before + 1)
+    expect(await counted('telemetry_sessions_moved_total', NOT_CAUGHT_UP)).toBe(before + 1)
     expect(second.lines.join()).toContain('the log could not be read for a client of another broker')
+  })
+
+  it('is learnt of once more when it connects again after the log could not be read', async () => {
+    const { first, second } = await openPair()
+    await openClient(first.broker.port)
+    second.ingest.catchingUp = () => Promise.reject(new Error('away'))
+    const next = await openClient(second.broker.port)
+    second.ingest.catchingUp = async () => {}
+    await next.close()
+    await openClient(second.broker.port)
+    await openClient(second.broker.port)
+    expect(second.ingest.catchUps).toBe(2)
+  })
+
+  it('is not served before its messages are known when its first try there broke off [G2]', async () => {
+    const { first, second } = await openPair()
+    const old = await openClient(first.broker.port)
+    old.send(publishPacket(1))
+    await until(() => first.ingest.held === 1)
+    const broken = await openRaw(second.broker.port)
+    broken.send(connectPacket())
+    await old.closed
+    await broken.close()
+    await until(() => second.broker.connections === 0)
+    let look = () => {}
+    second.ingest.catchingUp = () => new Promise(resolve => (look = resolve))
+    const next = await openRaw(second.broker.port)
+    next.send(connectPacket())
+    first.ingest.settle()
+    await until(() => second.ingest.catchUps === 1)
+    expect(next.received).toEqual([])
+    look()
+    expect(await next.next()).toMatchObject({ cmd: 'connack', returnCode: 0 })
+    expect(second.ingest.catchUps).toBe(1)
+  })
+
+  it('is not served before a try that is still under way is through [G2]', async () => {
+    const { sessions, first, second } = await openPair()
+    await openClient(first.broker.port)
+    let open = () => {}
+    sessions.gate = new Promise(resolve => (open = resolve))
+    const [one, two] = [await openRaw(second.broker.port), await openRaw(second.broker.port)]
+    one.send(connectPacket())
+    await until(() => sessions.takes.length === 2)
+    sessions.gate = Promise.resolve()
+    two.send(connectPacket())
+    // One that sends its CONNECT after that has its CONNACK.
+    await openClient(second.broker.port, { clientId: 'press-18' })
+    expect(two.received).toEqual([])
+    expect(second.ingest.catchUps).toBe(0)
+    open()
+    expect(await two.next()).toMatchObject({ cmd: 'connack', returnCode: 0 })
+    expect(second.ingest.catchUps).toBe(1)
+  })
+
+  it('that went back and came again while its first try was under way is taken anew [G2]', async () => {
+    const { sessions, first, second } = await openPair()
+    await openClient(first.broker.port)
+    const looks: (() => void)[] = []
+    second.ingest.catchingUp = () => new Promise(resolve => looks.push(resolve))
+    const stuck = await openRaw(second.broker.port)
+    stuck.send(connectPacket())
+    await until(() => looks.length === 1)
+    const back = await openClient(first.broker.port)
+    await stuck.closed
+    const again = await openRaw(second.broker.port)
+    again.send(connectPacket())
+    await back.closed
+    await until(() => looks.length === 2)
+    looks[0]?.()
+    await openClient(first.broker.port, { clientId: 'press-18' })
+    expect(again.received).toEqual([])
+    looks[1]?.()
+    expect(await again.next()).toMatchObject({ cmd: 'connack', returnCode: 0 })
+    expect(sessions.holder(DEVICE)).toBe(1)
+    await until(() => first.space.online(DEVICE) === true)
   })
 
   it('finds the messages that it pipelined behind its CONNECT taken in order', async () => {
@@ -169,6 +247,69 @@ describe('presence of a client that moves', () => {
     await until(() => first.space.online(DEVICE) === false)
     expect(second.broker.connections).toBe(0)
   })
+
+  it('is offline when it goes before its session there is even taken', async () => {
+    const { sessions, first, second } = await openPair()
+    const old = await openClient(first.broker.port)
+    await until(() => first.space.online(DEVICE) === true)
+    let open = () => {}
+    sessions.gate = new Promise(resolve => (open = resolve))
+    const next = await openRaw(second.broker.port)
+    next.send(connectPacket())
+    await old.closed
+    await next.close()
+    await until(() => second.broker.connections === 0)
+    open()
+    await until(() => first.space.online(DEVICE) === false)
+    expect(second.ingest.catchUps).toBe(1)
+    await until(() => sessions.holder(DEVICE) === null)
+  })
+
+  it('is online when its first broker was not told, and closes the old connection, with its will, later', async () => {
+    const { sessions, first, second } = await openPair()
+    const will = { topic: `devices/${DEVICE}/status`, payload: Buffer.from('offline'), qos: 1 as const, retain: false }
+    const old = await openClient(first.broker.port, { will })
+    await until(() => first.space.online(DEVICE) === true)
+    sessions.isUnheard = true
+    await openClient(second.broker.port)
+    await until(() => first.space.changes.length === 2)
+    await old.close()
+    await until(() => sessions.releases.length === 1)
+    await first.broker.close()
+    expect(first.space.online(DEVICE)).toBe(true)
+    expect(sessions.disowned).toEqual([DEVICE])
+    expect(sessions.holder(DEVICE)).toBe(1)
+  })
+
+  it('is online when nobody can tell whose it is as its old connection ends', async () => {
+    const { sessions, first, second } = await openPair()
+    const old = await openClient(first.broker.port)
+    await until(() => first.space.online(DEVICE) === true)
+    sessions.isUnheard = true
+    const next = await openClient(second.broker.port)
+    await until(() => first.space.changes.length === 2)
+    sessions.forget(DEVICE)
+    await old.close()
+    await until(() => first.space.changes.length === 3)
+    expect(first.space.online(DEVICE)).toBe(true)
+    await next.close()
+    await until(() => first.space.online(DEVICE) === false)
+  })
+
+  it('is disowned by its first broker, unless a gateway there speaks for it, too', async () => {
+    const { sessions, first, second } = await openPair()
+    await openClient(first.broker.port)
+    await openClient(first.broker.port, { clientId: 'press-18' })
+    const gateway = await openClient(first.broker.port, { clientId: 'gateway' })
+    gateway.send(publishPacket(1, { topic: 'devices/press-18/telemetry' }))
+    await until(() => first.ingest.held === 1)
+    first.ingest.settle()
+    await openClient(second.broker.port)
+    await openClient(second.broker.port, { clientId: 'press-18' })
+    await until(() => first.broker.connections === 1)
+    await ping(gateway)
+    expect(sessions.disowned).toEqual([DEVICE])
+  })
 })
 
 describe('sessions', () => {
@@ -237,7 +378,8 @@ describe('more clients than may wait', () => {
     let open = () => {}
     sessions.gate = new Promise(resolve => (open = resolve))
     const log = openSampledLog(pino({ level: 'silent' }), Date.now)
-    const takeover = openTakeover({ sessions: sessions.broker(), ingest: first.ingest, log })
+    const options = { ingest: first.ingest, lost: () => {}, clock: Date.now, log }
+    const takeover = openTakeover({ sessions: sessions.broker(), ...options })
     const waiting = Array.from({ length: 4_096 }, (_, n) => takeover.admit(new Connection(new Socket()), `d-${n}`))
     expect(await takeover.admit(new Connection(new Socket()), 'one-more')).toBe('busy')
     open()

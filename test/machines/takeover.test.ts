@@ -7,13 +7,14 @@ import { registry } from '../../metrics.ts'
 import type { PumpView } from '../../pump/pump.ts'
 import { readSettings, type Settings } from '../../settings.ts'
 import type { Space } from '../../space/space.ts'
-import { acknowledged, openClient, publishPacket } from '../broker/harness.ts'
+import { acknowledged, connectPacket, openClient, openRaw, ping, publishPacket } from '../broker/harness.ts'
 import { kafkaHere, startKafka } from '../servers/kafka-server.ts'
-import { redisHere, startRedis } from '../servers/redis-server.ts'
+import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
 
 const DEVICE = 'press-17'
 const MESSAGES = 50
 const MOVES = 12
+const ROUNDS = 5
 const log = pino({ level: 'silent' })
 
 describe.skipIf(!kafkaHere || !redisHere)('a device that connects to another broker', () => {
@@ -21,9 +22,11 @@ describe.skipIf(!kafkaHere || !redisHere)('a device that connects to another bro
   let brokers: RunningRole[]
   let view: PumpView
   let space: Space
+  let redis: TestRedis
 
   beforeAll(async () => {
-    const [kafka, redis] = await Promise.all([startKafka(), startRedis()])
+    const [kafka, startedRedis] = await Promise.all([startKafka(), startRedis()])
+    redis = startedRedis
     opened.push({ close: kafka.stop }, { close: redis.stop })
     const settings = readSettings({
       KAFKA_BROKERS: kafka.brokers,
@@ -79,6 +82,62 @@ describe.skipIf(!kafkaHere || !redisHere)('a device that connects to another bro
     await expect.poll(isOnline, { timeout: 5_000 }).toBe(false)
   }, 60_000)
 
+  it('is stored once and offline in the end when its first try at the other broker breaks off [G2]', async () => {
+    const [before, repeated] = [await readingsAppended(view), await repetitions()]
+    for (let round = 1; round <= ROUNDS; round++) {
+      const first = await connectTo(0)
+      publish(first, MESSAGES, round * 1_000)
+      await first.count(MESSAGES + 1)
+      const broken = await openRaw(brokers[1]?.mqttPort ?? 0)
+      broken.send(connectPacket({ clientId: DEVICE }))
+      await new Promise(resolve => setTimeout(resolve, round))
+      await broken.close()
+      if (round === ROUNDS) break
+      const second = await connectTo(1)
+      publish(second, MESSAGES, round * 1_000)
+      await second.count(MESSAGES + 1)
+    }
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(false)
+    expect((await readingsAppended(view)) - before).toBe(ROUNDS * MESSAGES)
+    expect((await repetitions()) - repeated).toBe((ROUNDS - 1) * MESSAGES)
+  }, 30_000)
+
+  it('is online, and its old connection closed, when Redis stalled while it moved [MQTT-3.1.4-2]', async () => {
+    const old = await connectTo(0)
+    publish(old, 1)
+    await old.count(2)
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
+    redis.freeze()
+    const next = await connectTo(1).finally(redis.thaw)
+    await old.closed
+    await ping(next)
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
+    await next.close()
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(false)
+  }, 30_000)
+
+  it('is offline after it moved and left, also when Redis is emptied after that', async () => {
+    const old = await connectTo(0)
+    publish(old, 1)
+    await old.count(2)
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
+    const next = await connectTo(1)
+    await old.closed
+    await next.close()
+    await expect.poll(isOnline, { timeout: 5_000 }).toBe(false)
+    // Stays, so that it is seen when its broker has told everything anew.
+    const other = await openClient(brokers[0]?.mqttPort ?? 0, { clientId: 'press-18' })
+    other.send(publishPacket(1, { topic: 'devices/press-18/telemetry' }))
+    await other.count(2)
+    await expect.poll(async () => (await space.get('press-18'))?.online, { timeout: 5_000 }).toBe(true)
+    await redis.command('FLUSHALL')
+    const readings = [{ metric: 'n', ts: Date.now(), value: 1, sentTs: null }]
+    for (const device of [DEVICE, 'press-18']) await space.merge([{ device, receivedAt: Date.now(), readings }])
+    await expect.poll(async () => (await space.get('press-18'))?.online, { timeout: 10_000 }).toBe(true)
+    expect(await isOnline()).toBe(false)
+    await other.close()
+  }, 30_000)
+
   it('is online at the other broker when its first one drains, and offline when that one drains too', async () => {
     await connectTo(0)
     await expect.poll(isOnline, { timeout: 5_000 }).toBe(true)
@@ -107,10 +166,12 @@ describe.skipIf(!kafkaHere || !redisHere)('a device that connects to another bro
   }
 })
 
-/** Messages with times of their own, the same each time. */
-function publish(client: Awaited<ReturnType<typeof openClient>>, messages: number): void {
+/** Messages with times of their own, the same each time that `from` is. */
+function publish(client: Awaited<ReturnType<typeof openClient>>, messages: number, from = 0): void {
   for (let id = 1; id <= messages; id++) {
-    client.send(publishPacket(id, { payload: JSON.stringify({ ts: 1_790_000_000_000 + id, values: { n: id } }) }))
+    client.send(
+      publishPacket(id, { payload: JSON.stringify({ ts: 1_790_000_000_000 + from + id, values: { n: id } }) }),
+    )
   }
 }
 

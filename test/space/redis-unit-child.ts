@@ -22,6 +22,7 @@ const taken: string[] = []
 let rebuild: Rebuild | null = null
 space.sessions.onTaken(async client => {
   taken.push(client)
+  return true
 })
 process.on('message', (asked: Asked) => {
   perform(asked).then(
