@@ -5,6 +5,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     exclude: ['test/crash/rounds.test.ts', 'node_modules/**', 'dist/**'],
+    globalSetup: 'test/servers/setup.ts',
     testTimeout: 30_000,
     hookTimeout: 30_000,
     maxWorkers: 2,

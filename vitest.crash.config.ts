@@ -4,6 +4,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/crash/rounds.test.ts'],
+    globalSetup: 'test/servers/setup.ts',
     testTimeout: 20 * 60_000,
     hookTimeout: 60_000,
     maxWorkers: 1,

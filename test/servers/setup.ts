@@ -34,7 +34,7 @@ export const NEEDS: readonly Need[] = [
   },
 ]
 
-export function setup(): () => void {
+export default function setup(): () => void {
   const missing = NEEDS.filter(({ isHere }) => !isHere)
   if (missing.length > 0 && process.env.TEST_NOTHING_SKIPPED === '1') {
     throw new Error(`Nothing may be skipped, and these are missing:\n${describe(missing)}`)
