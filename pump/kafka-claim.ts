@@ -3,8 +3,9 @@
  * group has committed; a commit is refused once the group has gone on without this writer [G2].
  */
 import { SurgetankError } from '../errors.ts'
-import { type KafkaClient, unavailable } from './kafka-client.ts'
+import type { KafkaClient } from './kafka-client.ts'
 import type { EndWatch } from './kafka-ends.ts'
+import { unavailable } from './kafka-errors.ts'
 import type { Membership } from './kafka-group.ts'
 import { openLane } from './kafka-lane.ts'
 import { encodePosition, type Position } from './kafka-positions.ts'

@@ -11,7 +11,8 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
-import { SurgetankError } from '../errors.ts'
+import { kafkaErrorType, translateKafkaError, unavailable } from './kafka-errors.ts'
+import { mendKafkajs } from './kafka-mended.ts'
 
 export interface KafkaAccess {
   /** host:port of some brokers of the cluster; the others are asked for. */
@@ -115,14 +116,11 @@ export interface KafkaClient {
 }
 
 const require = createRequire(import.meta.url)
-const { version } = require('kafkajs/package.json') as { version: string }
 const Cluster = require('kafkajs/src/cluster') as new (options: object) => RawCluster
 const { createLogger, LEVELS } = require('kafkajs/src/loggers') as {
   createLogger(options: object): object
   LEVELS: { NOTHING: number; WARN: number }
 }
-const RequestQueue = require('kafkajs/src/network/requestQueue') as { prototype: RequestQueueInside }
-const ConnectionPool = require('kafkajs/src/network/connectionPool') as { prototype: ConnectionPoolInside }
 
 const CONNECT_MS_MAX = 3_000
 const REQUEST_MS_MAX = 10_000
@@ -234,172 +232,6 @@ async function translated<Result>(doing: string, work: () => Promise<Result>): P
   } catch (error) {
     throw translateKafkaError(error, doing)
   }
-}
-
-const LOADING = new Set(['GROUP_LOAD_IN_PROGRESS', 'GROUP_COORDINATOR_NOT_AVAILABLE', 'NOT_COORDINATOR_FOR_GROUP'])
-const LOADING_MS_MAX = 5_000
-const LOADING_PAUSE_MS = 100
-
-/** Asks again for a while whom a broker that was just started has not made its coordinator yet. */
-export async function onceLoaded<Result>(ask: () => Promise<Result>): Promise<Result> {
-  const until = performance.now() + LOADING_MS_MAX
-  for (;;) {
-    try {
-      return await ask()
-    } catch (error) {
-      if (!LOADING.has(kafkaErrorType(error) ?? '') || performance.now() > until) throw error
-      await pause(LOADING_PAUSE_MS)
-    }
-  }
-}
-
-/** Kafka's own name of an error, such as NOT_LEADER_FOR_PARTITION; null when it is not Kafka that answered. */
-export function kafkaErrorType(error: unknown): string | null {
-  for (let at = error; at instanceof Error; at = at.cause) {
-    if ('type' in at && typeof at.type === 'string') return at.type
-  }
-  return null
-}
-
-/** What no retry mends: an operator must act. */
-const OPERATOR_MUST_ACT: Readonly<Record<string, string>> = {
-  TOPIC_AUTHORIZATION_FAILED:
-    'Kafka does not let this user use the topic; grant it READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS and DELETE.',
-  GROUP_AUTHORIZATION_FAILED: 'Kafka does not let this user use the consumer group; grant it READ.',
-  CLUSTER_AUTHORIZATION_FAILED: 'Kafka does not let this user write idempotently or create topics; grant it.',
-  SASL_AUTHENTICATION_FAILED: 'Kafka refuses SURGETANK_KAFKA_USER or its password.',
-  UNSUPPORTED_SASL_MECHANISM: 'Kafka does not offer the mechanism of SURGETANK_KAFKA_SASL.',
-  MESSAGE_TOO_LARGE: "A batch is larger than the topic's max.message.bytes; raise it to 8388608.",
-  RECORD_LIST_TOO_LARGE: "A batch is larger than the topic's segment.bytes; raise it.",
-  INVALID_TOPIC_EXCEPTION: 'SURGETANK_KAFKA_TOPIC is no name of a topic.',
-  POLICY_VIOLATION: 'A policy of the Kafka cluster forbids it.',
-  UNSUPPORTED_VERSION: 'This Kafka is too old; run 3.0 or newer.',
-}
-
-export function translateKafkaError(error: unknown, doing: string): SurgetankError {
-  if (error instanceof SurgetankError) return error
-  const type = kafkaErrorType(error)
-  const message = error instanceof Error ? error.message : String(error)
-  const act = type === null ? undefined : OPERATOR_MUST_ACT[type]
-  if (act !== undefined) return new SurgetankError('log_misconfigured', `${act} (${doing}: ${type})`, error)
-  if (isNamed(error, 'KafkaJSSASLAuthenticationError')) {
-    const advice = 'Kafka refuses SURGETANK_KAFKA_SASL, SURGETANK_KAFKA_USER or its password.'
-    return new SurgetankError('log_misconfigured', `${advice} (${message})`, error)
-  }
-  const code = systemCodeOf(error)
-  if (UNTRUSTED.has(code ?? '')) {
-    const advice = "Kafka's certificate is not trusted; set SURGETANK_KAFKA_CA to the one that vouches for it."
-    return new SurgetankError('log_misconfigured', `${advice} (${code})`, error)
-  }
-  return unavailable(`Kafka, ${doing}: ${type ?? message}.`, error)
-}
-
-const UNTRUSTED = new Set([
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-  'ERR_TLS_CERT_ALTNAME_INVALID',
-  'CERT_HAS_EXPIRED',
-])
-
-function systemCodeOf(error: unknown): string | null {
-  for (let at = error; at instanceof Error; at = at.cause) {
-    if ('code' in at && typeof at.code === 'string') return at.code
-  }
-  return null
-}
-
-function isNamed(error: unknown, name: string): boolean {
-  for (let at = error; at instanceof Error; at = at.cause) if (at.name === name) return true
-  return false
-}
-
-export function unavailable(detail: string, cause?: unknown): SurgetankError {
-  return new SurgetankError('log_unavailable', detail, cause)
-}
-
-interface RequestQueueInside {
-  scheduleCheckPendingRequests(): void
-  readonly pending: readonly unknown[]
-  throttleCheckTimeoutId: NodeJS.Timeout | null
-  readonly throttledUntil: number
-  checkPendingRequests(): void
-}
-
-interface ConnectionInside {
-  isConnected(): boolean
-  connect(): Promise<unknown>
-}
-
-interface ConnectionPoolInside {
-  readonly pool: readonly ConnectionInside[]
-  getConnection(index?: number): Promise<ConnectionInside>
-}
-
-let isMended = false
-
-/** Faults of kafkajs 2.2.4 that go by, once for the process. */
-function mendKafkajs(): void {
-  if (isMended) return
-  isMended = true
-  if (version !== '2.2.4') throw new Error(`kafkajs ${version} is here, and these internals are those of 2.2.4.`)
-  RequestQueue.prototype.scheduleCheckPendingRequests = checkWhenThrottled
-  ConnectionPool.prototype.getConnection = connectOnce
-  for (const number of [0, 1, 2, 3, 4, 5, 6]) takePartitionsWithoutLeader(number)
-}
-
-/**
- * Each connection runs a timer of 1 ms for ever, a percent of a core each (kafkajs issues 1556, 1751). It is needed only while
- * something waits for a throttle to end.
- */
-function checkWhenThrottled(this: RequestQueueInside): void {
-  if (this.throttleCheckTimeoutId !== null) return
-  const waitMs = this.throttledUntil - Date.now()
-  if (waitMs <= 0 && this.pending.length === 0) return
-  const check = () => {
-    this.throttleCheckTimeoutId = null
-    this.checkPendingRequests()
-  }
-  this.throttleCheckTimeoutId = setTimeout(check, waitMs > 0 ? waitMs : 10)
-}
-
-interface MetadataAnswer {
-  readonly topicMetadata: readonly { readonly partitionMetadata: { partitionErrorCode: number; leader: number }[] }[]
-}
-
-const LEADER_NOT_AVAILABLE = 5
-const REPLICA_NOT_AVAILABLE = 9
-
-/**
- * A partition that nobody leads makes kafkajs throw the whole answer away, with what it says of all others. Taken as it is: a
- * partition whose leader is -1.
- */
-function takePartitionsWithoutLeader(number: number): void {
-  const response = require(`kafkajs/src/protocol/requests/metadata/v${number}/response`) as {
-    parse(answer: MetadataAnswer): Promise<unknown>
-  }
-  const { parse } = response
-  response.parse = answer => {
-    for (const partition of answer.topicMetadata.flatMap(({ partitionMetadata }) => partitionMetadata)) {
-      const { partitionErrorCode: code } = partition
-      if (code === LEADER_NOT_AVAILABLE) partition.leader = -1
-      if (code === LEADER_NOT_AVAILABLE || code === REPLICA_NOT_AVAILABLE) partition.partitionErrorCode = 0
-    }
-    return parse(answer)
-  }
-}
-
-const connecting = new WeakMap<ConnectionInside, Promise<unknown>>()
-
-/** Requests that meet while a connection is being made would open a socket each, of which all but the last are lost. */
-async function connectOnce(this: ConnectionPoolInside, index = 0): Promise<ConnectionInside> {
-  const connection = this.pool[index] as ConnectionInside
-  if (connection.isConnected()) return connection
-  const underWay = connecting.get(connection) ?? connection.connect().finally(() => connecting.delete(connection))
-  connecting.set(connection, underWay)
-  await underWay
-  return connection
 }
 
 interface SocketOptions {

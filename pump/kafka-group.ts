@@ -13,7 +13,8 @@ import { setTimeout as pause } from 'node:timers/promises'
 import kafkajs from 'kafkajs'
 import type { Logger } from 'pino'
 import { hasFate, SurgetankError } from '../errors.ts'
-import { type KafkaClient, type KafkaNode, kafkaErrorType, translateKafkaError } from './kafka-client.ts'
+import type { KafkaClient, KafkaNode } from './kafka-client.ts'
+import { kafkaErrorType, translateKafkaError } from './kafka-errors.ts'
 
 const { MemberMetadata, MemberAssignment } = kafkajs.AssignerProtocol
 

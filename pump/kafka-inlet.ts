@@ -8,7 +8,8 @@
  */
 import type { Logger } from 'pino'
 import { hasFate, type SurgetankError } from '../errors.ts'
-import { type KafkaClient, type KafkaRecord, unavailable } from './kafka-client.ts'
+import type { KafkaClient, KafkaRecord } from './kafka-client.ts'
+import { unavailable } from './kafka-errors.ts'
 import { openLane, type SendTo } from './kafka-lane.ts'
 import { readNewest } from './kafka-newest.ts'
 import type { KafkaReader } from './kafka-reader.ts'

@@ -10,16 +10,8 @@
  * like), and when it had the time to (`producer.id.expiration.ms`, a day). Then the partition is read from where the lane last
  * stood, and the records are sent only if they are not there.
  */
-import {
-  type KafkaClient,
-  type KafkaNode,
-  type KafkaRecord,
-  kafkaErrorType,
-  type Long,
-  onceLoaded,
-  translateKafkaError,
-  unavailable,
-} from './kafka-client.ts'
+import type { KafkaClient, KafkaNode, KafkaRecord, Long } from './kafka-client.ts'
+import { kafkaErrorType, onceLoaded, translateKafkaError, unavailable } from './kafka-errors.ts'
 import { produce as produceTo } from './kafka-produce.ts'
 
 export interface Lane {

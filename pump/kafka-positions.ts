@@ -7,7 +7,8 @@
  * allows. A position of a topic that was deleted and made anew is none of the new one's.
  */
 import { SurgetankError } from '../errors.ts'
-import { type KafkaClient, onceLoaded, translateKafkaError } from './kafka-client.ts'
+import type { KafkaClient } from './kafka-client.ts'
+import { onceLoaded, translateKafkaError } from './kafka-errors.ts'
 import type { LogTopic } from './kafka-topics.ts'
 import type { Plan } from './pump.ts'
 

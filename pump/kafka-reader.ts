@@ -3,14 +3,8 @@
  * broker: one that waits would hold up all others on its connection.
  */
 import { setTimeout as pause } from 'node:timers/promises'
-import {
-  type FetchedRecord,
-  ISOLATION,
-  type KafkaClient,
-  kafkaErrorType,
-  translateKafkaError,
-  unavailable,
-} from './kafka-client.ts'
+import { type FetchedRecord, ISOLATION, type KafkaClient } from './kafka-client.ts'
+import { kafkaErrorType, translateKafkaError, unavailable } from './kafka-errors.ts'
 import { toChunk } from './kafka-record.ts'
 import type { Chunk, ReadLimits } from './pump.ts'
 

@@ -8,7 +8,8 @@
  */
 
 import { SurgetankError } from '../errors.ts'
-import { type KafkaClient, kafkaErrorType, translateKafkaError } from './kafka-client.ts'
+import type { KafkaClient } from './kafka-client.ts'
+import { kafkaErrorType, translateKafkaError } from './kafka-errors.ts'
 import { sendRequest } from './kafka-request.ts'
 import type { LogTopic } from './kafka-topics.ts'
 

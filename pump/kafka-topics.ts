@@ -8,7 +8,8 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
-import { type KafkaClient, kafkaErrorType, translateKafkaError, unavailable } from './kafka-client.ts'
+import type { KafkaClient } from './kafka-client.ts'
+import { kafkaErrorType, translateKafkaError, unavailable } from './kafka-errors.ts'
 import { topicIdOf } from './kafka-topic-id.ts'
 
 export interface TopicNames {

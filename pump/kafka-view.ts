@@ -4,7 +4,8 @@
  * Kafka counts records, not readings. What lies before the position was counted by the writers as they committed; what is
  * not yet written is counted here by reading it, each record once in the life of a view.
  */
-import { type KafkaClient, unavailable } from './kafka-client.ts'
+import type { KafkaClient } from './kafka-client.ts'
+import { unavailable } from './kafka-errors.ts'
 import { fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
 import { toLetterEntry, toRefusedEntry } from './kafka-record.ts'

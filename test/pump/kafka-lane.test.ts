@@ -6,7 +6,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hasFate } from '../../errors.ts'
-import { type KafkaClient, type KafkaNode, type KafkaRecord, unavailable } from '../../pump/kafka-client.ts'
+import type { KafkaClient, KafkaNode, KafkaRecord } from '../../pump/kafka-client.ts'
+import { unavailable } from '../../pump/kafka-errors.ts'
 import { openLane, type SendTo } from '../../pump/kafka-lane.ts'
 
 /** What becomes of one write. Those that say `appended` were stored before the answer that tells of a failure. */

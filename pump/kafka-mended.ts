@@ -1,0 +1,92 @@
+/**
+ * Faults of kafkajs 2.2.4, mended once for the process: its maintainers have not released since 2023. What is mended are its
+ * internals, so another version is refused.
+ */
+import { createRequire } from 'node:module'
+
+const require = createRequire(import.meta.url)
+const { version } = require('kafkajs/package.json') as { version: string }
+const RequestQueue = require('kafkajs/src/network/requestQueue') as { prototype: RequestQueueInside }
+const ConnectionPool = require('kafkajs/src/network/connectionPool') as { prototype: ConnectionPoolInside }
+
+interface RequestQueueInside {
+  scheduleCheckPendingRequests(): void
+  readonly pending: readonly unknown[]
+  throttleCheckTimeoutId: NodeJS.Timeout | null
+  readonly throttledUntil: number
+  checkPendingRequests(): void
+}
+
+interface ConnectionInside {
+  isConnected(): boolean
+  connect(): Promise<unknown>
+}
+
+interface ConnectionPoolInside {
+  readonly pool: readonly ConnectionInside[]
+  getConnection(index?: number): Promise<ConnectionInside>
+}
+
+let isMended = false
+
+export function mendKafkajs(): void {
+  if (isMended) return
+  isMended = true
+  if (version !== '2.2.4') throw new Error(`kafkajs ${version} is here, and these internals are those of 2.2.4.`)
+  RequestQueue.prototype.scheduleCheckPendingRequests = checkWhenThrottled
+  ConnectionPool.prototype.getConnection = connectOnce
+  for (const number of [0, 1, 2, 3, 4, 5, 6]) takePartitionsWithoutLeader(number)
+}
+
+/**
+ * Each connection runs a timer of 1 ms for ever, a percent of a core each (kafkajs issues 1556, 1751). It is needed only while
+ * something waits for a throttle to end.
+ */
+function checkWhenThrottled(this: RequestQueueInside): void {
+  if (this.throttleCheckTimeoutId !== null) return
+  const waitMs = this.throttledUntil - Date.now()
+  if (waitMs <= 0 && this.pending.length === 0) return
+  const check = () => {
+    this.throttleCheckTimeoutId = null
+    this.checkPendingRequests()
+  }
+  this.throttleCheckTimeoutId = setTimeout(check, waitMs > 0 ? waitMs : 10)
+}
+
+interface MetadataAnswer {
+  readonly topicMetadata: readonly { readonly partitionMetadata: { partitionErrorCode: number; leader: number }[] }[]
+}
+
+const LEADER_NOT_AVAILABLE = 5
+const REPLICA_NOT_AVAILABLE = 9
+
+/**
+ * A partition that nobody leads makes kafkajs throw the whole answer away, with what it says of all others. Taken as it is: a
+ * partition whose leader is -1.
+ */
+function takePartitionsWithoutLeader(number: number): void {
+  const response = require(`kafkajs/src/protocol/requests/metadata/v${number}/response`) as {
+    parse(answer: MetadataAnswer): Promise<unknown>
+  }
+  const { parse } = response
+  response.parse = answer => {
+    for (const partition of answer.topicMetadata.flatMap(({ partitionMetadata }) => partitionMetadata)) {
+      const { partitionErrorCode: code } = partition
+      if (code === LEADER_NOT_AVAILABLE) partition.leader = -1
+      if (code === LEADER_NOT_AVAILABLE || code === REPLICA_NOT_AVAILABLE) partition.partitionErrorCode = 0
+    }
+    return parse(answer)
+  }
+}
+
+const connecting = new WeakMap<ConnectionInside, Promise<unknown>>()
+
+/** Requests that meet while a connection is being made would open a socket each, of which all but the last are lost. */
+async function connectOnce(this: ConnectionPoolInside, index = 0): Promise<ConnectionInside> {
+  const connection = this.pool[index] as ConnectionInside
+  if (connection.isConnected()) return connection
+  const underWay = connecting.get(connection) ?? connection.connect().finally(() => connecting.delete(connection))
+  connecting.set(connection, underWay)
+  await underWay
+  return connection
+}
