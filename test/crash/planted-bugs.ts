@@ -20,7 +20,7 @@ export function plant(bug: PlantedBug): { root: string; dist: string } {
   const dist = join(root, 'dist')
   cpSync('dist', dist, { recursive: true })
   // The build looks for these beside itself.
-  for (const name of ['node_modules', 'package.json', 'database']) symlinkSync(resolve(name), join(root, name))
+  for (const name of ['node_modules', 'package.json', 'database', 'space']) symlinkSync(resolve(name), join(root, name))
   const path = join(dist, bug.file)
   const source = readFileSync(path, 'utf8')
   const places = [...source.matchAll(new RegExp(bug.from, 'g'))].length
