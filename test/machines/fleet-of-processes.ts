@@ -40,6 +40,8 @@ export interface Machines {
   metrics(part: PartName): Promise<string>
   /** SIGKILL, and a start on the same ports; resolves when it serves again. Redis comes back empty. */
   killAndRestart(part: PartName): Promise<void>
+  /** SIGSTOP, and SIGCONT after a while. */
+  freeze(part: PartName, ms: number): Promise<void>
   /** SIGTERM; resolves with the exit code. */
   stop(part: PartName): Promise<number | null>
   /** What the roles wrote to stderr. */
@@ -80,7 +82,7 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
   const balancer: Balancer = await openBalancer(['broker-a', 'broker-b'].map(part => role(part as PartName).ports.mqtt))
   await Promise.all([...roles.keys()].map(untilReady))
   const ports = { mqtt: balancer.port, http: role('api').ports.http, sql }
-  return { ports, env, redis, kafka, pidOf, ready, metrics, killAndRestart, stop, output: () => output, close }
+  return { ports, env, redis, kafka, pidOf, ready, metrics, killAndRestart, freeze, stop, output: () => output, close }
 
   function launch(words: readonly string[], { mqtt, http }: Role['ports']): ChildProcess {
     const own = { SURGETANK_MQTT_PORT: String(mqtt), SURGETANK_HTTP_PORT: String(http) }
@@ -104,6 +106,7 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
 
   function pidOf(part: PartName): number {
     if (part === 'clickhouse') return database.pid
+    if (part === 'redis') return redis.pid
     return part === 'kafka' ? kafka.pid : (role(part).child.pid ?? 0)
   }
 
@@ -150,6 +153,13 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
     await end(killed.child, 'SIGKILL')
     killed.child = launch(killed.words, killed.ports)
     await untilReady(part)
+  }
+
+  async function freeze(part: PartName, ms: number): Promise<void> {
+    const pid = pidOf(part)
+    process.kill(pid, 'SIGSTOP')
+    await pause(ms)
+    process.kill(pid, 'SIGCONT')
   }
 
   function stop(part: PartName): Promise<number | null> {
