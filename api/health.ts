@@ -1,5 +1,6 @@
 /** `/healthz`, `/readyz`, `/metrics` and the index: for probes, monitoring, and whoever opens the port. */
 import { Type } from 'typebox'
+import { within } from '../within.ts'
 import type { ApiOptions, HealthCheck, Server } from './api.ts'
 import { answers } from './schemas.ts'
 
@@ -62,15 +63,9 @@ export function addHealthRoutes(
 
 async function checksInTime(health: () => Promise<readonly HealthCheck[]>): Promise<readonly HealthCheck[]> {
   const failed = (detail: string): HealthCheck[] => [{ name: 'checks', ok: false, required: true, detail }]
-  let timer: NodeJS.Timeout | undefined
-  const tooLate = new Promise<HealthCheck[]>(resolve => {
-    timer = setTimeout(() => resolve(failed(`no answer within ${HEALTH_MS_MAX} ms`)), HEALTH_MS_MAX)
-  })
   try {
-    return await Promise.race([health(), tooLate])
+    return (await within(HEALTH_MS_MAX, health())) ?? failed(`no answer within ${HEALTH_MS_MAX} ms`)
   } catch {
     return failed('could not be made')
-  } finally {
-    clearTimeout(timer)
   }
 }

@@ -17,7 +17,6 @@
  */
 import { type EventEmitter, once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
 import { Aedes, type Client } from 'aedes'
 import type { Logger } from 'pino'
 import { cannotListen } from '../errors.ts'
@@ -25,6 +24,7 @@ import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { Settings } from '../settings.ts'
 import type { Sessions, Space } from '../space/space.ts'
+import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { openAdmission } from './admission.ts'
 import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
@@ -292,10 +292,4 @@ function end({ socket, gate, client }: Connection): Promise<void> {
   if (client !== null) readOn(client)
   socket.end()
   return closed
-}
-
-async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  const timeout = new AbortController()
-  await Promise.race([work, delay(ms, undefined, { signal: timeout.signal }).catch(() => undefined)])
-  timeout.abort()
 }

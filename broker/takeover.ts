@@ -12,10 +12,10 @@
  *
  * Connections of one client on this broker are Aedes' to sort out; the session is released when the last of them has ended.
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Ingest } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { Sessions, Whose } from '../space/space.ts'
+import { within } from '../within.ts'
 import type { Connection } from './connection.ts'
 import type { SampledLog } from './sampled-log.ts'
 
@@ -170,11 +170,4 @@ export function openTakeover({ sessions, ingest, lost, clock, log }: TakeoverOpt
     })
     return (await within(SETTLE_MS_MAX, settled)) ?? false
   }
-}
-
-/** What the work resolves with, or undefined when it takes longer. */
-async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
-  const timeout = new AbortController()
-  const late = delay(ms, undefined, { signal: timeout.signal }).catch(() => undefined)
-  return Promise.race([work, late]).finally(() => timeout.abort())
 }

@@ -1,9 +1,9 @@
 /** What `doctor` finds out about the servers that are configured: does each answer, and with these credentials? */
 import { text } from 'node:stream/consumers'
-import { setTimeout as pause } from 'node:timers/promises'
 import { pino } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import { SurgetankError } from '../errors.ts'
+import { within } from '../within.ts'
 import { openSpace, openView, type Places } from './adapters.ts'
 import type { Finding } from './doctor.ts'
 
@@ -67,20 +67,13 @@ interface Examined {
 }
 
 async function examine({ what, down, advice }: Examined, ask: () => Promise<string>): Promise<Finding> {
-  const late = new AbortController()
   try {
-    const found = await Promise.race([ask(), tooLate(late.signal)])
+    const found = await within(ANSWER_MS_MAX, ask())
+    if (found === undefined) throw new SurgetankError('busy', `No answer within ${ANSWER_MS_MAX / 1_000} s.`)
     return { what, found, verdict: 'ok' }
   } catch (error) {
     if (!(error instanceof SurgetankError)) throw error
     if (error.code === 'log_missing') return { what, found: 'answers; the topic is not made yet', verdict: 'ok' }
     return { what, found: error.message, verdict: error.fate === 'stop' ? 'stop' : down, advice }
-  } finally {
-    late.abort()
   }
-}
-
-async function tooLate(signal: AbortSignal): Promise<never> {
-  await pause(ANSWER_MS_MAX, undefined, { signal }).catch(() => {})
-  throw new SurgetankError('busy', `No answer within ${ANSWER_MS_MAX / 1_000} s.`)
 }

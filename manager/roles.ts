@@ -1,11 +1,11 @@
 /** The roles: what each must share with other processes, and the parts that it opens, in order. */
-import { setTimeout as pause } from 'node:timers/promises'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { Database } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import { openReader } from '../readers/reader.ts'
 import type { Sessions, Space } from '../space/space.ts'
+import { within } from '../within.ts'
 import { openInlet, openSpace, openView, type PortName } from './adapters.ts'
 import { openApiPart } from './api-part.ts'
 import { openBrokerPart } from './broker-part.ts'
@@ -81,7 +81,7 @@ async function startReader(own: RoleProcess): Promise<null> {
   const view = await own.open('the log', () => openView(places.log, log))
   const { space } = await openSharedSpace(own, false)
   const reader = openReader({ space, database, view, log })
-  own.closers.add(() => Promise.race([reader.close(), pause(READER_CLOSE_MS_MAX)]))
+  own.closers.add(() => within(READER_CLOSE_MS_MAX, reader.close()))
   own.closers.add(openGauges({ space, log }))
   own.readyWhen(() => checkReader(space))
   return null

@@ -1,8 +1,8 @@
 /** Does a server answer? Asked every few seconds, beside everything else: nobody waits for one that hangs. */
-import { setTimeout as pause } from 'node:timers/promises'
 import type { Database } from '../database/database.ts'
 import { metrics } from '../metrics.ts'
 import type { Space } from '../space/space.ts'
+import { within } from '../within.ts'
 
 export interface Watch {
   /** By the last answer, or the lack of one. */
@@ -45,7 +45,7 @@ function openWatch(answers: () => Promise<boolean>, told: (up: boolean) => void)
     asking = true
     const answered = answers().catch(() => false)
     void answered.then(() => (asking = false))
-    tell(await Promise.race([answered, pause(ANSWER_MS_MAX, false)]))
+    tell((await within(ANSWER_MS_MAX, answered)) ?? false)
   }
 
   function tell(answers: boolean): void {

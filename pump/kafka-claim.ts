@@ -7,7 +7,7 @@ import type { KafkaClient } from './kafka-client.ts'
 import type { EndWatch } from './kafka-ends.ts'
 import { unavailable } from './kafka-errors.ts'
 import type { Membership } from './kafka-group.ts'
-import { openLane } from './kafka-lane.ts'
+import { openLane, toSideTopic } from './kafka-lane.ts'
 import { encodePosition, type Position } from './kafka-positions.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import { letterRecord } from './kafka-record.ts'
@@ -42,6 +42,7 @@ export interface ClaimOptions {
 }
 
 const COUNT_LIMITS: ReadLimits = { chunksMax: 500, bytesMax: 16 << 20 }
+const LETTERS_PER_SEND = 500
 
 export function holdClaim(options: ClaimOptions): HeldClaim {
   const { client, reader, ends, membership, partition, source } = options
@@ -67,7 +68,7 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
       return record.plan
     },
     lost: lost.signal,
-    begins,
+    begins: () => reader.firstOf(partition),
     read,
     wait: (position, waitMs) => ends.wait(partition, position, { waitMs, signal: lost.signal }),
     commit,
@@ -79,10 +80,6 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
     get fruitful() {
       return fruitful
     },
-  }
-
-  async function begins(): Promise<number> {
-    return (await reader.firsts([partition])).get(partition) ?? 0
   }
 
   async function read(from: number, limits: ReadLimits): Promise<Chunk[]> {
@@ -131,17 +128,11 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
     return readings
   }
 
-  /** Tried until they are kept: a writer that is killed between this and the commit writes them again, which the view sees. */
+  /** Whoever has the partition next writes them again when this or the commit after it fails; the view shows each once. */
   async function keepLetters(letters: readonly DeadLetter[]): Promise<void> {
     const records = letters.map(letterRecord)
-    const to = {
-      topic: options.topic.letters,
-      partitions: [0],
-      find: async () => false,
-      endOf: async () => 0,
-    }
     for (let from = 0; from < records.length; from += LETTERS_PER_SEND) {
-      await lane.send(records.slice(from, from + LETTERS_PER_SEND), to)
+      await lane.send(records.slice(from, from + LETTERS_PER_SEND), toSideTopic(options.topic.letters))
     }
   }
 
@@ -150,8 +141,6 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
     if (record.plan === null) lost.abort()
   }
 }
-
-const LETTERS_PER_SEND = 500
 
 function claimLost(source: string): SurgetankError {
   return new SurgetankError('log_claim_lost', `${source} went to another writer.`)

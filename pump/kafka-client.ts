@@ -8,9 +8,9 @@
  */
 import { createRequire } from 'node:module'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
-import { setTimeout as pause } from 'node:timers/promises'
 import { connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
+import { within } from '../within.ts'
 import { kafkaErrorType, translateKafkaError, unavailable } from './kafka-errors.ts'
 import { mendKafkajs } from './kafka-mended.ts'
 
@@ -86,7 +86,6 @@ interface RawCluster {
   findGroupCoordinator(options: { groupId: string }): Promise<KafkaNode>
   findTopicPartitionMetadata(topic: string): PartitionMetadata[]
   getNodeIds(): string[]
-  readonly targetTopics: Set<string>
 }
 
 export interface PartitionMetadata {
@@ -119,7 +118,7 @@ const require = createRequire(import.meta.url)
 const Cluster = require('kafkajs/src/cluster') as new (options: object) => RawCluster
 const { createLogger, LEVELS } = require('kafkajs/src/loggers') as {
   createLogger(options: object): object
-  LEVELS: { NOTHING: number; WARN: number }
+  LEVELS: { WARN: number }
 }
 
 const CONNECT_MS_MAX = 3_000
@@ -164,8 +163,8 @@ export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, 
       return cluster.getNodeIds().length
     },
     named: brokers.length,
-    refresh: () => within(REFRESH_MS_MAX, cluster.refreshMetadata()),
-    refreshWhenOld: () => within(REFRESH_MS_MAX, cluster.refreshMetadataIfNecessary()),
+    refresh: () => endedWithin(REFRESH_MS_MAX, cluster.refreshMetadata()),
+    refreshWhenOld: () => endedWithin(REFRESH_MS_MAX, cluster.refreshMetadataIfNecessary()),
     close,
   }
 
@@ -189,7 +188,7 @@ export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, 
   async function leader(topic: string, partition: number): Promise<KafkaNode> {
     return translated('finding a leader', async () => {
       // What is known goes on to hold when it cannot be asked anew: a request to a node that leads no more says so.
-      await within(REFRESH_MS_MAX, cluster.refreshMetadataIfNecessary())
+      await endedWithin(REFRESH_MS_MAX, cluster.refreshMetadataIfNecessary())
       const found = partitions(topic).find(({ partitionId }) => partitionId === partition)
       if (found === undefined || found.leader < 0) throw unavailable(`Nobody leads ${topic}/${partition}.`)
       return cluster.findBroker({ nodeId: String(found.leader) })
@@ -208,22 +207,17 @@ export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, 
   /** Requests under way are not waited for any longer than a moment: kafkajs would wait for each of them. */
   async function close(): Promise<void> {
     closed = true
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<void>(resolve => {
-      timer = setTimeout(resolve, CLOSE_MS_MAX)
-    })
-    await Promise.race([cluster.disconnect().catch(() => {}), late])
-    clearTimeout(timer)
+    await endedWithin(CLOSE_MS_MAX, cluster.disconnect())
     for (const socket of sockets) socket.destroy()
   }
 }
 
 /** Resolves when the work has ended, however, or after so long. */
-async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  const over = new AbortController()
-  const late = pause(ms, undefined, { signal: over.signal }).catch(() => {})
-  await Promise.race([work.catch(() => {}), late])
-  over.abort()
+async function endedWithin(ms: number, work: Promise<unknown>): Promise<void> {
+  await within(
+    ms,
+    work.catch(() => {}),
+  )
 }
 
 async function translated<Result>(doing: string, work: () => Promise<Result>): Promise<Result> {

@@ -13,6 +13,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import kafkajs from 'kafkajs'
 import type { Logger } from 'pino'
 import { hasFate, SurgetankError } from '../errors.ts'
+import { within } from '../within.ts'
 import type { KafkaClient, KafkaNode } from './kafka-client.ts'
 import { kafkaErrorType, translateKafkaError } from './kafka-errors.ts'
 
@@ -261,11 +262,6 @@ export function assignPartitions(
 
 function claimLost(partition: number): SurgetankError {
   return new SurgetankError('log_claim_lost', `Partition ${partition} went to another writer.`)
-}
-
-async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  const over = new AbortController()
-  await Promise.race([work, wait(ms, over.signal)]).finally(() => over.abort())
 }
 
 /** Ends early by the signal. */

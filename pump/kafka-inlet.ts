@@ -10,7 +10,7 @@ import type { Logger } from 'pino'
 import { hasFate, type SurgetankError } from '../errors.ts'
 import type { KafkaClient, KafkaRecord } from './kafka-client.ts'
 import { unavailable } from './kafka-errors.ts'
-import { openLane, type SendTo } from './kafka-lane.ts'
+import { openLane, type SendTo, toSideTopic } from './kafka-lane.ts'
 import { readNewest } from './kafka-newest.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import { type AppendName, chunkRecord, isOf, newUnit, refusedRecord } from './kafka-record.ts'
@@ -81,7 +81,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
       open = begin(batch)
     }
     for (let records = open.refused[0]; records !== undefined; records = open.refused[0]) {
-      await lane.send(records, toQuarantine())
+      await lane.send(records, toSideTopic(topic.quarantine))
       open.refused.shift()
     }
     if (open.chunk.length > 0) await lane.send(open.chunk, toLog(open.name))
@@ -98,16 +98,8 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   function toLog(name: AppendName): SendTo {
     const partitions = reader.partitions()
     const order = partitions.map((_, index) => partitions[(turn.at + index) % partitions.length] ?? 0)
-    return { topic: topic.log, partitions: order, find: (partition, from) => isThere(name, partition, from), endOf }
-  }
-
-  /** A refused message that is kept twice does no harm, and is no reading. */
-  function toQuarantine(): SendTo {
-    return { topic: topic.quarantine, partitions: [0], find: async () => false, endOf: async () => 0 }
-  }
-
-  async function endOf(partition: number): Promise<number> {
-    return (await reader.ends([partition])).get(partition) ?? 0
+    const find = (partition: number, from: number) => isThere(name, partition, from)
+    return { topic: topic.log, partitions: order, find, endOf: reader.endOf }
   }
 
   async function isThere(name: AppendName, partition: number, from: number): Promise<boolean> {

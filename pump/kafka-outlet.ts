@@ -151,7 +151,7 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
       await checkPartitionEnd(partition, Math.max(committed.position, committed.plan?.to ?? 0))
       return { from: committed, fresh: false }
     }
-    const first = (await reader.firsts([partition])).get(partition) ?? 0
+    const first = await reader.firstOf(partition)
     return { from: { position: first, plan: null, readings: 0, deadLetters: 0 }, fresh: true }
   }
 
@@ -159,7 +159,7 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
   async function checkPartitionEnd(partition: number, reached: number): Promise<void> {
     const until = performance.now() + BEHIND_MS_MAX
     for (;;) {
-      const end = (await reader.ends([partition])).get(partition) ?? 0
+      const end = await reader.endOf(partition)
       if (end >= reached) return
       if (performance.now() > until) throw behind(sourceOf(topic, partition), end, reached)
       await pause(LOOK_MS)

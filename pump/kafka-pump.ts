@@ -9,7 +9,7 @@ import { metrics } from '../metrics.ts'
 import { type KafkaAccess, type KafkaClient, openKafkaClient } from './kafka-client.ts'
 import { openInlet } from './kafka-inlet.ts'
 import { openOutlet } from './kafka-outlet.ts'
-import { fetchPositions } from './kafka-positions.ts'
+import { fetchPlaces, unwrittenIn } from './kafka-places.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
 import { ensureTopics, findTopics, type LogTopic } from './kafka-topics.ts'
 import { openTrimmer } from './kafka-trim.ts'
@@ -52,7 +52,10 @@ const TRIM_MS = 30_000
 export function openKafkaInlet(options: KafkaOptions): Promise<PumpInlet> {
   const { bytesMax, log } = options
   return openOn(options, ensureTopics, ({ client, topic, reader }) => {
-    const unwrittenChunks = () => countUnwritten(client, reader, topic)
+    const unwrittenChunks = async () => {
+      const places = await fetchPlaces(client, reader, topic)
+      return places.reduce((sum, place) => sum + unwrittenIn(place), 0)
+    }
     return openInlet({ client, reader, topic, bytesMax, unwrittenChunks, log })
   })
 }
@@ -105,15 +108,4 @@ async function openOn<Part>(
       'a record that no surgetank wrote stands in the log; it is passed over',
     )
   }
-}
-
-async function countUnwritten(client: KafkaClient, reader: KafkaReader, topic: LogTopic): Promise<number> {
-  const partitions = reader.partitions()
-  const positions = await fetchPositions(client, topic, partitions)
-  const firsts = await reader.firsts(partitions)
-  const ends = await reader.ends(partitions)
-  return partitions.reduce((sum, partition) => {
-    const from = Math.max(positions.get(partition)?.position ?? 0, firsts.get(partition) ?? 0)
-    return sum + Math.max(0, (ends.get(partition) ?? 0) - from)
-  }, 0)
 }

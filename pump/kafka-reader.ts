@@ -36,6 +36,9 @@ export interface KafkaReader {
   ends(partitions: readonly number[]): Promise<Map<number, number>>
   /** The oldest offset that each partition still holds. */
   firsts(partitions: readonly number[]): Promise<Map<number, number>>
+  /** The same of one partition; 0 where the answer does not tell. */
+  endOf(partition: number): Promise<number>
+  firstOf(partition: number): Promise<number>
   /** The oldest offset of a record that was appended at or after a time, ms; the end when there is none. */
   since(partition: number, at: number): Promise<number>
   /**
@@ -57,6 +60,8 @@ export function openKafkaReader(
     partitions: () => client.partitions(topic).map(({ partitionId }) => partitionId),
     ends: partitions => offsets(partitions, LATEST),
     firsts: partitions => offsets(partitions, EARLIEST),
+    endOf: partition => offsetOf(partition, LATEST),
+    firstOf: partition => offsetOf(partition, EARLIEST),
     since,
     records,
     chunks,
@@ -85,7 +90,11 @@ export function openKafkaReader(
 
   async function since(partition: number, at: number): Promise<number> {
     const found = (await offsets([partition], at)).get(partition) ?? -1
-    return found >= 0 ? found : ((await offsets([partition], LATEST)).get(partition) ?? 0)
+    return found >= 0 ? found : offsetOf(partition, LATEST)
+  }
+
+  async function offsetOf(partition: number, timestamp: number): Promise<number> {
+    return (await offsets([partition], timestamp)).get(partition) ?? 0
   }
 
   /**
@@ -123,7 +132,7 @@ export function openKafkaReader(
       }
       return fetchFrom(from).catch(async error => {
         if (kafkaErrorType(error) !== 'OFFSET_OUT_OF_RANGE') throw error
-        const first = (await offsets([partition], EARLIEST)).get(partition) ?? 0
+        const first = await offsetOf(partition, EARLIEST)
         // Otherwise beyond the end, which is for the caller to judge.
         return from < first ? fetchFrom(first) : []
       })

@@ -74,7 +74,7 @@ function encodeRequest(topic: string): Buffer {
 }
 
 /** Reads as far as the topic's id. Null when the topic is not in the answer. */
-export function decodeTopicId(bytes: Buffer, topic: string): Buffer | null {
+function decodeTopicId(bytes: Buffer, topic: string): Buffer | null {
   let at = 0
   const int = (size: number) => {
     at += size

@@ -48,7 +48,7 @@ export function openTrimmer(options: TrimOptions): Trimmer {
   }
 
   async function trim(partition: number, position: number): Promise<void> {
-    const first = (await reader.firsts([partition])).get(partition) ?? 0
+    const first = await reader.firstOf(partition)
     const old = await reader.since(partition, clock() - keepHours * HOUR_MS)
     const before = Math.min(position, Math.max(old, first + (await recordsOver(partition, first))))
     if (before <= first) return
@@ -59,7 +59,7 @@ export function openTrimmer(options: TrimOptions): Trimmer {
 
   /** How many records are more than there may be, by the size of the oldest ones. */
   async function recordsOver(partition: number, first: number): Promise<number> {
-    const end = (await reader.ends([partition])).get(partition) ?? first
+    const end = await reader.endOf(partition)
     const sample = await reader.records(partition, first, SAMPLE_BYTES)
     const bytes = sample.reduce((sum, { value }) => sum + (value?.length ?? 0), 0)
     return bytes === 0 ? 0 : end - first - Math.floor((bytesMax * sample.length) / bytes)

@@ -5,22 +5,12 @@
  * not yet written is counted here by reading it, each record once in the life of a view.
  */
 import type { KafkaClient } from './kafka-client.ts'
-import { unavailable } from './kafka-errors.ts'
-import { fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
+import { type CountedPlace, fetchPlaces, unwrittenIn } from './kafka-places.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
 import { toLetterEntry, toRefusedEntry } from './kafka-record.ts'
 import { watchTopicId } from './kafka-topic-id.ts'
 import type { LogTopic } from './kafka-topics.ts'
-import type {
-  Chunk,
-  PartitionBooks,
-  PartitionPlace,
-  PumpBooks,
-  PumpLag,
-  PumpView,
-  QuarantineEntry,
-  ReadLimits,
-} from './pump.ts'
+import type { Chunk, PartitionBooks, PumpBooks, PumpLag, PumpView, QuarantineEntry, ReadLimits } from './pump.ts'
 
 export interface KafkaViewParts {
   readonly client: KafkaClient
@@ -28,9 +18,6 @@ export interface KafkaViewParts {
   readonly topic: LogTopic
   readonly bytesMax: number
 }
-
-/** A place with what the writers counted. */
-type CountedPlace = PartitionPlace & Position
 
 /** Readings before an offset. */
 interface Count {
@@ -42,7 +29,6 @@ const READ: ReadLimits = { chunksMax: 500, bytesMax: 8 << 20 }
 const ONE: ReadLimits = { chunksMax: 1, bytesMax: 1 }
 /** Of the refused messages and the dead letters, what one look reads. */
 const ENTRIES_BYTES = 4 << 20
-const BEGINNING: Position = { position: 0, plan: null, readings: 0, deadLetters: 0 }
 
 export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewParts): PumpView {
   let topic = opened
@@ -60,7 +46,7 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
   const oldest = new Map<number, Chunk>()
 
   return {
-    places: () => countedPlaces(),
+    places: countedPlaces,
     lag,
     books,
     positionAt: (partition, appendedAt) => reader.since(partition, appendedAt),
@@ -74,29 +60,19 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
     },
   }
 
-  /** The positions first: the log only grows, so what they name lies before the ends. */
-  async function countedPlaces(): Promise<CountedPlace[]> {
-    const partitions = reader.partitions()
-    const positions = await fetchPositions(client, topic, partitions)
-    const firsts = await reader.firsts(partitions)
-    const ends = await reader.ends(partitions)
-    return partitions.map(partition => {
-      const first = firsts.get(partition) ?? 0
-      const end = ends.get(partition)
-      if (end === undefined) throw unavailable(`Where partition ${partition} ends is not known.`)
-      const position = positions.get(partition) ?? { ...BEGINNING, position: first }
-      return { partition, source: sourceOf(topic, partition), first, end, committed: position.position, ...position }
-    })
+  function countedPlaces(): Promise<CountedPlace[]> {
+    return fetchPlaces(client, reader, topic)
   }
 
   async function lag(): Promise<PumpLag> {
     const sums = { readings: 0, bytes: 0, bytesUnwritten: 0 }
     let oldestUnwrittenAt: number | null = null
-    for (const { partition, first, committed, end } of await countedPlaces()) {
+    for (const place of await countedPlaces()) {
+      const { partition, first, committed, end } = place
       const chunk = committed < end ? await oldestFrom(partition, committed) : oldest.get(partition)
       if (chunk === undefined) continue
       // Like the one that was looked at: all others would have to be read.
-      const [size, unwritten] = [chunk.lines.length, Math.max(0, end - Math.max(first, committed))]
+      const [size, unwritten] = [chunk.lines.length, unwrittenIn(place)]
       sums.readings += unwritten * chunk.readings
       sums.bytesUnwritten += unwritten * size
       sums.bytes += (end - first) * size
@@ -162,8 +138,7 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
   }
 
   async function rangeOf(of: KafkaReader): Promise<{ first: number; end: number }> {
-    const [first, end] = [(await of.firsts([0])).get(0) ?? 0, (await of.ends([0])).get(0) ?? 0]
-    return { first, end }
+    return { first: await of.firstOf(0), end: await of.endOf(0) }
   }
 
   async function quarantine(entriesMax: number): Promise<QuarantineEntry[]> {
