@@ -1,4 +1,5 @@
 /** Devices with many long text metrics: few messages fill a log. What they send can be computed again in SQL. */
+import type { Packet } from 'mqtt-packet'
 import { openPlainClient, type PlainClient } from './plain-client.ts'
 
 export interface WideDevices {
@@ -22,7 +23,10 @@ const MESSAGES_PER_TICK = 5
 /** The text that belongs to `metric` and `ts`, in ClickHouse's SQL. */
 export const TEXT_SQL = `concat(toString(toUnixTimestamp64Milli(ts) - ${EPOCH}), '-', metric, '-', repeat('x', ${PAD}))`
 
-/** Each on a connection of its own with this keepalive, s; never sends a PINGREQ while it has something to send. */
+/**
+ * Each on a connection of its own with this keepalive, s. As plain clients do, a device sends no PINGREQ while it waits for an
+ * acknowledgement, and one each half a keepalive while it has nothing to say.
+ */
 export async function openWideDevices(options: {
   port: number
   count: number
@@ -33,6 +37,7 @@ export async function openWideDevices(options: {
   const inFlight: number[] = []
   let [sent, acked] = [0, 0]
   let timer: NodeJS.Timeout | undefined
+  const pings = setInterval(ping, keepalive * 500)
   for (let index = 0; index < count; index++) await connect(index)
 
   return {
@@ -47,11 +52,16 @@ export async function openWideDevices(options: {
 
   async function connect(index: number): Promise<void> {
     inFlight.push(0)
-    const acknowledged = () => {
+    const received = ({ cmd }: Packet) => {
+      if (cmd !== 'puback') return
       acked++
       inFlight[index] = (inFlight[index] ?? 0) - 1
     }
-    clients.push(await openPlainClient(port, idOf(index), acknowledged, { keepalive }))
+    clients.push(await openPlainClient(port, idOf(index), received, { keepalive }))
+  }
+
+  function ping(): void {
+    for (const [index, client] of clients.entries()) if (inFlight[index] === 0) client.send({ cmd: 'pingreq' })
   }
 
   function tick(): void {
@@ -75,6 +85,7 @@ export async function openWideDevices(options: {
 
   function close(): void {
     clearInterval(timer)
+    clearInterval(pings)
     for (const client of clients) client.close()
   }
 }
