@@ -6,8 +6,10 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     exclude: ['test/crash/rounds.test.ts', 'node_modules/**', 'dist/**'],
     globalSetup: 'test/servers/setup.ts',
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
+    // For what hangs only: a machine may be several times slower than the one where a test was written.
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: 60_000, interval: 50 } },
     maxWorkers: 2,
     reporters: ['default'],
   },

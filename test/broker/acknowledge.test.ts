@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { acknowledged, openBench, openClient, ping, publishPacket, until } from './harness.ts'
+import { until } from '../waits.ts'
+import { acknowledged, openBench, openClient, ping, publishPacket } from './harness.ts'
 
 describe('acknowledgement', () => {
   it('[G1] sends no PUBACK before the message is durable', async () => {

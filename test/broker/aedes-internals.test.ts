@@ -2,7 +2,8 @@
 import { createServer, type Server } from 'node:net'
 import { Aedes, type AedesOptions, type Client } from 'aedes'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { acknowledged, openClient, ping, publishPacket, until } from './harness.ts'
+import { until } from '../waits.ts'
+import { acknowledged, openClient, ping, publishPacket } from './harness.ts'
 
 interface Inner {
   _parsingBatch: number

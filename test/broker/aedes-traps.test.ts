@@ -2,7 +2,8 @@
 import * as mqtt from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { registry } from '../../metrics.ts'
-import { acknowledged, openBench, openClient, openRaw, ping, publishPacket, until } from './harness.ts'
+import { until } from '../waits.ts'
+import { acknowledged, openBench, openClient, openRaw, ping, publishPacket } from './harness.ts'
 
 const pubrel = (messageId: number) => ({ cmd: 'pubrel', messageId, qos: 1 }) as unknown as mqtt.IPubrelPacket
 

@@ -2,7 +2,8 @@ import * as mqtt from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { registry } from '../../metrics.ts'
 import { LIMITS } from '../../model/limits.ts'
-import { acknowledged, connectPacket, openBench, openClient, openRaw, ping, publishPacket, until } from './harness.ts'
+import { until } from '../waits.ts'
+import { acknowledged, connectPacket, openBench, openClient, openRaw, ping, publishPacket } from './harness.ts'
 
 /** A fixed header that claims this many bytes to follow. */
 function header(first: number, remaining: number): Buffer {

@@ -5,7 +5,8 @@
 import { connect } from 'node:net'
 import * as mqtt from 'mqtt-packet'
 import { expect, it } from 'vitest'
-import { acknowledged, openBench, openClient, publishPacket, until } from './harness.ts'
+import { until } from '../waits.ts'
+import { acknowledged, openBench, openClient, publishPacket } from './harness.ts'
 
 const SEED = 0x5a17
 const FUZZ_MS = 4_000

@@ -305,15 +305,6 @@ export function publishPacket(messageId: number, packet: Partial<mqtt.IPublishPa
   }
 }
 
-/** Resolves when the condition holds; rejects after five seconds. */
-export async function until(holds: () => boolean, what = holds.toString()): Promise<void> {
-  const deadline = Date.now() + 5_000
-  while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`still not so: ${what}`)
-    await new Promise(resolve => setTimeout(resolve, 5))
-  }
-}
-
 /** A round trip: what was sent before it has been read, and what was answered before it has arrived. */
 export async function ping(client: RawClient): Promise<void> {
   const before = client.received.filter(packet => packet.cmd === 'pingresp').length

@@ -6,6 +6,7 @@ import { openPresence } from '../../broker/presence.ts'
 import { openPublishing } from '../../broker/publish.ts'
 import { openSampledLog } from '../../broker/sampled-log.ts'
 import { registry } from '../../metrics.ts'
+import { until } from '../waits.ts'
 import {
   type HandIngest,
   openBench,
@@ -15,7 +16,6 @@ import {
   openRaw,
   ping,
   publishPacket,
-  until,
 } from './harness.ts'
 
 const DEVICE = 'press-17'

@@ -3,7 +3,8 @@ import fc from 'fast-check'
 import * as mqtt from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { KnownTopics, PublishFrame } from '../../broker/publish-frame.ts'
-import { acknowledged, openBench, openClient, ping, publishPacket, until } from './harness.ts'
+import { until } from '../waits.ts'
+import { acknowledged, openBench, openClient, ping, publishPacket } from './harness.ts'
 
 describe('a PUBLISH in the bytes of a socket', () => {
   it('is read as mqtt-packet wrote it, and not at all when a byte of it is missing', () => {

@@ -199,9 +199,10 @@ describe('an analyst', () => {
       flood.map(one => one.then(status => (status === 503 ? status : new Promise(() => {})))),
     )
     expect(first).toBe(503)
-    const started = performance.now()
+    let ended = 0
+    for (const one of flood) void one.catch(() => null).then(() => ended++)
     expect(await rows(on.writer, 'SELECT 1')).toEqual([[1]])
-    expect(performance.now() - started).toBeLessThan(1_000)
+    expect(ended).toBeLessThan(flood.length / 2)
     await on.child.stop()
     await Promise.allSettled(flood)
     await on.restart()

@@ -1,6 +1,7 @@
 /** [G2] Exactly once into ClickHouse, as far as it is the database's part: tokens, rollups, state, ranges. */
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { SurgetankError } from '../../errors.ts'
+import { until } from '../waits.ts'
 import { block, type Fixture, type GivenRow, held, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
 
 let on: Fixture
@@ -146,17 +147,17 @@ describe('a range of the log', () => {
 })
 
 describe('[G2] waiting for the inserts of a source', () => {
-  /** One that takes a second, as a client sends it that is gone since. */
+  /** One that takes two seconds, as a client sends it that is gone since. */
   const slow = (token: string, table = 'telemetry.readings') =>
     on.writer.command({
-      query: `INSERT INTO ${table} (device) SELECT '${token}' FROM numbers(4) WHERE sleepEachRow(0.25) = 0 SETTINGS max_block_size = 1`,
+      query: `INSERT INTO ${table} (device) SELECT '${token}' FROM numbers(4) WHERE sleepEachRow(0.5) = 0 SETTINGS max_block_size = 1`,
       clickhouse_settings: { async_insert: 0, insert_deduplication_token: token },
     })
   const under = (token: string) =>
-    vi.waitFor(async () => {
+    until(async () => {
       const running = `SELECT count() FROM system.processes WHERE query LIKE '%${token}%' AND query_kind = 'Insert'`
-      expect(await scalar(on.writer, running)).toBe(1)
-    })
+      return (await scalar(on.writer, running)) === 1
+    }, `${token} is being inserted`)
   const stored = (token: string) =>
     scalar(on.writer, `SELECT count() FROM telemetry.readings WHERE device = '${token}'`)
 

@@ -18,7 +18,8 @@ import {
   type SystemOptions,
   startSystem,
 } from '../crash/system.ts'
-import { isAlive, rssMb, sql, stays, until } from './observed.ts'
+import { stays, until } from '../waits.ts'
+import { isAlive, rssMb, sql } from './observed.ts'
 import { openPlainClient, type PlainClient } from './plain-client.ts'
 
 const SOCKETS = 100
@@ -48,7 +49,7 @@ describe('a hundred sockets that claim 256 MB each', () => {
     const before = rssMb(running.pid)
     const sockets = await Promise.all(Array.from({ length: SOCKETS }, () => openSocket()))
     for (const socket of sockets) socket.write(Buffer.concat([HUGE_CONNECT, BODY]))
-    await until('all are closed', () => sockets.every(socket => socket.closed))
+    await until(() => sockets.every(socket => socket.closed), 'all are closed')
     expect(rssMb(running.pid) - before).toBeLessThan(GROWTH_MB_MAX)
     await publishWell(good)
   })
@@ -59,7 +60,7 @@ describe('a hundred sockets that claim 256 MB each', () => {
     const clients: PlainClient[] = []
     for (let n = 0; n < SOCKETS; n++) clients.push(await openPlainClient(running.ports.mqtt, `huge-${n}`, () => {}))
     for (const { socket } of clients) socket.write(Buffer.concat([HUGE_PUBLISH, BODY]))
-    await until('all are closed', () => clients.every(client => client.closed))
+    await until(() => clients.every(client => client.closed), 'all are closed')
     const growthMb = rssMb(running.pid) - before
     process.stdout.write(`${SOCKETS} connections that claimed 256 MB cost ${growthMb.toFixed(1)} MB\n`)
     expect(growthMb).toBeLessThan(GROWTH_MB_MAX)
@@ -78,10 +79,10 @@ describe('a device', () => {
       publish(hostile, 'devices/names/telemetry', JSON.stringify(Object.fromEntries(names)), n + 1)
     }
     await publishWell(good)
-    await until('all are acknowledged', () => acks.length === messages)
+    await until(() => acks.length === messages, 'all are acknowledged')
     const query = "SELECT uniqExact(metric), count() FROM telemetry.readings WHERE device = 'names'"
     const kept = LIMITS.metricsPerDeviceMax
-    await until('the first ones are stored', async () => Number((await sql(running.ports, query))[0]?.[0]) >= kept)
+    await until(async () => Number((await sql(running.ports, query))[0]?.[0]) >= kept, 'the first ones are stored')
     expect(await sql(running.ports, query)).toEqual([[kept, kept]])
     const { stdout } = await runCommand(['quarantine', 'ls', '--json'], system)
     const entries = stdout
@@ -98,14 +99,14 @@ describe('a device', () => {
     const good = await openWell('good-3')
     const hostile = await openPlainClient(running.ports.mqtt, 'large', () => {})
     publish(hostile, 'devices/large/telemetry/blob', 'x'.repeat(LIMITS.packetBytesMax), 1)
-    await until('closed', () => hostile.closed)
+    await until(() => hostile.closed, 'closed')
     await publishWell(good)
     expect(good.connected).toBe(true)
     // As large as it may be: kept with its reason, and acknowledged, so that the device goes on.
     const acks: Packet[] = []
     const wordy = await openPlainClient(running.ports.mqtt, 'wordy', packet => acks.push(packet))
     publish(wordy, 'devices/wordy/telemetry/blob', 'x'.repeat(LIMITS.packetBytesMax - 100), 1)
-    await until('acknowledged', () => acks.length === 1)
+    await until(() => acks.length === 1, 'acknowledged')
     expect(wordy.closed).toBe(false)
     wordy.close()
   })

@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { freePorts, type RunningSystem, runCommand, type SystemOptions, startSystem } from '../crash/system.ts'
-import { metric, readiness, rssMb, sql, stays, until } from './observed.ts'
+import { stays, until } from '../waits.ts'
+import { metric, readiness, rssMb, sql } from './observed.ts'
 import { openWideDevices, TEXT_SQL, type WideDevices } from './wide-devices.ts'
 
 const LOG_MB = 64
@@ -38,22 +39,18 @@ it('a log full of unwritten readings makes devices wait, connected, until ClickH
   const { ports } = system
   devices.start()
   await until(
-    'readings are written',
     async () => Number((await sql(ports, 'SELECT count() FROM telemetry.readings'))[0]) > 0,
+    'readings are written',
   )
   const database = running.child('database')
   process.kill(database, 'SIGSTOP')
 
   const countdown: number[] = []
-  await until(
-    'the log is full',
-    async () => {
-      const seconds = await metric(ports, 'telemetry_log_full_seconds')
-      if (seconds !== countdown.at(-1) && Number.isFinite(seconds)) countdown.push(seconds)
-      return (await readiness(ports)).status === 503
-    },
-    30_000,
-  )
+  await until(async () => {
+    const seconds = await metric(ports, 'telemetry_log_full_seconds')
+    if (seconds !== countdown.at(-1) && Number.isFinite(seconds)) countdown.push(seconds)
+    return (await readiness(ports)).status === 503
+  }, 'the log is full')
   expect(countdown.length).toBeGreaterThan(2)
   expect(countdown.at(-1)).toBeLessThan(Math.max(...countdown) / 2)
 
@@ -72,14 +69,14 @@ it('a log full of unwritten readings makes devices wait, connected, until ClickH
   expect(await metric(ports, 'telemetry_log_bytes')).toBeLessThanOrEqual(LOG_MB << 20)
 
   process.kill(database, 'SIGCONT')
-  const resumedMs = await until('acknowledged again', () => devices.counts().acked > acked, 20_000)
+  const resumedMs = await until(() => devices.counts().acked > acked, 'acknowledged again')
   process.stdout.write(
     `log full: countdown ${countdown.map(seconds => seconds.toFixed(1)).join(' ')} s, memory ${before.toFixed(0)} MB and ` +
       `${growthMb.toFixed(1)} MB more, acknowledgements ${Math.round(resumedMs)} ms after ClickHouse woke up\n`,
   )
   devices.stop()
-  await until('all is acknowledged', () => devices.counts().inFlight === 0, 20_000)
-  await until('all is written', async () => (await metric(ports, 'telemetry_lag_readings')) === 0, 30_000)
+  await until(() => devices.counts().inFlight === 0, 'all is acknowledged')
+  await until(async () => (await metric(ports, 'telemetry_lag_readings')) === 0, 'all is written')
   const { sent, closed } = devices.counts()
   expect(closed).toBe(0)
   const [stored] = await sql(
@@ -89,4 +86,4 @@ it('a log full of unwritten readings makes devices wait, connected, until ClickH
   const all = sent * devices.metricsPerMessage
   expect(stored).toEqual([all, all, all])
   expect(await runCommand(['verify'], system)).toMatchObject({ code: 0 })
-}, 100_000)
+})

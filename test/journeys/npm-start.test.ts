@@ -9,7 +9,8 @@ import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 import { findRunning } from '../../manager/data-dir.ts'
 import { freePorts, killProcess } from '../crash/system.ts'
-import { isAlive, until } from './observed.ts'
+import { until } from '../waits.ts'
+import { isAlive } from './observed.ts'
 
 const START_MS_MAX = 60_000
 const STOP_MS_MAX = 10_000
@@ -25,19 +26,19 @@ afterAll(() => {
 it('SIGTERM to `npm start` drains and ends every process within 10 s, and releases the data directory', async () => {
   const { npm, all } = await npmStart()
   process.kill(npm, 'SIGTERM')
-  const goneMs = await until('every process is gone', () => !all.some(isAlive), STOP_MS_MAX)
+  const goneMs = await until(() => !all.some(isAlive), 'every process is gone', STOP_MS_MAX)
   expectReleased()
   process.stdout.write(`npm start and all of it gone ${Math.round(goneMs)} ms after SIGTERM\n`)
-}, 90_000)
+})
 
 it('SIGTERM to every process at once is the same, and starts no child again', async () => {
   const { all, output } = await npmStart()
   for (const pid of all.toReversed()) process.kill(pid, 'SIGTERM')
-  await until('every process is gone', () => !all.some(isAlive), STOP_MS_MAX)
+  await until(() => !all.some(isAlive), 'every process is gone', STOP_MS_MAX)
   expect(output()).toContain('draining')
   expect(output()).not.toContain('starting it again')
   expectReleased()
-}, 90_000)
+})
 
 async function npmStart(): Promise<{ npm: number; all: number[]; output: () => string }> {
   const ports = await freePorts()
@@ -52,7 +53,7 @@ async function npmStart(): Promise<{ npm: number; all: number[]; output: () => s
   left.push(npm)
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => (output += chunk))
-  await until('it is ready', () => output.includes('Surgetank is ready'), START_MS_MAX).catch((error: Error) => {
+  await until(() => output.includes('Surgetank is ready'), 'it is ready', START_MS_MAX).catch((error: Error) => {
     throw new Error(`${error.message}\n${output}`)
   })
   const all = [npm, ...processesUnder(npm)]

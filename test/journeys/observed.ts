@@ -1,6 +1,5 @@
 /** What is seen of a running system from outside: its metrics, its readiness, its API, the memory of its processes. */
 import { readFileSync } from 'node:fs'
-import { setTimeout as pause } from 'node:timers/promises'
 import type { SystemPorts } from '../crash/system.ts'
 
 /** The value of a metric without labels; NaN when there is none. */
@@ -45,24 +44,5 @@ export function isAlive(pid: number): boolean {
     return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z'
   } catch {
     return false
-  }
-}
-
-const ASK_MS = 50
-
-/** The ms until the condition held; rejects after `msMax`. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>, msMax = 10_000): Promise<number> {
-  const since = performance.now()
-  while (!(await holds())) {
-    if (performance.now() - since > msMax) throw new Error(`Not within ${msMax} ms: ${what}`)
-    await pause(ASK_MS)
-  }
-  return performance.now() - since
-}
-
-/** Watches for a while that something stays so; rejects at once when it does not. */
-export async function stays(what: string, holds: () => boolean | Promise<boolean>, ms: number): Promise<void> {
-  for (const since = performance.now(); performance.now() - since < ms; await pause(ASK_MS)) {
-    if (!(await holds())) throw new Error(`It did not stay so: ${what}`)
   }
 }

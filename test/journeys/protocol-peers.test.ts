@@ -7,9 +7,10 @@ import { promisify } from 'node:util'
 import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { freePorts, killProcess, type RunningSystem, startSystem } from '../crash/system.ts'
-import { metric, sql, until } from './observed.ts'
+import { until } from '../waits.ts'
+import { metric, sql } from './observed.ts'
 
-const STREAM_MS_MAX = 2_000
+const STREAM_MS_MAX = 10_000
 
 const present = hasMosquitto()
 if (!present) process.stderr.write('SKIPPED: mosquitto_pub is not installed (Debian: mosquitto-clients).\n')
@@ -38,7 +39,7 @@ describe.skipIf(!present)('mosquitto_pub', () => {
     ])
     const query =
       "SELECT device, metric, value FROM telemetry.readings WHERE device LIKE 'mosquitto-%' ORDER BY device, metric"
-    await until('all are stored', async () => (await sql(running.ports, query)).length >= expected.length)
+    await until(async () => (await sql(running.ports, query)).length >= expected.length, 'all are stored')
     expect(await sql(running.ports, query)).toEqual(expected)
   })
 
@@ -52,7 +53,7 @@ describe.skipIf(!present)('mosquitto_pub', () => {
     child.stdin.end(Array.from({ length: 500 }, (_, n) => `${n}\n`).join(''))
     expect(await exited).toBe(0)
     const query = "SELECT count(), uniqExact(value), max(value) FROM telemetry.readings WHERE device = 'lines'"
-    await until('all are stored', async () => Number((await sql(running.ports, query))[0]?.[0]) >= 500)
+    await until(async () => Number((await sql(running.ports, query))[0]?.[0]) >= 500, 'all are stored')
     expect(await sql(running.ports, query)).toEqual([[500, 500, 499]])
   })
 
@@ -69,9 +70,9 @@ describe.skipIf(!present)('mosquitto_pub', () => {
       ...['-t', 'devices/killed/telemetry/n'],
     ])
     child.stdin.write('1\n')
-    await until('online', async () => (await device('killed')).online === true)
+    await until(async () => (await device('killed')).online === true, 'online')
     killProcess(child.pid ?? 0)
-    await until('offline', async () => (await device('killed')).online === false, 2_000)
+    await until(async () => (await device('killed')).online === false, 'offline')
   })
 })
 
@@ -85,11 +86,11 @@ describe('mqtt.js', () => {
       await client.publishAsync(`devices/${client.options.clientId}/telemetry`, '{"n": 1}', { qos: 2 })
     }
     const online = async () => `${(await device('ungraceful')).online} ${(await device('polite')).online}`
-    await until('both online', async () => (await online()) === 'true true')
+    await until(async () => (await online()) === 'true true', 'both online')
     ungraceful.stream.destroy()
-    await until('one offline', async () => (await online()) === 'false true', 2_000)
+    await until(async () => (await online()) === 'false true', 'one offline')
     await polite.endAsync()
-    await until('both offline', async () => (await online()) === 'false false', 2_000)
+    await until(async () => (await online()) === 'false false', 'both offline')
     const listed = await get('/v1/devices?online=false&search=ungraceful')
     expect(JSON.stringify(listed)).toContain('"ungraceful"')
   })
@@ -103,14 +104,14 @@ describe('mqtt.js', () => {
     const reading = (async () => {
       for await (const bytes of response.body ?? []) seen += Buffer.from(bytes).toString()
     })().catch(() => {})
-    await until('the state at first', () => /"value":1\b/.test(seen))
+    await until(() => /"value":1\b/.test(seen), 'the state at first')
     await client.publishAsync('devices/streamed/telemetry', '{"n": 4711}', { qos: 1 })
-    const ms = await until('the change', () => /"value":4711\b/.test(seen), STREAM_MS_MAX)
+    const ms = await until(() => /"value":4711\b/.test(seen), 'the change', STREAM_MS_MAX)
     process.stdout.write(`a change was in the stream ${Math.round(ms)} ms after its PUBACK\n`)
     leave.abort()
     await reading
     await client.endAsync()
-    await until('nobody is connected', async () => (await metric(running.ports, 'telemetry_clients_connected')) === 0)
+    await until(async () => (await metric(running.ports, 'telemetry_clients_connected')) === 0, 'nobody is connected')
   })
 })
 

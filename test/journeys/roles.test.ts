@@ -39,7 +39,7 @@ it('all of it in one process waits for servers as well, keeps no directory, and 
   const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-none-'))
   onTestFinished(() => rmSync(dataDir, { recursive: true }))
   const { pid, ended, output } = start([], { SURGETANK_DATA_DIR: join(dataDir, 'data') })
-  await expect.poll(output, { timeout: 15_000, interval: 50 }).toContain('waiting for the log')
+  await expect.poll(output).toContain('waiting for the log')
   process.kill(pid, 'SIGTERM')
   expect(await ended, output()).toBe(0)
   expect(readdirSync(dataDir)).toEqual([])
@@ -57,7 +57,7 @@ async function startWaiting(role: string): Promise<Waiting> {
   const httpPort = (await freePorts()).http
   const started = start([role], { SURGETANK_HTTP_PORT: String(httpPort), SURGETANK_MQTT_PORT: '0' })
   const answers = async () => (await fetch(`http://127.0.0.1:${httpPort}/healthz`).catch(() => null))?.status
-  await expect.poll(answers, { timeout: 15_000, interval: 50 }).toBe(200)
+  await expect.poll(answers).toBe(200)
   return { ...started, httpPort }
 }
 

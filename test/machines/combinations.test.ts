@@ -6,9 +6,9 @@ import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import { freePorts, runCommand, type SystemOptions, startSystem } from '../crash/system.ts'
-import { until } from '../journeys/observed.ts'
 import { kafkaGiven, kafkaHere, useKafka } from '../servers/kafka-server.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
+import { until } from '../waits.ts'
 
 const PARTS = ['kafka', 'redis', 'clickhouse'] as const
 type Part = (typeof PARTS)[number]
@@ -29,7 +29,7 @@ describe.skipIf(!redisHere || (!kafkaHere && kafkaGiven === undefined))('one sur
       startRedis(),
       startEmbeddedDatabase({ dataDir: join(folder, 'clickhouse'), port: 0, password }),
     ])
-  }, 60_000)
+  })
   afterAll(async () => {
     await Promise.all([kafka.stop(), redis.stop(), clickhouse.stop()])
     rmSync(folder, { recursive: true, force: true })
@@ -44,7 +44,7 @@ describe.skipIf(!redisHere || (!kafkaHere && kafkaGiven === undefined))('one sur
       let running = await startSystem(system)
       await publish(running.ports.mqtt, device, { temperature: 21.5, serial: 17 })
       await publish(running.ports.mqtt, device, 'no json')
-      await until('it is stored', async () => (await rowsOf(system, device)) === 2)
+      await until(async () => (await rowsOf(system, device)) === 2, 'it is stored')
       expect(await stateOf(system, device)).toMatchObject({ metrics: { temperature: { value: 21.5 } } })
       expect(await runCommand(['verify'], system)).toMatchObject({ code: 0 })
       expect((await runCommand(['quarantine', 'ls'], system)).stdout).toContain(device)
@@ -52,12 +52,12 @@ describe.skipIf(!redisHere || (!kafkaHere && kafkaGiven === undefined))('one sur
 
       running = await startSystem(system)
       await publish(running.ports.mqtt, device, { temperature: 22.25 })
-      await until('the state is whole', async () => {
+      await until(async () => {
         const state = await stateOf(system, device)
         return state.rehydrating === false && state.metrics.temperature?.value === 22.25
-      })
+      }, 'the state is whole')
       expect(await stateOf(system, device)).toMatchObject({ metrics: { serial: { value: 17 } } })
-      await until('it is stored', async () => (await rowsOf(system, device)) === 3)
+      await until(async () => (await rowsOf(system, device)) === 3, 'it is stored')
       expect(await runCommand(['verify'], system)).toMatchObject({ code: 0 })
       expect(await running.stop()).toBe(0)
     },

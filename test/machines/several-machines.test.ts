@@ -20,7 +20,7 @@ describe.skipIf(!kafkaHere || !redisHere)('two brokers, two writers, a reader an
   beforeAll(async () => {
     machines = await startMachines()
     system = { dataDir: 'no-such-directory', ports: machines.ports, env: machines.env }
-  }, 120_000)
+  })
   afterAll(() => machines.close())
 
   it('lose nothing and double nothing while each process is killed in turn, and the state is the newest [G1] [G2] [G4] [G7]', async () => {
@@ -31,7 +31,7 @@ describe.skipIf(!kafkaHere || !redisHere)('two brokers, two writers, a reader an
       }
     })
     expect(resent).toBeGreaterThan(0)
-  }, 240_000)
+  })
 
   /** Longer than a lease of 5 s, and than a writer's session of 15 s: others have taken over when it wakes. */
   const FROZEN_MS: Partial<Record<PartName, number>> = { 'broker-a': 7_000, 'writer-a': 17_000 }
@@ -43,7 +43,7 @@ describe.skipIf(!kafkaHere || !redisHere)('two brokers, two writers, a reader an
         await machines.freeze(part, FROZEN_MS[part] ?? 4_000)
       }
     })
-  }, 240_000)
+  })
 
   it('hold six recorded series as recorded, each reading once [G2] [G3] [G4]', async () => {
     const { mqtt, http, sql } = machines.ports
@@ -61,7 +61,7 @@ describe.skipIf(!kafkaHere || !redisHere)('two brokers, two writers, a reader an
     expect(code, stdout + stderr).toBe(0)
     expect(JSON.parse(stdout)).toMatchObject({ acked: 46_090 })
     expect(await runCommand(['verify'], system)).toMatchObject({ code: 0 })
-  }, 120_000)
+  })
 
   it('drain and exit with 0 when they are told to end', async () => {
     for (const part of ['broker-a', 'writer-a', 'reader', 'api'] as const) expect(await machines.stop(part)).toBe(0)

@@ -123,7 +123,7 @@ it('of several that start at one moment beside a stale lock, one at most holds i
   } finally {
     await Promise.all(starters.map(end))
   }
-}, 60_000)
+})
 
 /** Takes the lock of each directory that it is told, and keeps it. */
 const STARTER = `

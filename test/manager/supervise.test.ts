@@ -136,7 +136,7 @@ describe('a stop leaves nothing running', () => {
     await stage.passPause()
     await supervised.stop()
     expect(stage.running()).toBe(0)
-  }, 1_000)
+  })
 
   it('in the middle of a pause', async () => {
     const stage = openStage()

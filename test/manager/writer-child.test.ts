@@ -16,8 +16,8 @@ import { encodeLine } from '../../model/message.ts'
 import type { Reading } from '../../model/reading.ts'
 import { openEnv } from '../../pump/lmdb-env.ts'
 import { type LogMeta, putLogMeta, readLogMeta } from '../../pump/lmdb-log.ts'
-import { until } from '../journeys/observed.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
+import { until } from '../waits.ts'
 
 const READING: Reading = { metric: 'temperature', ts: 1, sentTs: null, value: 21.5 }
 
@@ -34,7 +34,7 @@ it('a log of a newer version: it ends, its reason is shown, and devices are serv
   await env.write(db => putLogMeta(db, { ...(readLogMeta(db) as LogMeta), format: 99 }))
   await env.close()
   const writer = await startWriter(log.dir)
-  await until('the reason is known', () => writer.failure !== null)
+  await until(() => writer.failure !== null, 'the reason is known')
   expect(writer.failure).toMatchObject({ code: 'log_newer', fate: 'stop' })
   const checks = checkHealth({
     space: { warm: true },
@@ -46,12 +46,12 @@ it('a log of a newer version: it ends, its reason is shown, and devices are serv
     { name: 'writer', required: false, detail: expect.stringContaining('Start the newer version.') },
   ])
   await writer.stop()
-}, 20_000)
+})
 
 it('a log that cannot be opened at all: the start is refused with the reason', async () => {
   const dir = `${process.execPath}/log`
   await expect(startWriter(dir)).rejects.toMatchObject({ code: 'data_dir_unusable', fate: 'stop' })
-}, 20_000)
+})
 
 it('a stop during an insert that never ends gives it up before it is killed, also when it is asked for twice', async () => {
   const inlet = await log.openInlet()
@@ -74,7 +74,7 @@ it('a stop during an insert that never ends gives it up before it is killed, als
   expect(performance.now() - since).toBeLessThan(STOP_MS_MAX)
   silent.closeAllConnections()
   silent.close()
-}, 20_000)
+})
 
 function startWriter(logDir: string): Promise<Supervised> {
   return superviseWriter(configOf(logDir), pino({ level: 'silent' }), () => {})

@@ -10,7 +10,7 @@ describe.skipIf(!kafkaHere)('the log on three brokers', () => {
   let harness: KafkaHarness
   beforeAll(async () => {
     brokers = await startKafkaCluster()
-  }, 90_000)
+  })
   afterAll(async () => {
     for (const broker of brokers) await broker.stop()
   })
@@ -38,7 +38,7 @@ describe.skipIf(!kafkaHere)('the log on three brokers', () => {
       const acked = await load.stop()
       const view = await harness.openView()
       expect(await countLines(view)).toEqual(onceEach(acked))
-      await expect.poll(() => sink.rows.size, { timeout: 30_000 }).toBe(acked.length)
+      await expect.poll(() => sink.rows.size).toBe(acked.length)
       await writer.stop()
       expect(sink.rows).toEqual(onceEach(acked))
       expect(sink.overlaps).toBe(0)

@@ -21,7 +21,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
     proxy = await openKafkaProxy()
     kafka = await startKafka({ advertisedPort: proxy.port })
     proxy.target = kafka.port
-  }, 60_000)
+  })
   afterAll(async () => {
     await proxy.close()
     await kafka.stop()
@@ -46,7 +46,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
       const acked = await load.stop()
       const held = await countLines(await openView())
       expect(held).toEqual(onceEach(acked))
-    }, 120_000)
+    })
   })
 
   describe.each(['close', 'drop'] as const)('when answers to its writes are lost (%s)', fate => {
@@ -63,7 +63,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
       proxy.fate = () => 'pass'
       expect(proxy.keptBack - before).toBeGreaterThan(1)
       expect(await countLines(await openView())).toEqual(onceEach(acked))
-    }, 90_000)
+    })
   })
 
   describe('when writers come and go under load', () => {
@@ -83,7 +83,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
       for (const writer of writers) await writer.stop()
       expect(sink.rows).toEqual(onceEach(acked))
       expect(sink.overlaps).toBe(0)
-    }, 120_000)
+    })
   })
 
   describe('when a writer is frozen past its session, and woken', () => {
@@ -110,7 +110,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
       expect(partitions.map(({ readingsCommitted, readingsAppended }) => readingsCommitted - readingsAppended)).toEqual(
         [0, 0],
       )
-    }, 60_000)
+    })
   })
 
   describe('when its coordinator is killed and comes back', () => {
@@ -127,7 +127,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
       await settledRows(sink, acked.length)
       await writer.stop()
       expect(sink.rows).toEqual(onceEach(acked))
-    }, 90_000)
+    })
   })
 
   it('refuses the commit of a claim whose partition went to another while it kept others [G2]', async () => {
@@ -165,7 +165,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
     await settledRows(sink, sent.length)
     await writer.stop()
     expect(sink.rows).toEqual(onceEach(sent))
-  }, 60_000)
+  })
 
   it('is another log once its topic is made anew, and tells whoever has it open', async () => {
     const { openInlet, openOutlet, openView, options } = await open(1)
@@ -185,7 +185,7 @@ describe.skipIf(!kafkaHere)('the log in Kafka', () => {
     const again = await holdClaim(await openOutlet())
     expect(again.claim).toMatchObject({ position: 0, plan: null, source: place?.source })
     await again.end()
-  }, 60_000)
+  })
 
   it('shows a writer where the log begins when what it planned was removed', async () => {
     const { openInlet, openOutlet, options } = await open(1)

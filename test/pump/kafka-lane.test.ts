@@ -43,7 +43,7 @@ describe('a lane', () => {
       }),
       { numRuns: 2_000 },
     )
-  }, 60_000)
+  })
 
   it('stays on its partition when a leader that goes has appended the batch [G1]', async () => {
     const broker = openModelBroker(['stored', 'NOT_LEADER_FOR_PARTITION, appended', 'no leader'], [])

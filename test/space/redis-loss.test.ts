@@ -4,8 +4,9 @@ import { openReader } from '../../readers/reader.ts'
 import type { RedisSpace } from '../../space/redis-space.ts'
 import type { Space } from '../../space/space.ts'
 import { redisHere, startCluster, startRedis, type TestRedis } from '../servers/redis-server.ts'
+import { until } from '../waits.ts'
 import { all, type ModelSources, openModelSources } from './model-sources.ts'
-import { freshPrefix, openSpace, reading, SILENT, until } from './redis-spaces.ts'
+import { freshPrefix, openSpace, reading, SILENT } from './redis-spaces.ts'
 
 const DEVICES = 10_000
 const names = Array.from({ length: DEVICES }, (_, at) => `press-${at}`)
@@ -16,9 +17,7 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     for (const server of opened) await server.stop()
   })
 
-  test('killed and started again empty under load, it is noticed at once and equals the oracle within ten seconds [G4]', {
-    timeout: 120_000,
-  }, async () => {
+  test('killed and started again empty under load, it is noticed at once and equals the oracle within ten seconds [G4]', async () => {
     const redis = held(await startRedis())
     const { units, sources, load } = await startFleet(redis.url)
     const observer = await openSpace(redis.url, { unit: false, prefix: units.prefix })
@@ -66,7 +65,7 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     expect(await all(idle)).toEqual(await all(sources.oracle))
   })
 
-  test('started again with an older copy of the data, it is not believed [G4]', { timeout: 120_000 }, async () => {
+  test('started again with an older copy of the data, it is not believed [G4]', async () => {
     const redis = held(await startRedis(['--dbfilename', 'dump.rdb']))
     const { units, sources, load } = await startFleet(redis.url, { devices: 500 })
     const observer = await openSpace(redis.url, { unit: false, prefix: units.prefix })
@@ -115,9 +114,7 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     await reader.close()
   })
 
-  test('a node of a Cluster that comes back empty makes the whole cold, and is filled again [G4]', {
-    timeout: 120_000,
-  }, async () => {
+  test('a node of a Cluster that comes back empty makes the whole cold, and is filled again [G4]', async () => {
     const cluster = await startCluster()
     opened.push(cluster)
     const { units, sources, load } = await startFleet(cluster.url, { devices: 2_000 })
@@ -129,16 +126,14 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     await load.run(50)
     expect(observer.warm).toBe(false)
     await node.start({ emptied: true })
-    await until(() => observer.warm && units.spaces.every(({ warm }) => warm), 60_000)
+    await until(() => observer.warm && units.spaces.every(({ warm }) => warm))
     await load.stop()
     await settle(units.spaces)
     expect(await all(observer)).toEqual(await all(sources.oracle))
     expect(await witness.stop()).toEqual([])
   })
 
-  test('a replica that takes over from a master that died is not believed, and the whole is rebuilt [G4]', {
-    timeout: 180_000,
-  }, async () => {
+  test('a replica that takes over from a master that died is not believed, and the whole is rebuilt [G4]', async () => {
     const cluster = await startCluster()
     opened.push(cluster)
     const [master] = cluster.nodes as [TestRedis]
@@ -148,10 +143,10 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     await until(() => observer.warm)
     const witness = openWitness(observer)
     await master.kill()
-    await until(async () => String(await replica.command('ROLE')).startsWith('master'), 30_000)
+    await until(async () => String(await replica.command('ROLE')).startsWith('master'))
     expect(observer.warm).toBe(false)
     await load.run(20)
-    await until(() => observer.warm && units.spaces.every(({ warm }) => warm), 60_000)
+    await until(() => observer.warm && units.spaces.every(({ warm }) => warm))
     await load.stop()
     await settle(units.spaces)
     const online = (await sources.oracle.counts()).online
@@ -160,9 +155,7 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     expect(await witness.stop()).toEqual([])
   })
 
-  test('slots that move to another node under load cost a rebuild and no value, and watchers hear of all shards [G4]', {
-    timeout: 180_000,
-  }, async () => {
+  test('slots that move to another node under load cost a rebuild and no value, and watchers hear of all shards [G4]', async () => {
     const cluster = await startCluster()
     opened.push(cluster)
     const { units, sources, load } = await startFleet(cluster.url, { devices: 500 })
@@ -176,7 +169,7 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     const [to, from] = cluster.nodes as [TestRedis, TestRedis]
     await cluster.moveSlots(from, to)
     await load.run(50)
-    await until(() => observer.warm && units.spaces.every(({ warm }) => warm), 60_000)
+    await until(() => observer.warm && units.spaces.every(({ warm }) => warm))
     await load.stop()
     await settle(units.spaces)
     const online = (await sources.oracle.counts()).online
@@ -231,7 +224,7 @@ function openLoad(spaces: readonly RedisSpace[], sources: ModelSources, fleet: r
     /** Resolves when so many more batches were sent. */
     run: async (batches: number) => {
       const goal = sent + batches
-      await until(() => sent >= goal, 30_000)
+      await until(() => sent >= goal)
     },
     stop: async () => {
       stopped = true

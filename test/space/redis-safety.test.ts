@@ -12,8 +12,9 @@ import { shardOf } from '../../space/redis-keys.ts'
 import { openRedisSpace } from '../../space/redis-space.ts'
 import { rejection } from '../contracts/pump-samples.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
+import { until } from '../waits.ts'
 import { all, openModelSources } from './model-sources.ts'
-import { freshPrefix, openSpace, reading, SILENT, spaceOptions, until } from './redis-spaces.ts'
+import { freshPrefix, openSpace, reading, SILENT, spaceOptions } from './redis-spaces.ts'
 
 describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
   const opened: TestRedis[] = []
@@ -98,7 +99,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect(error).toMatchObject({ code: 'space_misconfigured', fate: 'stop' })
   })
 
-  test('of devices that only connect, those that did so last are remembered [G5]', { timeout: 60_000 }, async () => {
+  test('of devices that only connect, those that did so last are remembered [G5]', async () => {
     const redis = await start()
     const space = await openSpace(redis.url)
     const ids = Array.from({ length: 120_000 }, (_, at) => `s${at}`)
@@ -136,9 +137,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     },
   )
 
-  test('while it is away at the start the space opens, cold, and takes what is merged until it comes', {
-    timeout: 40_000,
-  }, async () => {
+  test('while it is away at the start the space opens, cold, and takes what is merged until it comes', async () => {
     const redis = await start()
     await redis.kill()
     const space = await openSpace(redis.url)
@@ -151,9 +150,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     await until(async () => (await space.get('a').catch(() => null)) !== null)
   })
 
-  test('what does not fit the buffer is let go and counted, and a rebuild brings it [G5]', {
-    timeout: 60_000,
-  }, async () => {
+  test('what does not fit the buffer is let go and counted, and a rebuild brings it [G5]', async () => {
     const redis = await start()
     const sources = openModelSources()
     const space = await openSpace(redis.url)
@@ -171,7 +168,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect((await letGo()) - before).toBe(1_000)
     expect(space.warm).toBe(false)
     await redis.start()
-    await until(() => space.warm, 30_000)
+    await until(() => space.warm)
     await space.settled()
     expect(await all(space)).toEqual(await all(sources.oracle))
   })
@@ -214,9 +211,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect((await space.get('a'))?.metrics[0]?.value).toBe(2)
   })
 
-  test('out of memory, the state is no longer served as whole by anyone, devices stay online, and all comes back [G4]', {
-    timeout: 60_000,
-  }, async () => {
+  test('out of memory, the state is no longer served as whole by anyone, devices stay online, and all comes back [G4]', async () => {
     const redis = await start()
     const sources = openModelSources()
     const prefix = freshPrefix()
@@ -240,7 +235,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
 
     await redis.command('CONFIG', 'SET', 'maxmemory', '1')
     await tell(2)
-    await until(() => !other.warm && !space.warm, 5_000)
+    await until(() => !other.warm && !space.warm)
     // Longer than a lease: it is renewed, and the state stays cold.
     const refusedFor = openClock()
     await until(async () => {
@@ -249,7 +244,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
       return refusedFor() > 7_000
     })
     // Both spaces of this process set it, and one has nothing to merge.
-    await until(async () => Number((await metrics.stateUnmergedSeconds.get()).values[0]?.value) > 5, 5_000)
+    await until(async () => Number((await metrics.stateUnmergedSeconds.get()).values[0]?.value) > 5)
 
     await redis.command('CONFIG', 'SET', 'maxmemory', '0')
     await until(() => other.warm && space.warm)
@@ -257,7 +252,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect((await other.get('a'))?.metrics[0]?.value).toBe(2)
   })
 
-  test('a search and a count over many devices let other reads have their turn', { timeout: 60_000 }, async () => {
+  test('a search and a count over many devices let other reads have their turn', async () => {
     const redis = await start()
     const space = await openSpace(redis.url)
     for (let at = 0; at < 50_000; at += 1_000) {

@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { RedisSpace } from '../../space/redis-space.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
-import { freshPrefix, openSpace, reading, until } from './redis-spaces.ts'
+import { until } from '../waits.ts'
+import { freshPrefix, openSpace, reading } from './redis-spaces.ts'
 
 describe.skipIf(!redisHere)('sessions of units on one Redis', () => {
   let redis: TestRedis

@@ -33,23 +33,3 @@ export function reading(
   const { metric = 'm', receivedAt = ts + 10 } = more
   return { device, receivedAt, readings: [{ metric, ts, value, sentTs: ts }] }
 }
-
-/** Resolves once `holds`; asked often, because there is no event for it. Rejects after `msMax`. */
-export async function until(holds: () => boolean | Promise<boolean>, msMax = 30_000): Promise<number> {
-  const since = performance.now()
-  while (!(await holds())) {
-    if (performance.now() - since > msMax) throw new Error(`It did not come to hold within ${msMax} ms: ${holds}`)
-    await new Promise(resolve => setTimeout(resolve, 5))
-  }
-  return performance.now() - since
-}
-
-/** What is given first, asked often. */
-export async function given<T>(ask: () => Promise<T | null>): Promise<T> {
-  let answer: T | null = null
-  await until(async () => {
-    answer = await ask()
-    return answer !== null
-  })
-  return answer as T
-}

@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Space } from '../../space/space.ts'
 import { redisHere, startCluster, startRedis, type TestCluster, type TestRedis } from '../servers/redis-server.ts'
-import { freshPrefix, openSpace, reading, until } from './redis-spaces.ts'
+import { until } from '../waits.ts'
+import { freshPrefix, openSpace, reading } from './redis-spaces.ts'
 import { startUnit } from './unit-child.ts'
 
 describe.skipIf(!redisHere)('between spaces on one Redis', () => {
@@ -43,7 +44,7 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     const stop = watcher.watch(20, () => {})
     await until(async () => (await channels()).length === 16)
     stop()
-    await until(async () => (await channels()).length === 0, 15_000)
+    await until(async () => (await channels()).length === 0)
   })
 
   test('what changes between a first read and the first subscription is told nevertheless', async () => {

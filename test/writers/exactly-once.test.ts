@@ -114,7 +114,7 @@ describe('the writer', () => {
       }),
       { numRuns: 300 },
     )
-  }, 120_000)
+  })
 })
 
 interface RunOptions {

@@ -11,13 +11,13 @@ import { encodeLine } from '../../model/message.ts'
 import type { PumpInlet, PumpView } from '../../pump/pump.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
+import { until } from '../waits.ts'
 import { startWriterProcess } from './writer-process.ts'
 
 const RECEIVED_AT = Date.UTC(2026, 10, 20, 12)
 const ROUNDS = 3
 const CHUNKS = 6
 const READINGS = 2_000
-const WAIT_MS_MAX = 30_000
 
 let engine: Fixture
 let log: LmdbHarness
@@ -72,7 +72,7 @@ it('stores nothing twice, loses nothing, and the books balance', async () => {
   expect(counts).toEqual([total, total, total, total])
   const verdict = await verify(view, engine.database)
   expect(verdict.balanced, describeVerdict(verdict)).toBe(true)
-}, 120_000)
+})
 
 async function append(number: number): Promise<void> {
   const at = RECEIVED_AT + number
@@ -117,11 +117,4 @@ async function partition() {
 
 function isWritten({ committed, end: endOfLog, plan }: Awaited<ReturnType<typeof partition>>): boolean {
   return committed === endOfLog && plan === null
-}
-
-async function until(holds: () => Promise<boolean>): Promise<void> {
-  for (const since = performance.now(); !(await holds()); ) {
-    if (performance.now() - since > WAIT_MS_MAX) throw new Error(`Not so within ${WAIT_MS_MAX} ms: ${holds}`)
-    await pause(5)
-  }
 }

@@ -6,9 +6,9 @@ import { metrics } from '../../metrics.ts'
 import { openWriter } from '../../writers/writer.ts'
 import { batchOf, holdClaim } from '../contracts/pump-samples.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
-import { until } from '../journeys/observed.ts'
 import { type KafkaHarness, openKafkaHarness } from '../pump/kafka-harness.ts'
 import { kafkaGiven, kafkaHere, useKafka } from '../servers/kafka-server.ts'
+import { until } from '../waits.ts'
 
 describe.skipIf(!kafkaHere && kafkaGiven === undefined)('a planned range that Kafka no longer holds whole', () => {
   let kafka: Awaited<ReturnType<typeof useKafka>>
@@ -18,7 +18,7 @@ describe.skipIf(!kafkaHere && kafkaGiven === undefined)('a planned range that Ka
     ;[kafka, engine] = await Promise.all([useKafka(), openFixture()])
     await engine.database.migrate()
     harness = await openKafkaHarness({ brokers: kafka.brokers })
-  }, 60_000)
+  })
   afterAll(async () => {
     await harness.destroy()
     await engine.close()
@@ -48,13 +48,13 @@ describe.skipIf(!kafkaHere && kafkaGiven === undefined)('a planned range that Ka
       log: pino({ level: 'error' }, { write: line => void alarms.push(line) }),
     })
     const view = await harness.openView()
-    await until('all is written', async () => (await view.places())[0]?.committed === 6)
+    await until(async () => (await view.places())[0]?.committed === 6, 'all is written')
     await writer.stop()
     const sql = 'SELECT source_position, count() FROM telemetry.readings GROUP BY 1 ORDER BY 1'
     expect(await rows(engine.writer, sql)).toEqual([2, 3, 4, 5].map(position => [position, 1]))
     expect((await cut()) - before).toBe(2)
     expect(alarms.join()).toContain('positions 0 to 1 are gone')
-  }, 60_000)
+  })
 })
 
 async function cut(): Promise<number> {

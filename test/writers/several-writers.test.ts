@@ -44,7 +44,7 @@ describe('[G2] a former owner of a claim', () => {
     await expectExact()
     await frozen.wake()
     await expectExact()
-  }, 30_000)
+  })
 
   it('adds nothing either when the new one had to store the rows past their token', async () => {
     log = openMemoryLog(1)
@@ -62,7 +62,7 @@ describe('[G2] a former owner of a claim', () => {
     await expectExact()
     await frozen.wake()
     await expectExact()
-  }, 30_000)
+  })
 
   it('fills no rollup a second time when it wakes in the middle of a repair', async () => {
     log = openMemoryLog(1)
@@ -89,7 +89,7 @@ describe('[G2] a former owner of a claim', () => {
     await expect(waking.repairDerived(range, late)).rejects.toMatchObject({ code: 'database_unavailable' })
     expect(asked).toBe(2)
     await expectExact()
-  }, 30_000)
+  })
 })
 
 describe('[G2] several writers at once', () => {
@@ -109,7 +109,7 @@ describe('[G2] several writers at once', () => {
     }
     await log.written()
     await expectExact()
-  }, 90_000)
+  })
 
   it('never take the half-way insert of another for something lacking', async () => {
     log = openMemoryLog(2)
@@ -129,7 +129,7 @@ describe('[G2] several writers at once', () => {
     expect(await counts()).toMatchObject({ readings: 60 + 50, minutes: 60, hours: 60 })
     expect(await engine.database.repairDerived({ source: 'memory/1', from: 0, to: 1 }, held)).toBeGreaterThan(0)
     expect(await counts()).toMatchObject({ readings: 60 + 50, minutes: 60 + 50, hours: 60 + 50 })
-  }, 30_000)
+  })
 
   it('settle while the others insert without a pause', async () => {
     log = openMemoryLog(3)
@@ -167,7 +167,7 @@ describe('[G2] several writers at once', () => {
       })
     await log.written()
     await expectExact()
-  }, 30_000)
+  })
 })
 
 describe('[G5] a log that lost chunks before they were written', () => {
@@ -181,7 +181,7 @@ describe('[G5] a log that lost chunks before they were written', () => {
     await log.written()
     expect((await gone()) - before).toBe(2)
     expect(await counts()).toMatchObject({ readings: 3 * READINGS_PER_CHUNK, minutes: 3 * READINGS_PER_CHUNK })
-  }, 30_000)
+  })
 
   it('holds nobody up when all of a plan is gone', async () => {
     log = openMemoryLog(1)
@@ -195,7 +195,7 @@ describe('[G5] a log that lost chunks before they were written', () => {
     // The plan's three, and one that was never planned.
     expect((await gone()) - before).toBe(4)
     expect(await counts()).toMatchObject({ readings: READINGS_PER_CHUNK, minutes: READINGS_PER_CHUNK })
-  }, 30_000)
+  })
 
   it('is no loss when the plan was inserted before: nothing is stored twice, and rollups are completed', async () => {
     log = openMemoryLog(1)
@@ -207,7 +207,7 @@ describe('[G5] a log that lost chunks before they were written', () => {
     await log.written()
     expect((await gone()) - before).toBe(0)
     await expectExact()
-  }, 30_000)
+  })
 
   /** As a writer leaves it that was killed right before or right after its insert. */
   async function openPlan({ chunks, inserted }: { chunks: number; inserted: boolean }): Promise<void> {

@@ -48,7 +48,7 @@ it('stores each reading once, whoever freezes at whichever step and wakes whenev
     }),
     { numRuns: 400 },
   )
-}, 120_000)
+})
 
 async function play({ chunks, fates, naps }: Run) {
   const log = openMemoryLog(1, { metricOf: (position, index) => `m${position}-${index}.` })

@@ -1,0 +1,40 @@
+/**
+ * Waits of the tests. Each ends as soon as what it waits for is so, and its limit is only there to tell of what never comes:
+ * generous, because a machine may be busy with other things. A limit that a test shows to be kept is given by its name.
+ */
+import { setTimeout as pause } from 'node:timers/promises'
+
+const WAIT_MS_MAX = 60_000
+/** Asked at first as often as an event inside the process deserves, later as seldom as one behind a network. */
+const [ASK_MS, ASK_MS_MAX] = [2, 50]
+
+/** The ms until the condition held; rejects after `msMax`. */
+export async function until(
+  holds: () => boolean | Promise<boolean>,
+  what = holds.toString(),
+  msMax = WAIT_MS_MAX,
+): Promise<number> {
+  const since = performance.now()
+  for (let askMs = ASK_MS; !(await holds()); askMs = Math.min(askMs * 1.25, ASK_MS_MAX)) {
+    if (performance.now() - since > msMax) throw new Error(`Not so within ${msMax} ms: ${what}`)
+    await pause(askMs)
+  }
+  return performance.now() - since
+}
+
+/** The first answer that is not null. */
+export async function given<T>(ask: () => Promise<T | null>): Promise<T> {
+  let answer: T | null = null
+  await until(async () => {
+    answer = await ask()
+    return answer !== null
+  }, ask.toString())
+  return answer as T
+}
+
+/** Watches for a while that something stays so; rejects at once when it does not. */
+export async function stays(what: string, holds: () => boolean | Promise<boolean>, ms: number): Promise<void> {
+  for (const since = performance.now(); performance.now() - since < ms; await pause(ASK_MS_MAX)) {
+    if (!(await holds())) throw new Error(`It did not stay so: ${what}`)
+  }
+}
