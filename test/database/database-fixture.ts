@@ -31,6 +31,9 @@ export interface Fixture {
   close(): Promise<void>
 }
 
+/** As `waits.ts`: for what never comes. */
+const REQUEST_MS_MAX = 120_000
+
 export async function openFixture(onExit?: (exit: EmbeddedExit) => void): Promise<Fixture> {
   const folder = mkdtempSync(join(tmpdir(), 'surgetank-database-'))
   const password = randomBytes(16).toString('hex')
@@ -40,8 +43,9 @@ export async function openFixture(onExit?: (exit: EmbeddedExit) => void): Promis
   const url = `http://127.0.0.1:${port}`
   const database = openDatabase({ url, user: 'surgetank', password, ...ACCESS_DEFAULTS })
   const log = { level: 127 as const }
-  const writer = createClient({ url, username: 'surgetank', password, log })
-  const analyst = createClient({ url, log })
+  const patient = { url, log, request_timeout: REQUEST_MS_MAX }
+  const writer = createClient({ ...patient, username: 'surgetank', password })
+  const analyst = createClient(patient)
   return {
     folder,
     url,
