@@ -9,7 +9,8 @@ import { openDatabase } from '../../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type Database } from '../../database/database.ts'
 import { metrics } from '../../metrics.ts'
 import { openWriter } from '../../writers/writer.ts'
-import { block, type Fixture, held, openFixture, rows } from '../database/database-fixture.ts'
+import { block, type Fixture, held, openFixture, rows, scalar } from '../database/database-fixture.ts'
+import { until } from '../waits.ts'
 import { LOG_DAY, type MemoryLog, openMemoryLog, READINGS_PER_CHUNK } from './memory-log.ts'
 
 let engine: Fixture
@@ -146,21 +147,26 @@ describe('[G2] several writers at once', () => {
     const writer = startWriter([0], frozen.database)
     await frozen.reached
     await writer.stop()
+    const gone = new AbortController()
     let running = true
     const slow = engine.writer
       .command({
         query:
-          "INSERT INTO telemetry.readings (device) SELECT 'slow' FROM numbers(30) WHERE sleepEachRow(0.1) = 0 SETTINGS max_block_size = 1",
+          "INSERT INTO telemetry.readings (device) SELECT 'slow' FROM numbers(600) WHERE sleepEachRow(0.1) = 0 SETTINGS max_block_size = 1",
         clickhouse_settings: { async_insert: 0, insert_deduplication_token: 'memory/9/0-1' },
+        abort_signal: gone.signal,
       })
-      .finally(() => {
+      .catch(() => {
         running = false
       })
     startWriter([0], newDatabase())
     while (log.place(0).plan !== null || log.place(0).position < 3) await pause(5)
     expect(running).toBe(true)
     feeding = false
+    gone.abort()
     await Promise.all([feed, slow])
+    const sleeping = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query_kind = 'Insert'"
+    await until(async () => (await scalar(engine.writer, sleeping)) === 0)
     for (const table of ['readings', 'readings_1m', 'readings_1h'])
       await engine.writer.command({
         query: `ALTER TABLE telemetry.${table} DELETE WHERE device = 'slow' SETTINGS mutations_sync = 1`,
