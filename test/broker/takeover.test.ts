@@ -88,7 +88,7 @@ describe('a client that connects to another broker', () => {
     await openClient(second.broker.port)
     const ms = performance.now() - since
     expect(ms).toBeGreaterThan(900)
-    expect(ms).toBeLessThan(3_000)
+    expect(ms).toBeLessThan(10_000)
     expect(await counted('telemetry_sessions_moved_total', NOT_CAUGHT_UP)).toBe(before + 1)
     first.ingest.settle()
   })

@@ -121,14 +121,14 @@ describe('subscribers that are frozen', () => {
     const before = rssMb(running.pid)
     fleet.start()
     await stays('frozen', () => isAlive(subscriber), 3_000)
-    expect(await fleet.drain(5_000)).toBe(true)
+    expect(await fleet.drain(30_000)).toBe(true)
     const p99Ms = fleet.latency.percentile(99) / 1_000
     const growthMb = rssMb(running.pid) - before
     process.stdout.write(
       `beside a frozen subscriber: ${fleet.counts().acked} acknowledged, p99 ${p99Ms.toFixed(1)} ms, ${growthMb.toFixed(1)} MB more\n`,
     )
     expect(fleet.counts().acked).toBeGreaterThan(2_500)
-    expect(p99Ms).toBeLessThan(1_000)
+    expect(p99Ms).toBeLessThan(3_000)
     expect(growthMb).toBeLessThan(GROWTH_MB_MAX)
   })
 })

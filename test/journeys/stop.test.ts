@@ -14,7 +14,7 @@ const DEVICES = 50
 const RATE = 2_000
 const STOP_MS_MAX = 10_000
 const START_MS_MAX = 60_000
-const GONE_MS_MAX = 2_000
+const GONE_MS_MAX = 10_000
 
 const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-stop-'))
 let system: SystemOptions
@@ -76,7 +76,7 @@ describe('under load', () => {
     process.kill(running.pid, 'SIGTERM')
     expect(await exited).toBe(1)
     const endMs = performance.now() - since
-    expect(endMs).toBeLessThan(1_000)
+    expect(endMs).toBeLessThan(5_000)
     await until(() => !all.some(isAlive), 'every process is gone', GONE_MS_MAX)
     tell(`a second signal ended it in ${Math.round(endMs)} ms`)
     await startAgain()
