@@ -32,7 +32,7 @@ export interface RoundsReport extends CheckReport {
 const DEVICES = 100
 const RATE = 2_000
 const WINDOW = 100
-const DRAIN_MS_MAX = 30_000
+const DRAIN_MS_MAX = 120_000
 
 export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
   const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-crash-'))

@@ -33,7 +33,7 @@ export interface RunningSystem {
   stop(): Promise<number | null>
 }
 
-const READY_MS_MAX = 30_000
+const READY_MS_MAX = 120_000
 const CHILD_PROCESS = { writer: 'writer-process', database: 'database/embedded' }
 
 /** Resolves when it printed that it is ready. */

@@ -93,7 +93,7 @@ describe('under load', () => {
 
   it('and after all of it, what was acknowledged is in ClickHouse, once [G1] [G2] [G4] [G7]', async () => {
     await acknowledgedMore()
-    expect(await fleet.drain(20_000)).toBe(true)
+    expect(await fleet.drain(60_000)).toBe(true)
     expect(fleet.counts().resent).toBeGreaterThan(0)
     const report = await check(journal, system, fleet)
     expect(holds(report), JSON.stringify(report, null, 2)).toBe(true)

@@ -55,7 +55,7 @@ interface Role {
   child: ChildProcess
 }
 
-const READY_MS_MAX = 40_000
+const READY_MS_MAX = 120_000
 
 export async function startMachines(more: Readonly<Record<string, string>> = {}): Promise<Machines> {
   const dir = mkdtempSync(join(tmpdir(), 'surgetank-machines-'))
