@@ -3,6 +3,7 @@
  * internals, so another version is refused.
  */
 import { createRequire } from 'node:module'
+import type { Socket } from 'node:net'
 
 const require = createRequire(import.meta.url)
 const { version } = require('kafkajs/package.json') as { version: string }
@@ -20,6 +21,10 @@ interface RequestQueueInside {
 interface ConnectionInside {
   isConnected(): boolean
   connect(): Promise<unknown>
+  socket?: Socket
+  chunks: Buffer[]
+  bytesBuffered: number
+  bytesNeeded: number
 }
 
 interface ConnectionPoolInside {
@@ -85,8 +90,23 @@ const connecting = new WeakMap<ConnectionInside, Promise<unknown>>()
 async function connectOnce(this: ConnectionPoolInside, index = 0): Promise<ConnectionInside> {
   const connection = this.pool[index] as ConnectionInside
   if (connection.isConnected()) return connection
-  const underWay = connecting.get(connection) ?? connection.connect().finally(() => connecting.delete(connection))
+  const underWay = connecting.get(connection) ?? connectAfresh(connection).finally(() => connecting.delete(connection))
   connecting.set(connection, underWay)
   await underWay
   return connection
+}
+
+/** The length that an answer begins with. */
+const LENGTH_BYTES = 4
+
+/**
+ * What the last socket left of an answer, or still brings, would be taken for the beginning of the next one's: the connection
+ * would be out of step for ever, and hold more and more of what it takes for one answer.
+ */
+function connectAfresh(connection: ConnectionInside): Promise<unknown> {
+  connection.socket?.destroy()
+  connection.chunks = []
+  connection.bytesBuffered = 0
+  connection.bytesNeeded = LENGTH_BYTES
+  return connection.connect()
 }
