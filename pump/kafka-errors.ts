@@ -45,6 +45,11 @@ const OPERATOR_MUST_ACT: Readonly<Record<string, string>> = {
   UNSUPPORTED_VERSION: 'This Kafka is too old; run 3.0 or newer.',
 }
 
+/** What may pass by itself, and may need an operator: said while it is tried again. */
+const HINTS: Readonly<Record<string, string>> = {
+  ILLEGAL_SASL_STATE: 'If it stays so, this port of Kafka asks nobody who they are: set SURGETANK_KAFKA_SASL to none.',
+}
+
 export function translateKafkaError(error: unknown, doing: string): SurgetankError {
   if (error instanceof SurgetankError) return error
   const type = kafkaErrorType(error)
@@ -60,7 +65,8 @@ export function translateKafkaError(error: unknown, doing: string): SurgetankErr
     const advice = "Kafka's certificate is not trusted; set SURGETANK_KAFKA_CA to the one that vouches for it."
     return new SurgetankError('log_misconfigured', `${advice} (${code})`, error)
   }
-  return unavailable(`Kafka, ${doing}: ${type ?? message}.`, error)
+  const hint = type === null ? undefined : HINTS[type]
+  return unavailable(`Kafka, ${doing}: ${type ?? message}.${hint === undefined ? '' : ` ${hint}`}`, error)
 }
 
 const UNTRUSTED = new Set([

@@ -9,6 +9,7 @@ const require = createRequire(import.meta.url)
 const { version } = require('kafkajs/package.json') as { version: string }
 const RequestQueue = require('kafkajs/src/network/requestQueue') as { prototype: RequestQueueInside }
 const ConnectionPool = require('kafkajs/src/network/connectionPool') as { prototype: ConnectionPoolInside }
+const SaslAuthenticator = require('kafkajs/src/broker/saslAuthenticator') as { prototype: SaslAuthenticatorInside }
 
 interface RequestQueueInside {
   scheduleCheckPendingRequests(): void
@@ -32,6 +33,11 @@ interface ConnectionPoolInside {
   getConnection(index?: number): Promise<ConnectionInside>
 }
 
+interface SaslAuthenticatorInside {
+  connection: { send(request: unknown): Promise<unknown> }
+  authenticate(): Promise<void>
+}
+
 let isMended = false
 
 export function mendKafkajs(): void {
@@ -40,6 +46,7 @@ export function mendKafkajs(): void {
   if (version !== '2.2.4') throw new Error(`kafkajs ${version} is here, and these internals are those of 2.2.4.`)
   RequestQueue.prototype.scheduleCheckPendingRequests = checkWhenThrottled
   ConnectionPool.prototype.getConnection = connectOnce
+  SaslAuthenticator.prototype.authenticate = authenticateOrSayWhyNot
   for (const number of [0, 1, 2, 3, 4, 5, 6]) takePartitionsWithoutLeader(number)
 }
 
@@ -109,4 +116,24 @@ function connectAfresh(connection: ConnectionInside): Promise<unknown> {
   connection.bytesBuffered = 0
   connection.bytesNeeded = LENGTH_BYTES
   return connection.connect()
+}
+
+const { authenticate } = SaslAuthenticator.prototype
+
+/**
+ * Whatever goes wrong while a user is proved is the same error, with no cause: a connection that breaks looks like a wrong
+ * password. Rejects with what the request itself rejected with.
+ */
+async function authenticateOrSayWhyNot(this: SaslAuthenticatorInside): Promise<void> {
+  const { connection } = this
+  let why: unknown
+  const send = (request: unknown) =>
+    connection.send(request).catch((error: unknown) => {
+      why = error
+      throw error
+    })
+  this.connection = Object.create(connection, { send: { value: send } }) as typeof connection
+  await authenticate.call(this).catch((error: unknown) => {
+    throw why ?? error
+  })
 }

@@ -5,6 +5,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { afterEach, expect, it } from 'vitest'
 import { mendKafkajs } from '../../pump/kafka-mended.ts'
 import { until } from '../waits.ts'
+import { answerTo, onFrames } from './kafka-proxy.ts'
 
 const require = createRequire(import.meta.url)
 const ConnectionPool = require('kafkajs/src/network/connectionPool') as new (
@@ -66,8 +67,7 @@ async function openPool(answered: (answer: Buffer, connection: number, socket: S
   server = createServer({ allowHalfOpen: true }, socket => {
     const connection = ++connections
     socket.on('error', () => {})
-    // The requests are small, and one is sent at a time: each comes whole.
-    socket.on('data', request => answered(frame(request.readInt32BE(8), BODY), connection, socket))
+    onFrames(socket, request => answered(answerTo(request, BODY), connection, socket))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -81,11 +81,4 @@ async function openPool(answered: (answer: Buffer, connection: number, socket: S
     },
     logger: createLogger({ level: LEVELS.NOTHING, logCreator: () => () => {} }),
   })
-}
-
-function frame(number: number, body: Buffer): Buffer {
-  const head = Buffer.alloc(8)
-  head.writeInt32BE(4 + body.length, 0)
-  head.writeInt32BE(number, 4)
-  return Buffer.concat([head, body])
 }

@@ -70,7 +70,7 @@ export async function openKafkaProxy(): Promise<KafkaProxy> {
 }
 
 /** Whole frames, with their length of four bytes before them. */
-function onFrames(socket: Socket, take: (frame: Buffer) => void): void {
+export function onFrames(socket: Socket, take: (frame: Buffer) => void): void {
   let held = Buffer.alloc(0)
   socket.on('data', chunk => {
     held = held.length === 0 ? chunk : Buffer.concat([held, chunk])
@@ -80,4 +80,12 @@ function onFrames(socket: Socket, take: (frame: Buffer) => void): void {
       held = held.subarray(length)
     }
   })
+}
+
+/** A frame with the number of its request. */
+export function answerTo(request: Buffer, body: Buffer): Buffer {
+  const head = Buffer.alloc(8)
+  head.writeInt32BE(4 + body.length, 0)
+  request.copy(head, 4, 8, 12)
+  return Buffer.concat([head, body])
 }
