@@ -142,6 +142,11 @@ export async function openView(place: LogPlace, log: Logger): Promise<PumpView> 
   return (await kafka()).openKafkaView({ ...place, log })
 }
 
+/** What an operator should mend of the log, though it works: a sentence each. */
+export async function examineLog(place: LogPlace, log: Logger): Promise<string[]> {
+  return place.kind === 'directory' ? [] : (await kafka()).examineKafkaLog({ ...place, log })
+}
+
 function kafka(): Promise<typeof import('../pump/kafka-pump.ts')> {
   return import('../pump/kafka-pump.ts')
 }

@@ -4,7 +4,7 @@ import { pino } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import { SurgetankError } from '../errors.ts'
 import { within } from '../within.ts'
-import { openSpace, openView, type Places } from './adapters.ts'
+import { examineLog, openSpace, openView, type Places } from './adapters.ts'
 import type { Finding } from './doctor.ts'
 
 /** Of one server: longer than any of them needs, and short enough for whoever waits. */
@@ -26,7 +26,8 @@ function examineKafka(place: Places['log'] & { kind: 'kafka' }): Promise<Finding
   return examine({ what: 'kafka', down: 'stop', advice }, async () => {
     const view = await openView(place, log)
     const partitions = await view.places().finally(() => view.close())
-    return `${place.brokers.join(', ')}: topic ${place.topic}, ${partitions.length} partitions`
+    const found = `${place.brokers.join(', ')}: topic ${place.topic}, ${partitions.length} partitions`
+    return { found, toMend: await examineLog(place, log) }
   })
 }
 
@@ -35,7 +36,7 @@ function examineRedis(place: Places['space'] & { kind: 'redis' }): Promise<Findi
   return examine({ what: 'redis', down: 'warn', advice }, async () => {
     const { space } = await openSpace(place, false, log)
     const { devices } = await space.counts().finally(() => space.close())
-    return `${hostsOf(place.url)}: ${devices} devices`
+    return { found: `${hostsOf(place.url)}: ${devices} devices` }
   })
 }
 
@@ -52,7 +53,7 @@ function examineClickHouse(access: (Places['database'] & { kind: 'server' })['ac
     const database = openDatabase(access)
     try {
       const version = await text(await database.queryStream('SELECT version() FORMAT TabSeparated', {}))
-      return `${access.url}: ClickHouse ${version.trim()}, user ${access.user}`
+      return { found: `${access.url}: ClickHouse ${version.trim()}, user ${access.user}` }
     } finally {
       await database.close()
     }
@@ -66,11 +67,20 @@ interface Examined {
   readonly advice: string
 }
 
-async function examine({ what, down, advice }: Examined, ask: () => Promise<string>): Promise<Finding> {
+interface Answer {
+  readonly found: string
+  /** What works and should be mended, a sentence each. */
+  readonly toMend?: readonly string[]
+}
+
+async function examine({ what, down, advice }: Examined, ask: () => Promise<Answer>): Promise<Finding> {
   try {
-    const found = await within(ANSWER_MS_MAX, ask())
-    if (found === undefined) throw new SurgetankError('busy', `No answer within ${ANSWER_MS_MAX / 1_000} s.`)
-    return { what, found, verdict: 'ok' }
+    const answer = await within(ANSWER_MS_MAX, ask())
+    if (answer === undefined) throw new SurgetankError('busy', `No answer within ${ANSWER_MS_MAX / 1_000} s.`)
+    const { found, toMend = [] } = answer
+    return toMend.length === 0
+      ? { what, found, verdict: 'ok' }
+      : { what, found, verdict: 'warn', advice: toMend.join(' ') }
   } catch (error) {
     if (!(error instanceof SurgetankError)) throw error
     if (error.code === 'log_missing') return { what, found: 'answers; the topic is not made yet', verdict: 'ok' }

@@ -11,7 +11,7 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
 import { within } from '../within.ts'
-import { kafkaErrorType, translateKafkaError, unavailable } from './kafka-errors.ts'
+import { isNamed, kafkaErrorType, translateKafkaError, unavailable } from './kafka-errors.ts'
 import { mendKafkajs } from './kafka-mended.ts'
 
 export interface KafkaAccess {
@@ -63,9 +63,14 @@ export interface KafkaNode {
   syncGroup(request: object): Promise<{ memberAssignment: Buffer }>
   heartbeat(request: object): Promise<unknown>
   leaveGroup(request: object): Promise<unknown>
+  findGroupCoordinator(request: object): Promise<unknown>
   offsetCommit(request: object): Promise<unknown>
   offsetFetch(request: object): Promise<{
     responses: { partitions: { partition: number; offset: string; metadata: string | null }[] }[]
+  }>
+  /** Of topics that need not be known to the client. */
+  metadata(topics: readonly string[]): Promise<{
+    topicMetadata: { partitionMetadata: PartitionMetadata[] }[]
   }>
   createTopics(request: object): Promise<unknown>
   describeConfigs(request: object): Promise<{
@@ -129,6 +134,8 @@ const CLOSE_MS_MAX = 1_000
 const REFRESH_MS_MAX = 5_000
 /** Read uncommitted: nothing here is written in transactions. */
 export const ISOLATION = 0
+/** The kind of coordinator, in a FindCoordinator request. */
+const GROUP = 0
 
 /** Opens no connection yet. */
 export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, log }: KafkaAccess): KafkaClient {
@@ -157,7 +164,7 @@ export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, 
     knowTopic,
     partitions,
     leader,
-    coordinator: group => translated('finding the coordinator', () => cluster.findGroupCoordinator({ groupId: group })),
+    coordinator: group => translated(`finding the coordinator of ${group}`, () => findCoordinator(group)),
     controller: () => translated('finding the controller', () => cluster.findControllerBroker()),
     get nodes() {
       return cluster.getNodeIds().length
@@ -193,6 +200,18 @@ export function openKafkaClient({ brokers, tls, sasl, metadataMs = METADATA_MS, 
       if (found === undefined || found.leader < 0) throw unavailable(`Nobody leads ${topic}/${partition}.`)
       return cluster.findBroker({ nodeId: String(found.leader) })
     })
+  }
+
+  async function findCoordinator(group: string): Promise<KafkaNode> {
+    try {
+      return await cluster.findGroupCoordinator({ groupId: group })
+    } catch (error) {
+      const [nodeId] = cluster.getNodeIds()
+      if (nodeId === undefined || !isNamed(error, 'KafkaJSGroupCoordinatorNotFound')) throw error
+      // No node has told, and kafkajs keeps to itself why: one of them is asked for that.
+      await (await cluster.findBroker({ nodeId })).findGroupCoordinator({ groupId: group, coordinatorType: GROUP })
+      throw error
+    }
   }
 
   /** What asks while the client is being closed would be given a new connection, that nobody ends. */

@@ -22,12 +22,19 @@ export async function onceLoaded<Result>(ask: () => Promise<Result>): Promise<Re
   }
 }
 
-/** Kafka's own name of an error, such as NOT_LEADER_FOR_PARTITION; null when it is not Kafka that answered. */
+/**
+ * Kafka's own name of an error, such as NOT_LEADER_FOR_PARTITION; null when it is not Kafka that answered. Of an answer about
+ * several topics, that of the first.
+ */
 export function kafkaErrorType(error: unknown): string | null {
-  for (let at = error; at instanceof Error; at = at.cause) {
+  for (let at = error; at instanceof Error; at = innerOf(at)) {
     if ('type' in at && typeof at.type === 'string') return at.type
   }
   return null
+}
+
+function innerOf(error: Error): unknown {
+  return 'errors' in error && Array.isArray(error.errors) ? error.errors[0] : error.cause
 }
 
 /** What no retry mends: an operator must act. */
@@ -45,6 +52,14 @@ const OPERATOR_MUST_ACT: Readonly<Record<string, string>> = {
   UNSUPPORTED_VERSION: 'This Kafka is too old; run 3.0 or newer.',
 }
 
+/** What may pass by itself, and may need an operator: said while it is tried again. */
+const HINTS: Readonly<Record<string, string>> = {
+  ILLEGAL_SASL_STATE: 'If it stays so, this port of Kafka asks nobody who they are: set SURGETANK_KAFKA_SASL to none.',
+}
+
+/** A batch whose compression kafkajs does not know: LZ4, Snappy and zstd. It may be ours, so it is not passed over. */
+export const UNREADABLE = 'KafkaJSNotImplemented'
+
 export function translateKafkaError(error: unknown, doing: string): SurgetankError {
   if (error instanceof SurgetankError) return error
   const type = kafkaErrorType(error)
@@ -55,12 +70,18 @@ export function translateKafkaError(error: unknown, doing: string): SurgetankErr
     const advice = 'Kafka refuses SURGETANK_KAFKA_SASL, SURGETANK_KAFKA_USER or its password.'
     return new SurgetankError('log_misconfigured', `${advice} (${message})`, error)
   }
+  if (isNamed(error, UNREADABLE)) {
+    const advice =
+      'Somebody else writes into the topic, or its compression.type is not producer: end that. To go on, remove the records up to this one, or name another SURGETANK_KAFKA_TOPIC.'
+    return new SurgetankError('log_misconfigured', `Kafka, ${doing}: ${message}. ${advice}`, error)
+  }
   const code = systemCodeOf(error)
   if (UNTRUSTED.has(code ?? '')) {
     const advice = "Kafka's certificate is not trusted; set SURGETANK_KAFKA_CA to the one that vouches for it."
     return new SurgetankError('log_misconfigured', `${advice} (${code})`, error)
   }
-  return unavailable(`Kafka, ${doing}: ${type ?? message}.`, error)
+  const hint = type === null ? undefined : HINTS[type]
+  return unavailable(`Kafka, ${doing}: ${type ?? message}.${hint === undefined ? '' : ` ${hint}`}`, error)
 }
 
 const UNTRUSTED = new Set([
@@ -79,7 +100,8 @@ function systemCodeOf(error: unknown): string | null {
   return null
 }
 
-function isNamed(error: unknown, name: string): boolean {
+/** Whether kafkajs calls it so, or what it was caused by. */
+export function isNamed(error: unknown, name: string): boolean {
   for (let at = error; at instanceof Error; at = at.cause) if (at.name === name) return true
   return false
 }

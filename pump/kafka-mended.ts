@@ -3,11 +3,13 @@
  * internals, so another version is refused.
  */
 import { createRequire } from 'node:module'
+import type { Socket } from 'node:net'
 
 const require = createRequire(import.meta.url)
 const { version } = require('kafkajs/package.json') as { version: string }
 const RequestQueue = require('kafkajs/src/network/requestQueue') as { prototype: RequestQueueInside }
 const ConnectionPool = require('kafkajs/src/network/connectionPool') as { prototype: ConnectionPoolInside }
+const SaslAuthenticator = require('kafkajs/src/broker/saslAuthenticator') as { prototype: SaslAuthenticatorInside }
 
 interface RequestQueueInside {
   scheduleCheckPendingRequests(): void
@@ -20,11 +22,20 @@ interface RequestQueueInside {
 interface ConnectionInside {
   isConnected(): boolean
   connect(): Promise<unknown>
+  socket?: Socket
+  chunks: Buffer[]
+  bytesBuffered: number
+  bytesNeeded: number
 }
 
 interface ConnectionPoolInside {
   readonly pool: readonly ConnectionInside[]
   getConnection(index?: number): Promise<ConnectionInside>
+}
+
+interface SaslAuthenticatorInside {
+  connection: { send(request: unknown): Promise<unknown> }
+  authenticate(): Promise<void>
 }
 
 let isMended = false
@@ -35,6 +46,7 @@ export function mendKafkajs(): void {
   if (version !== '2.2.4') throw new Error(`kafkajs ${version} is here, and these internals are those of 2.2.4.`)
   RequestQueue.prototype.scheduleCheckPendingRequests = checkWhenThrottled
   ConnectionPool.prototype.getConnection = connectOnce
+  SaslAuthenticator.prototype.authenticate = authenticateOrSayWhyNot
   for (const number of [0, 1, 2, 3, 4, 5, 6]) takePartitionsWithoutLeader(number)
 }
 
@@ -85,8 +97,43 @@ const connecting = new WeakMap<ConnectionInside, Promise<unknown>>()
 async function connectOnce(this: ConnectionPoolInside, index = 0): Promise<ConnectionInside> {
   const connection = this.pool[index] as ConnectionInside
   if (connection.isConnected()) return connection
-  const underWay = connecting.get(connection) ?? connection.connect().finally(() => connecting.delete(connection))
+  const underWay = connecting.get(connection) ?? connectAfresh(connection).finally(() => connecting.delete(connection))
   connecting.set(connection, underWay)
   await underWay
   return connection
+}
+
+/** The length that an answer begins with. */
+const LENGTH_BYTES = 4
+
+/**
+ * What the last socket left of an answer, or still brings, would be taken for the beginning of the next one's: the connection
+ * would be out of step for ever, and hold more and more of what it takes for one answer.
+ */
+function connectAfresh(connection: ConnectionInside): Promise<unknown> {
+  connection.socket?.destroy()
+  connection.chunks = []
+  connection.bytesBuffered = 0
+  connection.bytesNeeded = LENGTH_BYTES
+  return connection.connect()
+}
+
+const { authenticate } = SaslAuthenticator.prototype
+
+/**
+ * Whatever goes wrong while a user is proved is the same error, with no cause: a connection that breaks looks like a wrong
+ * password. Rejects with what the request itself rejected with.
+ */
+async function authenticateOrSayWhyNot(this: SaslAuthenticatorInside): Promise<void> {
+  const { connection } = this
+  let why: unknown
+  const send = (request: unknown) =>
+    connection.send(request).catch((error: unknown) => {
+      why = error
+      throw error
+    })
+  this.connection = Object.create(connection, { send: { value: send } }) as typeof connection
+  await authenticate.call(this).catch((error: unknown) => {
+    throw why ?? error
+  })
 }

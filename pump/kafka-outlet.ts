@@ -33,7 +33,8 @@ const PAUSE_MS_MIN = 250
 const PAUSE_MS_MAX = 30_000
 /** How long a stop waits for the step under way before it gives the step up; its plan stays open and is settled later. */
 const FINISH_MS_MAX = 2_000
-const BEHIND_MS_MAX = 4_000
+/** At the end of a partition that seems to have lost records: for four seconds at least. */
+const LOOKS_MAX = 17
 const LOOK_MS = 250
 
 export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
@@ -144,6 +145,10 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
     if (found !== topic.id) throw replacedBy(topic, found)
   }
 
+  function checkPartitionEnd(partition: number, reached: number): Promise<void> {
+    return checkEnd(client, reader, { source: sourceOf(topic, partition), partition, reached })
+  }
+
   /** As committed last; the beginning of the log where nothing was. */
   async function positionOf(partition: number): Promise<{ from: Position; fresh: boolean }> {
     const committed = (await fetchPositions(groupClient, topic, [partition])).get(partition)
@@ -154,17 +159,28 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
     const first = await reader.firstOf(partition)
     return { from: { position: first, plan: null, readings: 0, deadLetters: 0 }, fresh: true }
   }
+}
 
-  /** A new leader may need a moment to know how far the log was acknowledged. */
-  async function checkPartitionEnd(partition: number, reached: number): Promise<void> {
-    const until = performance.now() + BEHIND_MS_MAX
-    for (;;) {
-      const end = await reader.endOf(partition)
-      if (end >= reached) return
-      if (performance.now() > until) throw behind(sourceOf(topic, partition), end, reached)
-      await pause(LOOK_MS)
-    }
+/**
+ * Resolves when the partition ends at `reached` or later; rejects with `log_cut` when it is found to end before that, again and again.
+ * A new leader may need a moment to know how far the log was acknowledged, and an old one that nobody else reaches may go on
+ * to answer for long: before each further look it is asked anew who leads.
+ */
+export async function checkEnd(client: KafkaClient, reader: KafkaReader, place: Reached): Promise<void> {
+  const { source, partition, reached } = place
+  for (let look = 1; ; look++) {
+    const end = await reader.endOf(partition)
+    if (end >= reached) return
+    if (look === LOOKS_MAX) throw behind(source, end, reached)
+    await pause(LOOK_MS)
+    await client.refresh()
   }
+}
+
+interface Reached {
+  readonly source: string
+  readonly partition: number
+  readonly reached: number
 }
 
 function behind(source: string, end: number, reached: number): SurgetankError {

@@ -11,7 +11,7 @@ import { openInlet } from './kafka-inlet.ts'
 import { openOutlet } from './kafka-outlet.ts'
 import { fetchPlaces, unwrittenIn } from './kafka-places.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
-import { ensureTopics, findTopics, type LogTopic } from './kafka-topics.ts'
+import { ensureTopics, examineTopics, findTopics, type LogTopic } from './kafka-topics.ts'
 import { openTrimmer } from './kafka-trim.ts'
 import { openView } from './kafka-view.ts'
 import type { PumpInlet, PumpOutlet, PumpView } from './pump.ts'
@@ -78,6 +78,16 @@ export function openKafkaOutlet(options: KafkaOutletOptions): Promise<PumpOutlet
 export function openKafkaView(options: KafkaOptions): Promise<PumpView> {
   const { bytesMax } = options
   return openOn(options, findTopics, async ({ client, topic, reader }) => openView({ client, reader, topic, bytesMax }))
+}
+
+/** What an operator should mend though the log works, a sentence each. Rejects as `openKafkaView`. */
+export async function examineKafkaLog(options: KafkaOptions): Promise<string[]> {
+  const client = openKafkaClient(options)
+  try {
+    return await examineTopics(client, await findTopics(client, options))
+  } finally {
+    await client.close()
+  }
 }
 
 interface OpenLog {

@@ -4,7 +4,7 @@
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import { type FetchedRecord, ISOLATION, type KafkaClient } from './kafka-client.ts'
-import { kafkaErrorType, translateKafkaError, unavailable } from './kafka-errors.ts'
+import { isNamed, kafkaErrorType, translateKafkaError, UNREADABLE, unavailable } from './kafka-errors.ts'
 import { toChunk } from './kafka-record.ts'
 import type { Chunk, ReadLimits } from './pump.ts'
 
@@ -43,7 +43,7 @@ export interface KafkaReader {
   since(partition: number, at: number): Promise<number>
   /**
    * Records from `from` on, in order; the first may lie after `from` when older ones are gone. Empty at the end. At least one
-   * when there is any, whatever its size.
+   * when there is any, whatever its size. Rejects with `log_misconfigured` at a batch that is compressed otherwise than by gzip.
    */
   records(partition: number, from: number, bytesMax: number): Promise<FetchedRecord[]>
   /** The same, as chunks within the limits but for the first. */
@@ -68,7 +68,7 @@ export function openKafkaReader(
   }
 
   async function offsets(partitions: readonly number[], timestamp: number): Promise<Map<number, number>> {
-    return again('asking for offsets', async () => {
+    return again(`asking for offsets of ${topic}`, async () => {
       const byLeader = new Map<string, number[]>()
       for (const partition of partitions) {
         const { nodeId } = await client.leader(topic, partition)
@@ -112,10 +112,9 @@ export function openKafkaReader(
 
   /** Null when the answer does not tell whether there is anything. */
   async function fetchOnce(partition: number, from: number, bytesMax: number): Promise<FetchedRecord[] | null> {
-    const maxBytes = Math.min(FETCH_BYTES_MAX, Math.max(FETCH_BYTES_MIN, bytesMax))
-    return again('reading', async () => {
+    return again(`reading ${topic}/${partition} from ${from}`, async () => {
       const node = await client.leader(topic, partition)
-      const fetchFrom = async (start: number) => {
+      const fetchFrom = async (start: number, maxBytes: number) => {
         const { responses } = await node.fetch({
           replicaId: -1,
           isolationLevel: ISOLATION,
@@ -130,11 +129,14 @@ export function openKafkaReader(
         const found = answer.messages.filter(({ offset }) => Number(offset) >= start)
         return found.length > 0 || Number(answer.highWatermark) <= start ? found : null
       }
-      return fetchFrom(from).catch(async error => {
+      const bytes = Math.min(FETCH_BYTES_MAX, Math.max(FETCH_BYTES_MIN, bytesMax))
+      return fetchFrom(from, bytes).catch(async error => {
+        // Of several batches: those before it are handed out, the first of them whatever its size.
+        if (isNamed(error, UNREADABLE)) return fetchFrom(from, 1)
         if (kafkaErrorType(error) !== 'OFFSET_OUT_OF_RANGE') throw error
         const first = await offsetOf(partition, EARLIEST)
         // Otherwise beyond the end, which is for the caller to judge.
-        return from < first ? fetchFrom(first) : []
+        return from < first ? fetchFrom(first, bytes) : []
       })
     })
   }
@@ -159,8 +161,8 @@ export function openKafkaReader(
         return await work()
       } catch (error) {
         const type = kafkaErrorType(error)
-        const isElsewhere = type === null || ASK_AGAIN.has(type)
-        if (!isElsewhere || tries === TRIES) throw translateKafkaError(error, `${doing} ${topic}`)
+        const isElsewhere = type === null ? !isNamed(error, UNREADABLE) : ASK_AGAIN.has(type)
+        if (!isElsewhere || tries === TRIES) throw translateKafkaError(error, doing)
         await client.refresh()
       }
     }

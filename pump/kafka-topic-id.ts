@@ -6,28 +6,33 @@
  * kafkajs knows Metadata up to version 6, and ids come with version 10: that one request is encoded here. It is of the
  * flexible kind (KIP-482): header and arrays end in tagged fields, lengths are unsigned varints of one more.
  */
-
+import { createRequire } from 'node:module'
 import { SurgetankError } from '../errors.ts'
 import type { KafkaClient } from './kafka-client.ts'
-import { kafkaErrorType, translateKafkaError } from './kafka-errors.ts'
+import { translateKafkaError } from './kafka-errors.ts'
 import { sendRequest } from './kafka-request.ts'
 import type { LogTopic } from './kafka-topics.ts'
 
+const require = createRequire(import.meta.url)
+const { createErrorFromCode } = require('kafkajs/src/protocol/error') as { createErrorFromCode(code: number): Error }
+
 const METADATA = { apiKey: 3, apiVersion: 10, apiName: 'Metadata' } as const
+const UNKNOWN_TOPIC_OR_PARTITION = 3
 const NO_ID = '0'.repeat(32)
 
-/** 22 letters and digits, `-` and `_`. Rejects with `log_misconfigured` when the cluster gives topics no ids. */
+/**
+ * 22 letters and digits, `-` and `_`. Rejects with `log_misconfigured` when the cluster gives topics no ids, and with
+ * `log_unavailable` when the node that was asked does not know the topic, or not yet.
+ */
 export async function topicIdOf(client: KafkaClient, topic: string): Promise<string> {
   const node = await client.controller()
-  try {
-    const id = await sendRequest(node, METADATA, () => encodeRequest(topic), {
-      decode: async bytes => bytes,
-      parse: async (bytes: Buffer) => decodeTopicId(bytes, topic),
-    })
-    if (id !== null && id.toString('hex') !== NO_ID) return id.toString('base64url')
-  } catch (error) {
-    if (kafkaErrorType(error) !== 'UNSUPPORTED_VERSION') throw translateKafkaError(error, `asking for topic ${topic}`)
-  }
+  const id = await sendRequest(node, METADATA, () => encodeRequest(topic), {
+    decode: async bytes => bytes,
+    parse: async (bytes: Buffer) => decodeTopicId(bytes, topic),
+  }).catch((error: unknown) => {
+    throw translateKafkaError(error, `asking for topic ${topic}`)
+  })
+  if (id.toString('hex') !== NO_ID) return id.toString('base64url')
   throw new SurgetankError('log_misconfigured', 'This Kafka gives topics no ids; run Kafka 3.0 or newer.')
 }
 
@@ -73,8 +78,8 @@ function encodeRequest(topic: string): Buffer {
   ])
 }
 
-/** Reads as far as the topic's id. Null when the topic is not in the answer. */
-function decodeTopicId(bytes: Buffer, topic: string): Buffer | null {
+/** Reads as far as the topic's id. Throws kafkajs' error when the answer is one: the id is zero then, too. */
+function decodeTopicId(bytes: Buffer, topic: string): Buffer {
   let at = 0
   const int = (size: number) => {
     at += size
@@ -111,10 +116,11 @@ function decodeTopicId(bytes: Buffer, topic: string): Buffer | null {
   }
   text() // cluster id
   int(4) // controller
-  if (unsigned() - 1 < 1) return null
-  int(2) // error
-  const name = text()
-  return name === topic ? bytes.subarray(at, at + 16) : null
+  const topics = unsigned() - 1
+  const code = topics < 1 ? UNKNOWN_TOPIC_OR_PARTITION : int(2)
+  if (code !== 0) throw createErrorFromCode(code)
+  if (text() !== topic) throw createErrorFromCode(UNKNOWN_TOPIC_OR_PARTITION)
+  return bytes.subarray(at, at + 16)
 }
 
 function varint(value: number): Buffer {

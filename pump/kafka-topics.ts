@@ -7,9 +7,9 @@
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { SurgetankError } from '../errors.ts'
+import { hasFate, SurgetankError } from '../errors.ts'
 import type { KafkaClient } from './kafka-client.ts'
-import { kafkaErrorType, translateKafkaError, unavailable } from './kafka-errors.ts'
+import { kafkaErrorType, onceLoaded, translateKafkaError, unavailable } from './kafka-errors.ts'
 import { topicIdOf } from './kafka-topic-id.ts'
 
 export interface TopicNames {
@@ -51,17 +51,21 @@ const MESSAGE_BYTES_MIN = 5 << 20
 /** Room that the writers make is given back by the segment. */
 const SEGMENT_BYTES = 128 << 20
 const TOPIC_RESOURCE = 2
+const POSITIONS_TOPIC = '__consumer_offsets'
+/** Values of compression.type; what is sent is not compressed. kafkajs knows no other. */
+const READABLE = new Set(['producer', 'uncompressed', 'gzip'])
 const VISIBLE_MS_MAX = 10_000
 const LOOK_MS = 50
 const RETENTION_MS_MIN = 24 * 3_600_000
 
-/** Makes what is missing, and checks all. Rejects with `log_misconfigured` (stop) or `log_unavailable`. */
+/** Makes what is missing, and examines all. Rejects with `log_misconfigured` (stop) or `log_unavailable`. */
 export async function ensureTopics(client: KafkaClient, options: TopicOptions): Promise<LogTopic> {
   const names = topicNames(options.topic)
   await ensureTopic(client, names.log, { ...options, retentionBytes: -1 })
   for (const topic of [names.quarantine, names.letters]) {
     await ensureTopic(client, topic, { ...options, partitions: 1, retentionBytes: options.quarantineBytesMax })
   }
+  for (const advice of await examineTopics(client, names)) options.log.warn({ topic: names.log }, advice)
   return { ...names, id: await topicIdOf(client, names.log) }
 }
 
@@ -79,6 +83,7 @@ export async function findTopics(client: KafkaClient, { topic }: Pick<TopicOptio
   return { ...names, id: await topicIdOf(client, names.log) }
 }
 
+/** How a topic is made. */
 interface OneTopic {
   readonly partitions: number
   readonly replication: number
@@ -97,7 +102,6 @@ async function ensureTopic(client: KafkaClient, topic: string, options: OneTopic
     await client.refresh()
     found = await client.knowTopic(topic)
   }
-  await checkTopic(client, topic, options)
 }
 
 async function createTopic(client: KafkaClient, topic: string, options: OneTopic): Promise<void> {
@@ -124,20 +128,52 @@ async function createTopic(client: KafkaClient, topic: string, options: OneTopic
     log.info({ topic, partitions: numPartitions, replication }, 'a topic was made')
   } catch (error) {
     // Another process made it at the same moment.
-    if (isOf(error, 'TOPIC_ALREADY_EXISTS')) return
-    if (isOf(error, 'INVALID_REPLICATION_FACTOR')) {
+    if (kafkaErrorType(error) === 'TOPIC_ALREADY_EXISTS') return
+    if (kafkaErrorType(error) === 'INVALID_REPLICATION_FACTOR') {
       throw unavailable(`Topic ${topic} is to have ${replication} replicas, and fewer brokers are there.`, error)
     }
     throw translateKafkaError(error, `making topic ${topic}`)
   }
 }
 
-function isOf(error: unknown, type: string): boolean {
-  const inner = error instanceof Error && 'errors' in error ? (error.errors as unknown[]) : [error]
-  return inner.some(one => kafkaErrorType(one) === type)
+/**
+ * What an operator should mend of topics that are there, a sentence each. Rejects with `log_misconfigured` for what an operator
+ * must, the rights of this user among it.
+ */
+export async function examineTopics(client: KafkaClient, names: TopicNames): Promise<string[]> {
+  const advice: string[] = []
+  for (const topic of [names.log, names.quarantine, names.letters]) {
+    const replicas = Math.min(...client.partitions(topic).map(partition => partition.replicas.length))
+    const { refusal, warnings } = judgeTopic(await configOf(client, topic), { replicas, isLog: topic === names.log })
+    if (refusal !== null) throw new SurgetankError('log_misconfigured', `Topic ${topic}: ${refusal}`)
+    const isThin = replicas < Math.min(3, client.nodes)
+    const thin = isThin ? [`it has ${replicas} replicas of each partition, fewer than it could have.`] : []
+    advice.push(...[...warnings, ...thin].map(sentence => `Topic ${topic}: ${sentence}`))
+  }
+  return [...advice, ...(await examinePositions(client, names.group))]
 }
 
-async function checkTopic(client: KafkaClient, topic: string, { retentionBytes, log }: OneTopic): Promise<void> {
+/** The writers' positions stand in a topic of Kafka's own, which Kafka makes when it is first asked for a group. */
+async function examinePositions(client: KafkaClient, group: string): Promise<string[]> {
+  await onceLoaded(() => client.coordinator(group)).catch((error: unknown) => {
+    // A broker needs no group to begin with.
+    if (hasFate(error, 'stop')) throw error
+  })
+  try {
+    const node = await client.controller()
+    const { topicMetadata } = await node.metadata([POSITIONS_TOPIC])
+    const partitions = topicMetadata[0]?.partitionMetadata ?? []
+    const replicas = Math.min(...partitions.map(partition => partition.replicas.length))
+    const weakness = weaknessOf(await configOf(client, POSITIONS_TOPIC), replicas)
+    return weakness === null ? [] : [`Topic ${POSITIONS_TOPIC}, which holds the writers' positions: ${weakness}`]
+  } catch (error) {
+    // Not made yet, or not shown to this user.
+    if (kafkaErrorType(error) !== null) return []
+    throw translateKafkaError(error, `asking for topic ${POSITIONS_TOPIC}`)
+  }
+}
+
+async function configOf(client: KafkaClient, topic: string): Promise<Record<string, string>> {
   const controller = await client.controller()
   const { resources } = await controller
     .describeConfigs({ resources: [{ type: TOPIC_RESOURCE, name: topic }], includeSynonyms: false })
@@ -145,38 +181,41 @@ async function checkTopic(client: KafkaClient, topic: string, { retentionBytes, 
       throw translateKafkaError(error, `reading the settings of topic ${topic}`)
     })
   const entries = resources[0]?.configEntries.map(({ configName, configValue }) => [configName, configValue ?? ''])
-  const replicas = Math.min(...client.partitions(topic).map(partition => partition.replicas.length))
-  const isLog = retentionBytes < 0
-  const { refusal, warning } = judgeTopic(Object.fromEntries(entries ?? []), { replicas, isLog })
-  if (refusal !== null) throw new SurgetankError('log_misconfigured', `Topic ${topic}: ${refusal}`)
-  if (warning !== null) log.warn({ topic }, warning)
-  if (replicas < Math.min(3, client.nodes))
-    log.warn({ topic, replicas }, 'a topic has fewer replicas than it could have')
+  return Object.fromEntries(entries ?? [])
 }
 
-/** What is wrong with a topic, as a sentence that says what to set. Pure. */
+/** Why Kafka may lose what it has acknowledged, as a sentence that says what to set; null when it keeps it. */
+function weaknessOf(config: Readonly<Record<string, string>>, replicas: number): string | null {
+  const flushes = Number(config['flush.messages']) === 1
+  if (config['unclean.leader.election.enable'] === 'true') {
+    return 'unclean.leader.election.enable is true; set it to false: it loses what was acknowledged.'
+  }
+  if (replicas === 1 && !flushes) {
+    return 'it has one replica and flush.messages is not 1; set it to 1, or give it more replicas: Kafka acknowledges from memory.'
+  }
+  if (replicas > 1 && Number(config['min.insync.replicas']) < 2 && !flushes) {
+    return 'min.insync.replicas is 1; set it to 2: Kafka would acknowledge what only one broker has in memory.'
+  }
+  return null
+}
+
+/** What is wrong with a topic, as sentences that say what to set. Pure. */
 export function judgeTopic(
   config: Readonly<Record<string, string>>,
   { replicas, isLog }: { readonly replicas: number; readonly isLog: boolean },
-): { refusal: string | null; warning: string | null } {
-  const refusal = (sentence: string) => ({ refusal: sentence, warning: null })
-  const flushes = Number(config['flush.messages']) === 1
-  const inSync = Number(config['min.insync.replicas'])
+): { refusal: string | null; warnings: string[] } {
+  const refusal = (sentence: string) => ({ refusal: sentence, warnings: [] })
+  const weakness = weaknessOf(config, replicas)
+  const retentionMs = Number(config['retention.ms'])
+  const compression = config['compression.type']
   if (config['cleanup.policy'] !== 'delete') {
     return refusal(
       `cleanup.policy is ${config['cleanup.policy']}; set it to delete: compaction removes acknowledged readings.`,
     )
   }
-  if (config['unclean.leader.election.enable'] === 'true') {
-    return refusal('unclean.leader.election.enable is true; set it to false: it loses what was acknowledged.')
-  }
-  if (replicas === 1 && !flushes) {
-    return refusal(
-      'it has one replica and flush.messages is not 1; set it to 1, or give it more replicas: Kafka acknowledges from memory.',
-    )
-  }
-  if (replicas > 1 && inSync < 2 && !flushes) {
-    return refusal('min.insync.replicas is 1; set it to 2: Kafka would acknowledge what only one broker has in memory.')
+  if (weakness !== null) return refusal(weakness)
+  if (compression !== undefined && !READABLE.has(compression)) {
+    return refusal(`compression.type is ${compression}; set it to producer: only gzip can be read here.`)
   }
   if (Number(config['max.message.bytes']) < MESSAGE_BYTES_MIN) {
     return refusal(`max.message.bytes is ${config['max.message.bytes']}; set it to ${MESSAGE_BYTES}.`)
@@ -186,11 +225,13 @@ export function judgeTopic(
       `retention.bytes is ${config['retention.bytes']}; set it to -1: Kafka would delete what is not in ClickHouse yet.`,
     )
   }
-  const retentionMs = Number(config['retention.ms'])
   if (retentionMs >= 0 && retentionMs < RETENTION_MS_MIN) {
     return refusal(`retention.ms is ${retentionMs}; set it to -1: what is not in ClickHouse yet would be deleted.`)
   }
-  const warning =
-    'retention.ms is not -1: readings that stay out of ClickHouse for longer are deleted by Kafka; set it to -1'
-  return { refusal: null, warning: retentionMs >= 0 ? warning : null }
+  const deletes =
+    'retention.ms is not -1; set it to -1: readings that stay out of ClickHouse for longer are deleted by Kafka.'
+  const guesses =
+    'message.timestamp.type is CreateTime; set it to LogAppendTime: the log is looked up by time, and clocks of brokers differ.'
+  const isDated = !isLog || config['message.timestamp.type'] !== 'CreateTime'
+  return { refusal: null, warnings: [...(retentionMs >= 0 ? [deletes] : []), ...(isDated ? [] : [guesses])] }
 }

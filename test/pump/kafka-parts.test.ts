@@ -107,13 +107,15 @@ describe('a topic', () => {
     'max.message.bytes': '8388608',
     'retention.ms': '-1',
     'retention.bytes': '-1',
+    'compression.type': 'producer',
+    'message.timestamp.type': 'LogAppendTime',
   }
   const LONE = { replicas: 1, isLog: true }
   const replicated = { ...good, 'flush.messages': '9223372036854775807', 'min.insync.replicas': '2' }
 
   it('that keeps what is acknowledged is taken [G1]', () => {
-    expect(judgeTopic(good, LONE)).toEqual({ refusal: null, warning: null })
-    expect(judgeTopic(replicated, { replicas: 3, isLog: true })).toEqual({ refusal: null, warning: null })
+    expect(judgeTopic(good, LONE)).toEqual({ refusal: null, warnings: [] })
+    expect(judgeTopic(replicated, { replicas: 3, isLog: true })).toEqual({ refusal: null, warnings: [] })
   })
 
   it.each([
@@ -134,6 +136,12 @@ describe('a topic', () => {
       1,
       /retention\.bytes is 1073741824; set it to -1/,
     ],
+    [
+      'compresses what cannot be read then',
+      { ...good, 'compression.type': 'zstd' },
+      1,
+      /compression\.type is zstd; set it to producer/,
+    ],
     ['forgets within the hour', { ...good, 'retention.ms': '3600000' }, 1, /retention\.ms is 3600000; set it to -1/],
   ])('that %s is refused, and told what to set [G1]', (_what, config, replicas, sentence) => {
     expect(judgeTopic(config, { replicas, isLog: true }).refusal).toMatch(sentence)
@@ -143,9 +151,17 @@ describe('a topic', () => {
     expect(judgeTopic({ ...good, 'retention.bytes': '1048576' }, { replicas: 1, isLog: false }).refusal).toBeNull()
   })
 
-  it('that Kafka empties by age is warned of', () => {
-    expect(judgeTopic({ ...good, 'retention.ms': '604800000' }, LONE)).toMatchObject({ refusal: null })
-    expect(judgeTopic({ ...good, 'retention.ms': '604800000' }, LONE).warning).toMatch(/set it to -1/)
+  it.each(['uncompressed', 'gzip'])('whose compression.type is %s is taken', compression => {
+    expect(judgeTopic({ ...good, 'compression.type': compression }, LONE)).toEqual({ refusal: null, warnings: [] })
+  })
+
+  it.each([
+    ['Kafka empties by age', { 'retention.ms': '604800000' }, /retention\.ms is not -1; set it to -1/],
+    ['tells times by the clocks of brokers', { 'message.timestamp.type': 'CreateTime' }, /set it to LogAppendTime/],
+  ])('that %s is warned of', (_what, config, sentence) => {
+    const { refusal, warnings } = judgeTopic({ ...good, ...config }, LONE)
+    expect(refusal).toBeNull()
+    expect(warnings).toEqual([expect.stringMatching(sentence)])
   })
 })
 

@@ -8,14 +8,16 @@ export interface KafkaProxy {
   readonly port: number
   /** To be set once the broker's port is known. */
   target: number
-  /** What becomes of the answer to the next produce requests: asked for each. */
-  fate: () => 'pass' | 'drop' | 'close'
-  /** Answers that were kept back. */
+  /** What becomes of the answer to the next produce requests: asked for each. One that is cut ends after a few bytes. */
+  fate: () => 'pass' | 'drop' | 'close' | 'cut'
+  /** Answers that were kept back, or cut. */
   readonly keptBack: number
   close(): Promise<void>
 }
 
 const PRODUCE = 0
+/** More than the length and the number of an answer. */
+const CUT_BYTES = 20
 
 export async function openKafkaProxy(): Promise<KafkaProxy> {
   const sockets = new Set<Socket>()
@@ -57,6 +59,7 @@ export async function openKafkaProxy(): Promise<KafkaProxy> {
       if (fate === 'pass') return void client.write(frame)
       keptBack++
       if (fate === 'close') client.destroy()
+      if (fate === 'cut') client.end(frame.subarray(0, CUT_BYTES))
     })
   }
 
@@ -67,7 +70,7 @@ export async function openKafkaProxy(): Promise<KafkaProxy> {
 }
 
 /** Whole frames, with their length of four bytes before them. */
-function onFrames(socket: Socket, take: (frame: Buffer) => void): void {
+export function onFrames(socket: Socket, take: (frame: Buffer) => void): void {
   let held = Buffer.alloc(0)
   socket.on('data', chunk => {
     held = held.length === 0 ? chunk : Buffer.concat([held, chunk])
@@ -77,4 +80,12 @@ function onFrames(socket: Socket, take: (frame: Buffer) => void): void {
       held = held.subarray(length)
     }
   })
+}
+
+/** A frame with the number of its request. */
+export function answerTo(request: Buffer, body: Buffer): Buffer {
+  const head = Buffer.alloc(8)
+  head.writeInt32BE(4 + body.length, 0)
+  request.copy(head, 4, 8, 12)
+  return Buffer.concat([head, body])
 }
