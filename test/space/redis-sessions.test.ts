@@ -74,7 +74,7 @@ describe.skipIf(!redisHere)('sessions of units on one Redis', () => {
     await first.space.sessions.take('c')
     await redis.command('ACL', 'SETUSER', 'told', '-get')
     expect(await second.space.sessions.take('c')).toEqual({ moved: true, settled: false })
-    await until(async () => String(await redis.command('ACL', 'LOG')).includes(',get,'))
+    await until(async () => String(await redis.command('ACL', 'LOG')).includes(',toplevel,object,get,'))
     expect(first.taken).toEqual([])
     await redis.command('ACL', 'SETUSER', 'told', '+get')
     await until(() => first.taken.includes('c'))
