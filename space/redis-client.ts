@@ -113,7 +113,7 @@ export async function probeRedis({ addresses, options, name }: RedisServer): Pro
       await client.connect()
       const info = await client.info()
       checkInfo(info, address)
-      const isCluster = /cluster_enabled:1/.test(info)
+      const isCluster = isOfCluster(info)
       if (isCluster || addresses.length === 1) return { isCluster }
       throw new SurgetankError('space_misconfigured', `REDIS_URL names several servers, and ${name} are no Cluster.`)
     } catch (error) {
@@ -126,7 +126,10 @@ export async function probeRedis({ addresses, options, name }: RedisServer): Pro
   throw failure ?? unreadable()
 }
 
-/** Throws `space_misconfigured` when this server would lose devices, or lacks what is needed. */
+/**
+ * Throws `space_misconfigured` when this server would lose devices, or lacks what is needed, and `space_unavailable` when it
+ * is a replica outside of a Cluster.
+ */
 export function checkInfo(info: string, { host, port }: RedisAddress): void {
   const version = /redis_version:(\S+)/.exec(info)?.[1] ?? 'unknown'
   if (!(Number.parseInt(version, 10) >= VERSION_MIN)) {
@@ -142,6 +145,13 @@ export function checkInfo(info: string, { host, port }: RedisAddress): void {
       `${host}:${port} has maxmemory-policy ${policy} and would drop devices without a word: set maxmemory-policy noeviction.`,
     )
   }
+  if (/role:slave/.test(info) && !isOfCluster(info)) {
+    throw new SurgetankError('space_unavailable', `${host}:${port} is a replica and takes no writes.`)
+  }
+}
+
+function isOfCluster(info: string): boolean {
+  return info.includes('cluster_enabled:1')
 }
 
 export function openRedisClient({ addresses, options }: RedisServer, isCluster: boolean): RedisClient {

@@ -15,7 +15,7 @@ import {
   runScript,
   type ScriptName,
 } from './redis-client.ts'
-import { translateRedisError } from './redis-errors.ts'
+import { isOfReplica, translateRedisError } from './redis-errors.ts'
 
 export interface RedisConnection {
   readonly up: boolean
@@ -109,8 +109,21 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
     } catch (error) {
       fail(translateRedisError(error, `checking ${server.name}`))
       if (failure?.fate === 'stop') tried()
-      again(() => void check())
+      again(checkAgain)
     }
+  }
+
+  /** A single one on a new connection: its address may lead to another server by now. */
+  function checkAgain(): void {
+    if (client !== null && 'nodes' in client) void check()
+    else if (!up) leave()
+  }
+
+  /** A master that became a replica keeps its connections. A Cluster's client leaves a node by itself. */
+  function leave(): void {
+    if (client === null || 'nodes' in client || client.status !== 'ready') return
+    up = false
+    client.disconnect(true)
   }
 
   /** In a Cluster one node of several: the rest goes on, and yet nobody knows what comes back. */
@@ -152,6 +165,7 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
     try {
       return await within(ask(client), msMax)
     } catch (error) {
+      if (up && isOfReplica(error)) leave()
       throw translateRedisError(error, doing)
     }
   }

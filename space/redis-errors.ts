@@ -30,3 +30,8 @@ export function translateRedisError(error: unknown, doing: string): SurgetankErr
 export function asksToWait(message: string): boolean {
   return LATER.test(message.replace(/^(ERR |-)/, '')) || message.includes('OOM command not allowed')
 }
+
+/** True when a replica refuses to write. */
+export function isOfReplica(error: unknown): boolean {
+  return error instanceof Error && error.message.startsWith('READONLY')
+}
