@@ -111,19 +111,33 @@ export async function probeRedis({ addresses, options, name }: RedisServer): Pro
     })
     try {
       await client.connect()
-      const info = await client.info()
-      checkInfo(info, address)
-      const isCluster = isOfCluster(info)
+      const isCluster = isOfCluster(await checkServer(client))
       if (isCluster || addresses.length === 1) return { isCluster }
       throw new SurgetankError('space_misconfigured', `REDIS_URL names several servers, and ${name} are no Cluster.`)
     } catch (error) {
-      failure = translateRedisError(told ?? error, `connecting to ${address.host}:${address.port}`)
+      const cause = error instanceof SurgetankError ? error : (told ?? error)
+      failure = translateRedisError(cause, `connecting to ${address.host}:${address.port}`)
       if (failure.fate === 'stop') throw failure
     } finally {
       client.disconnect()
     }
   }
   throw failure ?? unreadable()
+}
+
+/** Throws as `checkInfo`, and `space_misconfigured` when there is no database of this number. Returns the server's INFO. */
+export async function checkServer(client: Redis): Promise<string> {
+  const { host = '', port = 0, db = 0 } = client.options
+  const info = await client.info()
+  checkInfo(info, { host, port })
+  // ioredis has selected it, too, and would stay in database 0 without a word.
+  if (db !== 0) await client.select(db).catch(error => refuseDatabase(db, error))
+  return info
+}
+
+function refuseDatabase(db: number, error: Error): never {
+  if (!error.message.startsWith('ERR ')) throw error
+  throw new SurgetankError('space_misconfigured', `Redis has no database ${db}; REDIS_URL names it after the port.`)
 }
 
 /**

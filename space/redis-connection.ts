@@ -7,7 +7,7 @@
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
 import {
-  checkInfo,
+  checkServer,
   openRedisClient,
   parseRedisUrl,
   probeRedis,
@@ -98,9 +98,7 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
     if (client === null || closed) return
     try {
       const nodes = 'nodes' in client ? client.nodes('master') : [client]
-      for (const node of nodes) {
-        checkInfo(await node.info(), { host: node.options.host ?? '', port: node.options.port ?? 0 })
-      }
+      for (const node of nodes) await checkServer(node)
       if (failure !== null) log.info({ redis: server.name }, 'Redis answers again')
       failure = null
       up = true

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
+import { hasFate } from '../../errors.ts'
 import { metrics } from '../../metrics.ts'
 import { openReader } from '../../readers/reader.ts'
 import { checkInfo } from '../../space/redis-client.ts'
@@ -79,6 +80,32 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect((await space.get('a'))?.device).toBe('a')
     const authorized = await redisCommandOn(redis, 'p@ss/w:rd', 3)
     expect(authorized).toBeGreaterThan(0)
+  })
+
+  test('a database that is not there is refused', async () => {
+    const redis = await start()
+    const cluster = await start(['--cluster-enabled', 'yes'])
+    for (const url of [`${redis.url}/99`, `${cluster.url}/1`]) {
+      const error = await rejection(openRedisSpace(spaceOptions(url)))
+      expect(error).toMatchObject({ code: 'space_misconfigured', fate: 'stop' })
+      expect(error.message).toContain(
+        `Redis has no database ${url.split('/').at(-1)}; REDIS_URL names it after the port.`,
+      )
+    }
+  })
+
+  test('a connection that comes back and may not have its database is not used', async () => {
+    const redis = await start()
+    const prefix = freshPrefix()
+    await redis.command('ACL', 'SETUSER', 'third', 'on', '>pw', '+@all', '~*', '&*')
+    const space = await openSpace(`${redis.url.replace('//', '//third:pw@')}/3`, { prefix })
+    await space.merge([reading('a', 1_000, 1)])
+    await space.settled()
+    await redis.command('ACL', 'SETUSER', 'third', '-select')
+    await redis.command('CLIENT', 'KILL', 'USER', 'third')
+    const refused = (error: unknown) => hasFate(error, 'stop')
+    await until(() => space.get('a').then(no, refused))
+    expect(await redis.command('KEYS', `${prefix}*`)).toEqual([])
   })
 
   test('a user that may no more than is needed is enough, and one that may less is refused', async () => {
