@@ -71,7 +71,8 @@ export function parseRedisUrl(url: string, ca: string | null): RedisServer {
     host: hostname.replace(/^\[|\]$/g, ''),
     port: port === '' ? 6379 : Number(port),
   }))
-  return { addresses, options, name: addresses.map(({ host, port }) => `${host}:${port}`).join(', ') }
+  const names = addresses.map(({ host, port }) => `${isSecure ? 'rediss://' : ''}${host}:${port}`)
+  return { addresses, options, name: names.join(', ') }
 }
 
 function parseOne(text: string): URL {

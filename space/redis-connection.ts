@@ -157,15 +157,19 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
   }
 
   async function call(doing: string, msMax: number, ask: (ready: RedisClient) => Promise<unknown>): Promise<unknown> {
-    if (!up || client === null) {
-      throw failure?.fate === 'stop' ? failure : new SurgetankError('space_unavailable', `${server.name} is away.`)
-    }
+    if (!up || client === null) throw failure?.fate === 'stop' ? failure : away()
     try {
       return await within(ask(client), msMax)
     } catch (error) {
       if (up && isOfReplica(error)) leave()
       throw translateRedisError(error, doing)
     }
+  }
+
+  function away(): SurgetankError {
+    const cause = failure?.cause
+    const why = cause instanceof Error ? cause.message : (failure?.detail ?? 'the connection broke')
+    return new SurgetankError('space_unavailable', `${server.name} is away: ${why.replace(/\.$/, '')}.`)
   }
 
   async function close(): Promise<void> {
