@@ -52,8 +52,8 @@ const WATCH_MS = 10_000
 const LINGER_MS = 5_000
 const READ_MEANWHILE_MAX = 20_000
 const SLICE = 1_000
-/** A slice that could not be read. */
-const TELL_AGAIN_MS = 1_000
+/** What could not be read or published. */
+const AGAIN_MS = 1_000
 const PUBLISHERS_MAX = 1_000
 
 interface Publication {
@@ -70,6 +70,8 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
     shard,
     pending: new Set<string>(),
     number: 0,
+    /** The last publication may not have been heard. */
+    unheard: false,
     heard: new Map<string, number>(),
   }))
   let publishing: NodeJS.Timeout | null = null
@@ -208,7 +210,7 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
       return last === undefined || ids.length < SLICE ? null : `(${last}`
     } catch (error) {
       log.debug({ err: error }, 'watchers cannot be told of what they missed yet')
-      await pause(TELL_AGAIN_MS, undefined, { ref: false })
+      await pause(AGAIN_MS, undefined, { ref: false })
       return from
     }
   }
@@ -226,12 +228,21 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
     for (const lane of lanes) {
       const devices = [...lane.pending]
       lane.pending.clear()
+      // One that fails leaves its number out, and watchers notice by the next one: one of no devices, if there is none.
+      if (devices.length === 0 && lane.unheard) publishSlice(lane, [])
       for (let at = 0; at < devices.length; at += PUBLISHED_AT_ONCE) {
-        // One that fails leaves its number out, and watchers notice.
-        const publication = { p: options.process, n: ++lane.number, d: devices.slice(at, at + PUBLISHED_AT_ONCE) }
-        connection.command('SPUBLISH', [keys.changes(lane.shard), JSON.stringify(publication)]).catch(() => {})
+        publishSlice(lane, devices.slice(at, at + PUBLISHED_AT_ONCE))
       }
     }
+  }
+
+  function publishSlice(lane: (typeof lanes)[number], devices: readonly string[]): void {
+    const publication: Publication = { p: options.process, n: ++lane.number, d: devices }
+    lane.unheard = false
+    connection.command('SPUBLISH', [keys.changes(lane.shard), JSON.stringify(publication)]).catch(() => {
+      lane.unheard = true
+      if (!closed) publishing ??= setTimeout(publish, AGAIN_MS)
+    })
   }
 
   function close(): void {

@@ -119,6 +119,27 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     await until(() => told.has(missed))
   })
 
+  test('a publication that failed is noticed without another change', async () => {
+    const prefix = freshPrefix()
+    await redis.command('ACL', 'SETUSER', 'writer', 'on', '>pw', '+@all', '~*', '&*')
+    const writer = await openSpace(redis.url.replace('//', '//writer:pw@'), { prefix, unit: false })
+    const watcher = await openSpace(redis.url, { prefix })
+    const told = follow(watcher, 1)
+    await until(async () => {
+      await writer.merge([reading('a', Date.now(), 1)])
+      return told.has('a')
+    })
+    await writer.settled()
+    await redis.command('ACL', 'SETUSER', 'writer', '-spublish')
+    await redis.command('ACL', 'LOG', 'RESET')
+    await writer.merge([reading('a', Date.now() + 1_000, 1)])
+    await until(async () => String(await redis.command('ACL', 'LOG')).includes(',spublish,'))
+    // What was published before may be told until now.
+    told.clear()
+    await redis.command('ACL', 'SETUSER', 'writer', '+spublish')
+    await until(() => told.has('a'))
+  })
+
   test('a publication that was lost is noticed at the next one of the same shard', async () => {
     const { writer, watcher, prefix } = await openPair(redis.url)
     const told = follow(watcher, 1)
