@@ -11,7 +11,7 @@
 import type { ServerResponse } from 'node:http'
 import type { DeviceState } from '../model/device-state.ts'
 import type { ApiOptions } from './api.ts'
-import { stateDocument } from './state-document.ts'
+import { type DocumentView, stateDocument } from './state-document.ts'
 
 const ROUND_MS = 200
 /** Changes are asked for more often than they are sent, so that one waits little more than a round. */
@@ -27,7 +27,8 @@ interface Client {
   /** Null for all devices. */
   readonly devices: ReadonlySet<string> | null
   readonly waiting: Set<string>
-  missed: number
+  /** Changes that it could not be told of, for the next `gap`; null for no gap. */
+  missed: number | null
   unreadSince: number | null
   writtenAt: number
 }
@@ -49,7 +50,8 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
   let timer: NodeJS.Timeout | null = null
   let stopWatching = () => {}
   let sending = false
-  let wasWarm = space.warm
+  /** True since a state was sent as being rebuilt. */
+  let owesWhole = false
   /** True since the states could not be read: told once, and once when they can be again. */
   let isAway = false
 
@@ -69,7 +71,7 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
       response,
       devices,
       waiting: new Set(devices),
-      missed: 0,
+      missed: resumed && devices === null ? 0 : null,
       unreadSince: null,
       writtenAt: clock(),
     }
@@ -81,7 +83,6 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
     })
     if (timer === null) start()
     write(client, `retry: ${RECONNECT_MS}\n\n`)
-    if (resumed && devices === null) write(client, gapEvent(0))
     void sendRound([client])
   }
 
@@ -119,11 +120,10 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
         write(client, ':\n\n')
       }
     }
-    // What was sent as being rebuilt is sent once more when it is whole.
-    if (space.warm && !wasWarm) {
-      for (const { devices, waiting } of clients) for (const device of devices ?? []) waiting.add(device)
+    if (owesWhole && space.warm) {
+      owesWhole = false
+      for (const client of clients) noteWhole(client)
     }
-    wasWarm = space.warm
     await sendRound(clients)
   }
 
@@ -148,20 +148,16 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
     const states = await space.getMany([...devices])
     if (isAway) log.info('the states for streams can be read again')
     isAway = false
-    return new Map(states.map(state => [state.device, stateEvent(state)]))
-  }
-
-  function stateEvent(state: DeviceState): string {
-    const now = clock()
-    return `id: ${now}\nevent: state\ndata: ${stateDocument(state, { now, staleAfterMs, rehydrating: !space.warm })}\n\n`
+    const rehydrating = !space.warm
+    if (rehydrating) owesWhole = true
+    const view = { now: clock(), staleAfterMs, rehydrating }
+    return new Map(states.map(state => [state.device, stateEvent(state, view)]))
   }
 
   function writeTurn(client: Client, taken: readonly string[], events: ReadonlyMap<string, string>): void {
-    let text = taken.map(device => events.get(device) ?? '').join('')
-    if (client.missed > 0) {
-      text += gapEvent(client.missed)
-      client.missed = 0
-    }
+    let text = client.missed === null ? '' : gapEvent(client.missed)
+    client.missed = null
+    for (const device of taken) text += events.get(device) ?? ''
     if (text !== '') write(client, text)
   }
 
@@ -181,11 +177,17 @@ export function openFanout({ space, clock, staleAfterMs, log }: ApiOptions): Fan
 function noteAll(client: Client, changed: readonly string[]): void {
   const room = Math.max(0, WAITING_MAX - client.waiting.size)
   for (const device of changed.slice(0, room)) client.waiting.add(device)
-  client.missed += Math.max(0, changed.length - room)
+  if (changed.length > room) client.missed = (client.missed ?? 0) + changed.length - room
+}
+
+/** What was sent as being rebuilt is sent once more when it is whole; nobody knows which of all devices that were. */
+function noteWhole(client: Client): void {
+  if (client.devices === null) client.missed ??= 0
+  for (const device of client.devices ?? []) client.waiting.add(device)
 }
 
 function mayWrite({ unreadSince, waiting, missed }: Client): boolean {
-  return unreadSince === null && (waiting.size > 0 || missed > 0)
+  return unreadSince === null && (waiting.size > 0 || missed !== null)
 }
 
 /** The ids that waited longest, off the list: a change while they are being read puts them on it again. */
@@ -197,6 +199,10 @@ function take({ waiting }: Client): string[] {
     waiting.delete(device)
   }
   return taken
+}
+
+function stateEvent(state: DeviceState, view: DocumentView): string {
+  return `id: ${view.now}\nevent: state\ndata: ${stateDocument(state, view)}\n\n`
 }
 
 function gapEvent(missed: number): string {

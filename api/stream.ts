@@ -26,8 +26,8 @@ const SCHEMA = {
 at most five times a second: a device that changed often meanwhile is sent once, with its newest state. \`gap\`, whose data is
 \`{"missed": n}\`: changes of up to n devices were not sent, because more devices changed than this client could be told of; read
 \`/v1/devices\`. A comment every 15 s keeps the connection open. This is a projection and not a log: after a reconnect
-(Last-Event-ID) named devices are sent anew, and a stream of all devices begins with a \`gap\`. A client that reads nothing for
-30 s is closed.`,
+(Last-Event-ID), and when states that were sent as \`rehydrating\` are whole again, named devices are sent anew, and a stream of
+all devices gets a \`gap\`. A client that reads nothing for 30 s is closed.`,
   querystring: Type.Object(
     {
       devices: Type.Optional(

@@ -19,6 +19,8 @@ export interface Entry {
   bytes: number
   /** When the oldest of it was taken, ms since 1970 UTC. */
   since: number
+  /** A part of it may be in Redis, and nobody was told of the change. */
+  untold: boolean
 }
 
 export interface BufferBounds {
@@ -118,6 +120,7 @@ export function openRedisBuffer({ devicesMax, bytesMax }: BufferBounds, clock: (
       claimed: false,
       bytes: ENTRY_BYTES,
       since: clock(),
+      untold: false,
     }
     entries.set(device, entry)
     bytes += ENTRY_BYTES

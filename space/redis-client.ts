@@ -71,7 +71,8 @@ export function parseRedisUrl(url: string, ca: string | null): RedisServer {
     host: hostname.replace(/^\[|\]$/g, ''),
     port: port === '' ? 6379 : Number(port),
   }))
-  return { addresses, options, name: addresses.map(({ host, port }) => `${host}:${port}`).join(', ') }
+  const names = addresses.map(({ host, port }) => `${isSecure ? 'rediss://' : ''}${host}:${port}`)
+  return { addresses, options, name: names.join(', ') }
 }
 
 function parseOne(text: string): URL {
@@ -111,13 +112,12 @@ export async function probeRedis({ addresses, options, name }: RedisServer): Pro
     })
     try {
       await client.connect()
-      const info = await client.info()
-      checkInfo(info, address)
-      const isCluster = /cluster_enabled:1/.test(info)
+      const isCluster = isOfCluster(await checkServer(client))
       if (isCluster || addresses.length === 1) return { isCluster }
       throw new SurgetankError('space_misconfigured', `REDIS_URL names several servers, and ${name} are no Cluster.`)
     } catch (error) {
-      failure = translateRedisError(told ?? error, `connecting to ${address.host}:${address.port}`)
+      const cause = error instanceof SurgetankError ? error : (told ?? error)
+      failure = translateRedisError(cause, `connecting to ${address.host}:${address.port}`)
       if (failure.fate === 'stop') throw failure
     } finally {
       client.disconnect()
@@ -126,7 +126,25 @@ export async function probeRedis({ addresses, options, name }: RedisServer): Pro
   throw failure ?? unreadable()
 }
 
-/** Throws `space_misconfigured` when this server would lose devices, or lacks what is needed. */
+/** Throws as `checkInfo`, and `space_misconfigured` when there is no database of this number. Returns the server's INFO. */
+export async function checkServer(client: Redis): Promise<string> {
+  const { host = '', port = 0, db = 0 } = client.options
+  const info = await client.info()
+  checkInfo(info, { host, port })
+  // ioredis has selected it, too, and would stay in database 0 without a word.
+  if (db !== 0) await client.select(db).catch(error => refuseDatabase(db, error))
+  return info
+}
+
+function refuseDatabase(db: number, error: Error): never {
+  if (!error.message.startsWith('ERR ')) throw error
+  throw new SurgetankError('space_misconfigured', `Redis has no database ${db}; REDIS_URL names it after the port.`)
+}
+
+/**
+ * Throws `space_misconfigured` when this server would lose devices, or lacks what is needed, and `space_unavailable` when it
+ * is a replica outside of a Cluster.
+ */
 export function checkInfo(info: string, { host, port }: RedisAddress): void {
   const version = /redis_version:(\S+)/.exec(info)?.[1] ?? 'unknown'
   if (!(Number.parseInt(version, 10) >= VERSION_MIN)) {
@@ -142,6 +160,13 @@ export function checkInfo(info: string, { host, port }: RedisAddress): void {
       `${host}:${port} has maxmemory-policy ${policy} and would drop devices without a word: set maxmemory-policy noeviction.`,
     )
   }
+  if (/role:slave/.test(info) && !isOfCluster(info)) {
+    throw new SurgetankError('space_unavailable', `${host}:${port} is a replica and takes no writes.`)
+  }
+}
+
+function isOfCluster(info: string): boolean {
+  return info.includes('cluster_enabled:1')
 }
 
 export function openRedisClient({ addresses, options }: RedisServer, isCluster: boolean): RedisClient {

@@ -7,7 +7,7 @@
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
 import {
-  checkInfo,
+  checkServer,
   openRedisClient,
   parseRedisUrl,
   probeRedis,
@@ -15,7 +15,7 @@ import {
   runScript,
   type ScriptName,
 } from './redis-client.ts'
-import { translateRedisError } from './redis-errors.ts'
+import { isOfReplica, translateRedisError } from './redis-errors.ts'
 
 export interface RedisConnection {
   readonly up: boolean
@@ -98,9 +98,7 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
     if (client === null || closed) return
     try {
       const nodes = 'nodes' in client ? client.nodes('master') : [client]
-      for (const node of nodes) {
-        checkInfo(await node.info(), { host: node.options.host ?? '', port: node.options.port ?? 0 })
-      }
+      for (const node of nodes) await checkServer(node)
       if (failure !== null) log.info({ redis: server.name }, 'Redis answers again')
       failure = null
       up = true
@@ -109,8 +107,21 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
     } catch (error) {
       fail(translateRedisError(error, `checking ${server.name}`))
       if (failure?.fate === 'stop') tried()
-      again(() => void check())
+      again(checkAgain)
     }
+  }
+
+  /** A single one on a new connection: its address may lead to another server by now. */
+  function checkAgain(): void {
+    if (client !== null && 'nodes' in client) void check()
+    else if (!up) leave()
+  }
+
+  /** A master that became a replica keeps its connections. A Cluster's client leaves a node by itself. */
+  function leave(): void {
+    if (client === null || 'nodes' in client || client.status !== 'ready') return
+    up = false
+    client.disconnect(true)
   }
 
   /** In a Cluster one node of several: the rest goes on, and yet nobody knows what comes back. */
@@ -146,14 +157,19 @@ export async function openRedisConnection({ url, ca, log }: ConnectionOptions): 
   }
 
   async function call(doing: string, msMax: number, ask: (ready: RedisClient) => Promise<unknown>): Promise<unknown> {
-    if (!up || client === null) {
-      throw failure?.fate === 'stop' ? failure : new SurgetankError('space_unavailable', `${server.name} is away.`)
-    }
+    if (!up || client === null) throw failure?.fate === 'stop' ? failure : away()
     try {
       return await within(ask(client), msMax)
     } catch (error) {
+      if (up && isOfReplica(error)) leave()
       throw translateRedisError(error, doing)
     }
+  }
+
+  function away(): SurgetankError {
+    const cause = failure?.cause
+    const why = cause instanceof Error ? cause.message : (failure?.detail ?? 'the connection broke')
+    return new SurgetankError('space_unavailable', `${server.name} is away: ${why.replace(/\.$/, '')}.`)
   }
 
   async function close(): Promise<void> {

@@ -56,7 +56,7 @@ export interface FlushReply {
   readonly rolledBack: boolean
   /** True when another process watches. */
   readonly watched: boolean
-  /** Told only when someone watches. */
+  /** Told only when someone watches, or when it may have changed earlier. */
   readonly changed: readonly string[]
 }
 
@@ -200,12 +200,13 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
 
   function takeReply(lane: Lane, entries: readonly Entry[], tag: string, reply: ApplyReply): void {
     const [epoch, rolledBack, watched, changed, failed, error] = reply
-    const named = (numbers: readonly number[]) => numbers.flatMap(at => entries[at - 1] ?? [])
-    const failing = named(failed)
+    const failing = failed.flatMap(at => entries[at - 1] ?? [])
+    const news = new Set(changed)
+    const told = entries.filter(({ untold }, at) => news.has(at + 1) || (untold && !failed.includes(at + 1)))
     lane.underWay = []
     lane.done += entries.length
     const wakes = { epoch, rolledBack: rolledBack === 1, watched: watched === 1 }
-    replied(lane.shard, tag, { ...wakes, changed: named(changed).map(({ device }) => device) })
+    replied(lane.shard, tag, { ...wakes, changed: told.map(({ device }) => device) })
     if (failing.length > 0 && asksToWait(error)) {
       lane.done -= failing.length
       putBack(lane, failing, new SurgetankError('space_unavailable', `merging: ${error}`))
@@ -226,6 +227,8 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
       while (lane.waiting[0] !== undefined && lane.waiting[0].place <= lane.done) lane.waiting.shift()?.resolve()
       return
     }
+    // It may have been applied without an answer: applied once more, it changes nothing.
+    for (const entry of entries) entry.untold = true
     putBack(lane, entries, error)
   }
 

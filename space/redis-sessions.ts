@@ -3,8 +3,9 @@
  * one has taken a client over.
  *
  * The key says since when, so of two units that both believe to serve a client, because Redis was away, stalled or emptied
- * when it moved, the one with the newer CONNECT has it, whoever asks first. What may not be in Redis, or not have been told
- * to the unit before, is in doubt, and is said again every second until it is through or the client has gone.
+ * when it moved, the one with the newer CONNECT has it, whoever asks first. What may not be in Redis, not have been told to
+ * the unit before, or been told by another one and not looked up, is in doubt, and is said again every second until it is
+ * through or the client has gone.
  *
  * Bounds: a take-over and a release wait a second at most. A key lasts while its client is connected, which is confirmed
  * every ten minutes, and five minutes more, so that a client that comes back within them is known to have moved or not; one
@@ -108,12 +109,13 @@ export function openRedisSessions(options: SessionsOptions): RedisSessions {
   /** Resolves when the other unit has let go of the client, or cannot be asked; true when nothing of it is on its way there. */
   async function tell(other: string, client: string): Promise<boolean> {
     await units.fresh(0)
-    // It closed, and settled what it had; or its lease ran out, and what was on its way then has had seconds to arrive.
-    if (!units.isLiveUnit(other)) return true
     const id = ++lastAsked
     const done = new Promise<boolean>(resolve => asked.set(id, resolve))
     try {
+      // Told also without a lease, which one that was only slow may get back.
       const heard = await say(other, { take: client, from: unit, id })
+      // It closed, and settled what it had; or its lease ran out, and what was on its way then has had seconds to arrive.
+      if (!units.isLiveUnit(other)) return true
       // A unit that does not listen looks up all its clients once it does again.
       return heard > 0 && (await within(done, CALL_MS_MAX).catch(() => false))
     } finally {
@@ -142,6 +144,8 @@ export function openRedisSessions(options: SessionsOptions): RedisSessions {
       await say(from, { done: id, settled })
     } catch (error) {
       log.debug({ err: error }, 'a unit that took over a client could not be answered')
+      if (mine.has(client)) doubted.add(client)
+      keepSoon()
     }
   }
 

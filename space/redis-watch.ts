@@ -8,6 +8,7 @@
  * the watcher tell all devices of the shard once more, as changed. Until the first subscription stands, what is read
  * meanwhile is remembered, and told then: it may have changed in between.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { RedisConnection } from './redis-connection.ts'
 import { ALL_SHARDS, type RedisKeys } from './redis-keys.ts'
@@ -51,6 +52,8 @@ const WATCH_MS = 10_000
 const LINGER_MS = 5_000
 const READ_MEANWHILE_MAX = 20_000
 const SLICE = 1_000
+/** What could not be read or published. */
+const AGAIN_MS = 1_000
 const PUBLISHERS_MAX = 1_000
 
 interface Publication {
@@ -67,6 +70,8 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
     shard,
     pending: new Set<string>(),
     number: 0,
+    /** The last publication may not have been heard. */
+    unheard: false,
     heard: new Map<string, number>(),
   }))
   let publishing: NodeJS.Timeout | null = null
@@ -176,7 +181,7 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
     for (const device of d) watchers.mark(device)
   }
 
-  /** Slice by slice, so that Redis and this process have their turns; one walk of a shard at a time. */
+  /** Slice by slice, so that Redis and this process have their turns; one walk of a shard at a time, while somebody watches. */
   async function tellAll(shard: number): Promise<void> {
     const underWay = telling.get(shard)
     if (underWay !== undefined) {
@@ -185,23 +190,29 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
     }
     const walk = { again: false }
     telling.set(shard, walk)
-    try {
-      let from = '-'
-      while (watchers.any && !closed) {
-        const args = [keys.ids(shard), from, '+', 'BYLEX', 'LIMIT', 0, SLICE]
-        const ids = (await connection.command('ZRANGE', args)) as string[]
-        for (const id of ids) watchers.mark(id)
-        const last = ids.at(-1)
-        if (last === undefined || ids.length < SLICE) break
-        from = `(${last}`
-      }
-    } catch (error) {
-      // The connection is broken: its return is another pause, after which all are told.
-      log.debug({ err: error }, 'watchers cannot be told of what they missed yet')
-    } finally {
-      telling.delete(shard)
+    let from: string | null = '-'
+    while (from !== null && watchers.any && !closed) {
+      from = await tellSlice(shard, from)
+      if (from !== null || !walk.again) continue
+      walk.again = false
+      from = '-'
     }
-    if (walk.again) await tellAll(shard)
+    telling.delete(shard)
+  }
+
+  /** Returns from where the next slice is, or this one once more; null after the last. */
+  async function tellSlice(shard: number, from: string): Promise<string | null> {
+    try {
+      const args = [keys.ids(shard), from, '+', 'BYLEX', 'LIMIT', 0, SLICE]
+      const ids = (await connection.command('ZRANGE', args)) as string[]
+      for (const id of ids) watchers.mark(id)
+      const last = ids.at(-1)
+      return last === undefined || ids.length < SLICE ? null : `(${last}`
+    } catch (error) {
+      log.debug({ err: error }, 'watchers cannot be told of what they missed yet')
+      await pause(AGAIN_MS, undefined, { ref: false })
+      return from
+    }
   }
 
   function changed(shard: number, devices: readonly string[], watched: boolean): void {
@@ -217,12 +228,21 @@ export function openRedisWatch(options: WatchOptions): RedisWatch {
     for (const lane of lanes) {
       const devices = [...lane.pending]
       lane.pending.clear()
+      // One that fails leaves its number out, and watchers notice by the next one: one of no devices, if there is none.
+      if (devices.length === 0 && lane.unheard) publishSlice(lane, [])
       for (let at = 0; at < devices.length; at += PUBLISHED_AT_ONCE) {
-        // One that fails leaves its number out, and watchers notice.
-        const publication = { p: options.process, n: ++lane.number, d: devices.slice(at, at + PUBLISHED_AT_ONCE) }
-        connection.command('SPUBLISH', [keys.changes(lane.shard), JSON.stringify(publication)]).catch(() => {})
+        publishSlice(lane, devices.slice(at, at + PUBLISHED_AT_ONCE))
       }
     }
+  }
+
+  function publishSlice(lane: (typeof lanes)[number], devices: readonly string[]): void {
+    const publication: Publication = { p: options.process, n: ++lane.number, d: devices }
+    lane.unheard = false
+    connection.command('SPUBLISH', [keys.changes(lane.shard), JSON.stringify(publication)]).catch(() => {
+      lane.unheard = true
+      if (!closed) publishing ??= setTimeout(publish, AGAIN_MS)
+    })
   }
 
   function close(): void {

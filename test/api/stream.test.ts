@@ -172,6 +172,35 @@ test('who is sent a state while it is being rebuilt is sent it again when it is 
   expect(stream.events.map(({ data }) => data.rehydrating)).toEqual([true, false])
 })
 
+test('who was sent a state while it was in doubt is sent it again, and for all devices is told of a gap, however short the doubt', async () => {
+  const memory = openMemorySpace({ devicesMax: 10 })
+  let inDoubt = false
+  const space: Space = {
+    ...memory,
+    get warm() {
+      return memory.warm && !inDoubt
+    },
+  }
+  await fixture.close()
+  fixture = await openFixture({ space })
+  const [named, all] = [await follow('?devices=a'), await follow()]
+  for (const stream of [named, all]) await stream.until(({ text }) => text.startsWith('retry: '))
+  // Begins when a round reads, and has ended before the next one.
+  space.getMany = async devices => {
+    space.getMany = memory.getMany
+    inDoubt = true
+    setImmediate(() => {
+      inDoubt = false
+    })
+    return memory.getMany(devices)
+  }
+  await memory.merge([message('a', NOON, { m: 1 })])
+  for (const stream of [named, all]) await stream.until(({ events }) => events.length === 2)
+  expect(named.events.map(({ data }) => data.rehydrating)).toEqual([true, false])
+  expect(all.events[0]).toMatchObject({ event: 'state', data: { device: 'a', rehydrating: true } })
+  expect(all.events[1]).toMatchObject({ event: 'gap', data: { missed: 0 } })
+})
+
 test('a space that is away is told once, and once when it is back, and nothing that changed meanwhile is lost', async () => {
   const memory = openMemorySpace({ devicesMax: 10 })
   let refusals = 0

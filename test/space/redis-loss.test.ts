@@ -3,6 +3,7 @@ import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { openReader } from '../../readers/reader.ts'
 import type { RedisSpace } from '../../space/redis-space.ts'
 import type { Space } from '../../space/space.ts'
+import { openBalancer } from '../machines/balancer.ts'
 import { redisHere, startCluster, startRedis, type TestRedis } from '../servers/redis-server.ts'
 import { until } from '../waits.ts'
 import { all, type ModelSources, openModelSources } from './model-sources.ts'
@@ -155,6 +156,28 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     await until(async () => (await observer.counts()).online === online)
     expect(await all(observer)).toEqual(await all(sources.oracle))
     expect(await witness.stop()).toEqual([])
+  })
+
+  test('a master that becomes a replica and keeps its connections is left for the new one at the same address [G4]', async () => {
+    const [old, young] = [held(await startRedis()), held(await startRedis())]
+    await young.command('REPLICAOF', '127.0.0.1', old.port)
+    const targets = [old.port]
+    const balancer = await openBalancer(targets)
+    onTestFinished(() => balancer.close())
+    const { units, sources, load } = await startFleet(`redis://127.0.0.1:${balancer.port}`, { devices: 100 })
+    await until(() => units.spaces.every(({ warm }) => warm))
+    await young.command('REPLICAOF', 'NO', 'ONE')
+    await old.command('REPLICAOF', '127.0.0.1', young.port)
+    await until(() => units.spaces.every(({ warm }) => !warm))
+    targets[0] = young.port
+    await load.run(20)
+    await until(() => units.spaces.every(({ warm }) => warm))
+    await load.stop()
+    await settle(units.spaces)
+    const [observer] = units.spaces as [RedisSpace]
+    const online = (await sources.oracle.counts()).online
+    await until(async () => (await observer.counts()).online === online)
+    expect(await all(observer)).toEqual(await all(sources.oracle))
   })
 
   test('slots that move to another node under load cost a rebuild and no value, and watchers hear of all shards [G4]', async () => {

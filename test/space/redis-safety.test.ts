@@ -1,10 +1,14 @@
 /** What must not be used is refused in a sentence, what is away is waited for, and no credential gets out. */
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
+import { hasFate } from '../../errors.ts'
 import { metrics } from '../../metrics.ts'
 import { openReader } from '../../readers/reader.ts'
 import { checkInfo } from '../../space/redis-client.ts'
@@ -58,7 +62,12 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect(error).toMatchObject({ code: 'space_misconfigured', fate: 'stop' })
     log.error({ err: error }, 'as main would')
     const missing = await rejection(openRedisSpace(spaceOptions(redis.url, { log })))
-    expect(missing).toMatchObject({ code: 'space_misconfigured' })
+    expect(missing).toMatchObject({
+      code: 'space_misconfigured',
+      detail:
+        `It refused connecting to 127.0.0.1:${redis.port}: NOAUTH Authentication required. ` +
+        'Check the user in REDIS_URL, and the password there or in SURGETANK_REDIS_PASSWORD.',
+    })
     const unreadable = await rejection(openRedisSpace(spaceOptions('redis://some-user:pass-w0rd@:x', { log })))
     log.error({ err: unreadable }, 'as main would')
 
@@ -79,6 +88,32 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     expect((await space.get('a'))?.device).toBe('a')
     const authorized = await redisCommandOn(redis, 'p@ss/w:rd', 3)
     expect(authorized).toBeGreaterThan(0)
+  })
+
+  test('a database that is not there is refused', async () => {
+    const redis = await start()
+    const cluster = await start(['--cluster-enabled', 'yes'])
+    for (const url of [`${redis.url}/99`, `${cluster.url}/1`]) {
+      const error = await rejection(openRedisSpace(spaceOptions(url)))
+      expect(error).toMatchObject({ code: 'space_misconfigured', fate: 'stop' })
+      expect(error.message).toContain(
+        `Redis has no database ${url.split('/').at(-1)}; REDIS_URL names it after the port.`,
+      )
+    }
+  })
+
+  test('a connection that comes back and may not have its database is not used', async () => {
+    const redis = await start()
+    const prefix = freshPrefix()
+    await redis.command('ACL', 'SETUSER', 'third', 'on', '>pw', '+@all', '~*', '&*')
+    const space = await openSpace(`${redis.url.replace('//', '//third:pw@')}/3`, { prefix })
+    await space.merge([reading('a', 1_000, 1)])
+    await space.settled()
+    await redis.command('ACL', 'SETUSER', 'third', '-select')
+    await redis.command('CLIENT', 'KILL', 'USER', 'third')
+    const refused = (error: unknown) => hasFate(error, 'stop')
+    await until(() => space.get('a').then(no, refused))
+    expect(await redis.command('KEYS', `${prefix}*`)).toEqual([])
   })
 
   test('a user that may no more than is needed is enough, and one that may less is refused', async () => {
@@ -148,6 +183,24 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     await expect(space.claimLostUnit()).rejects.toMatchObject({ fate: 'retry' })
     await redis.start()
     await until(async () => (await space.get('a').catch(() => null)) !== null)
+  })
+
+  test('who asks one that does not answer is told why', async () => {
+    const redis = await start()
+    await redis.kill()
+    const web = createServer((_, response) => response.end()).listen(0, '127.0.0.1')
+    onTestFinished(() => void web.close())
+    await once(web, 'listening')
+    const webPort = (web.address() as AddressInfo).port
+    const whys = [
+      [redis.port, `connect ECONNREFUSED 127.0.0.1:${redis.port}`],
+      [webPort, 'Unknown RESP type 72 "H"'],
+    ] as const
+    for (const [port, why] of whys) {
+      const space = await openSpace(`redis://127.0.0.1:${port}`)
+      const error = await rejection(space.get('a'))
+      expect(error).toMatchObject({ code: 'space_unavailable', detail: `127.0.0.1:${port} is away: ${why}.` })
+    }
   })
 
   test('what does not fit the buffer is let go and counted, and a rebuild brings it [G5]', async () => {

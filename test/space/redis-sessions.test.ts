@@ -69,6 +69,31 @@ describe.skipIf(!redisHere)('sessions of units on one Redis', () => {
     expect(await second.space.sessions.release('c')).toBe('ours')
   })
 
+  test('a unit that is told of a take-over, and cannot ask whose the client is, lets it go as soon as it can', async () => {
+    const { first, second } = await openUnits(redis, { first: 'told' })
+    await first.space.sessions.take('c')
+    await redis.command('ACL', 'SETUSER', 'told', '-get')
+    expect(await second.space.sessions.take('c')).toEqual({ moved: true, settled: false })
+    await until(async () => String(await redis.command('ACL', 'LOG')).includes(',toplevel,object,get,'))
+    expect(first.taken).toEqual([])
+    await redis.command('ACL', 'SETUSER', 'told', '+get')
+    await until(() => first.taken.includes('c'))
+    expect(second.taken).toEqual([])
+  })
+
+  test('a unit whose lease has just run out is told of a take-over all the same', async () => {
+    const { first, second, prefix } = await openUnits(redis, { first: 'late' })
+    await first.space.sessions.take('c')
+    // It cannot renew its lease, which has run out and waits for a reader.
+    await redis.command('ACL', 'SETUSER', 'late', '-zadd')
+    const [lease = ''] = ((await redis.command('ZRANGE', `${prefix}{units}leases`, 0, -1)) as string[]).filter(tag =>
+      tag.startsWith(first.space.unit),
+    )
+    await redis.command('ZADD', `${prefix}{units}leases`, 1, lease)
+    expect(await second.space.sessions.take('c')).toEqual({ moved: true, settled: true })
+    await until(() => first.taken.includes('c'))
+  })
+
   test('of two units that serve a client after Redis was emptied, without a word, the one with the newer CONNECT keeps it', async () => {
     const { first, second } = await openUnits(redis)
     await first.space.sessions.take('c')
@@ -130,9 +155,18 @@ interface Unit {
   readonly taken: string[]
 }
 
-async function openUnits(redis: TestRedis): Promise<{ first: Unit; second: Unit; prefix: string }> {
+/** `users`: the first one comes as a user of this name, from whom rights may be taken. */
+async function openUnits(
+  redis: TestRedis,
+  users: { readonly first?: string } = {},
+): Promise<{ first: Unit; second: Unit; prefix: string }> {
   const prefix = freshPrefix()
-  const units = { first: await openUnit(redis, prefix), second: await openUnit(redis, prefix), prefix }
+  let url = redis.url
+  if (users.first !== undefined) {
+    await redis.command('ACL', 'SETUSER', users.first, 'on', '>pw', '+@all', '~*', '&*')
+    url = redis.url.replace('//', `//${users.first}:pw@`)
+  }
+  const units = { first: await openUnit(url, prefix), second: await openUnit(redis.url, prefix), prefix }
   // Both are heard: only then is one of them told at once.
   for (const { space } of [units.first, units.second]) {
     const channel = `${prefix}{${space.unit}}unit`
@@ -142,8 +176,8 @@ async function openUnits(redis: TestRedis): Promise<{ first: Unit; second: Unit;
   return units
 }
 
-async function openUnit(redis: TestRedis, prefix: string): Promise<Unit> {
-  const space = await openSpace(redis.url, { prefix })
+async function openUnit(url: string, prefix: string): Promise<Unit> {
+  const space = await openSpace(url, { prefix })
   const taken: string[] = []
   space.sessions.onTaken(async client => {
     taken.push(client)

@@ -1,5 +1,5 @@
 /** Live changes and sessions between processes that share a Redis. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { Space } from '../../space/space.ts'
 import { redisHere, startCluster, startRedis, type TestCluster, type TestRedis } from '../servers/redis-server.ts'
 import { until } from '../waits.ts'
@@ -70,6 +70,74 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     // Published while nobody hears it, or heard after all: it must be told.
     await writer.merge([reading('missed', Date.now(), 1)])
     await until(() => told.has('missed'))
+  })
+
+  test('what a Redis that stalled has changed without an answer is told nevertheless', async () => {
+    const own = await startRedis()
+    onTestFinished(() => own.stop())
+    const { writer, watcher } = await openPair(own.url)
+    const told = [follow(watcher, 1), follow(writer, 1)]
+    await until(async () => {
+      await writer.merge([reading('first', Date.now(), 1)])
+      return told.every(devices => devices.has('first'))
+    })
+    await writer.settled()
+    for (const devices of told) devices.clear()
+    own.freeze()
+    await writer.merge([reading('stalled', Date.now(), 1)])
+    // Given up; Redis has it all the same, and the next try finds nothing new.
+    await expect(writer.settled()).rejects.toMatchObject({ code: 'space_unavailable' })
+    own.thaw()
+    await until(() => told.every(devices => devices.has('stalled')))
+  })
+
+  test('a watcher that cannot read what it may have missed reads it as soon as it can', async () => {
+    const prefix = freshPrefix()
+    await redis.command('ACL', 'SETUSER', 'watcher', 'on', '>pw', '+@all', '~*', '&*')
+    const writer = await openSpace(redis.url, { prefix })
+    const watcher = await openSpace(redis.url.replace('//', '//watcher:pw@'), { prefix })
+    const told = follow(watcher, 1)
+    const many = Array.from({ length: 100 }, (_, at) => reading(`press-${at}`, 1_000, 1))
+    await until(async () => {
+      await writer.merge([reading('first', Date.now(), 1), ...many])
+      return told.has('first')
+    })
+    await writer.settled()
+    await until(
+      async () => ((await redis.command('PUBSUB', 'SHARDCHANNELS', `${prefix}{s*`)) as string[]).length === 16,
+    )
+    const publish = (n: number) =>
+      redis.command('SPUBLISH', `${prefix}{s10}changes`, JSON.stringify({ p: 'another', n, d: [`x${n}`] }))
+    await publish(1)
+    await until(() => told.has('x1'))
+    await redis.command('ACL', 'SETUSER', 'watcher', '-zrange')
+    told.clear()
+    await publish(3)
+    await until(async () => String(await redis.command('ACL', 'LOG')).includes(',toplevel,object,zrange,'))
+    await redis.command('ACL', 'SETUSER', 'watcher', '+zrange')
+    const [missed = ''] = (await redis.command('ZRANGE', `${prefix}{s10}ids`, 0, -1)) as string[]
+    await until(() => told.has(missed))
+  })
+
+  test('a publication that failed is noticed without another change', async () => {
+    const prefix = freshPrefix()
+    await redis.command('ACL', 'SETUSER', 'writer', 'on', '>pw', '+@all', '~*', '&*')
+    const writer = await openSpace(redis.url.replace('//', '//writer:pw@'), { prefix, unit: false })
+    const watcher = await openSpace(redis.url, { prefix })
+    const told = follow(watcher, 1)
+    await until(async () => {
+      await writer.merge([reading('a', Date.now(), 1)])
+      return told.has('a')
+    })
+    await writer.settled()
+    await redis.command('ACL', 'SETUSER', 'writer', '-spublish')
+    await redis.command('ACL', 'LOG', 'RESET')
+    await writer.merge([reading('a', Date.now() + 1_000, 1)])
+    await until(async () => String(await redis.command('ACL', 'LOG')).includes(',spublish,'))
+    // What was published before may be told until now.
+    told.clear()
+    await redis.command('ACL', 'SETUSER', 'writer', '+spublish')
+    await until(() => told.has('a'))
   })
 
   test('a publication that was lost is noticed at the next one of the same shard', async () => {
