@@ -32,9 +32,8 @@ export interface ClaimOptions {
   readonly topic: LogTopic
   readonly partition: number
   readonly source: string
-  /** Where the last commit left it; the beginning of the log when there was none, which `fresh` tells. */
+  /** Where the last commit left it; the beginning of the log when there was none. */
   readonly from: Position
-  readonly fresh: boolean
   /** Rejects with `log_cut` (stop) when the partition ends before `reached`, and stays so. */
   readonly checkEnd: (reached: number) => Promise<void>
   /** All before the position is in ClickHouse. */
@@ -60,7 +59,6 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
   const claim: Claim = {
     partition,
     source,
-    fresh: options.fresh,
     get position() {
       return record.position
     },
@@ -69,6 +67,7 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
     },
     lost: lost.signal,
     begins: () => reader.firstOf(partition),
+    ends: () => reader.endOf(partition),
     read,
     wait: (position, waitMs) => ends.wait(partition, position, { waitMs, signal: lost.signal }),
     commit,
