@@ -68,6 +68,16 @@ describe('the writer', () => {
     run.expectOnce()
   })
 
+  it('keeps what was refused of the last stored chunk once more when its position went back, and stores nothing more', async () => {
+    const run = openRun({ chunks: 5, rowsMax: 1_000, fates: [], poison: new Set(['2/0', '4/1']) })
+    await run.life()
+    run.goBack(0)
+    await run.life()
+    expect(run.finished()).toBe(true)
+    expect(run.deadLetters.map(({ position, index }) => `${position}/${index}`)).toEqual(['2/0', '4/1', '4/1'])
+    run.expectOnce()
+  })
+
   it('fills a rollup that lost its part [G2]', async () => {
     const run = openRun({ chunks: 2, rowsMax: 1_000, fates: ['killed_rollup_token_only'] })
     await run.life()
