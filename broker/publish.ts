@@ -15,7 +15,7 @@ import { type Connection, Held } from './connection.ts'
 import type { Floodgate } from './frame-gate.ts'
 import type { PresenceKeeper } from './presence.ts'
 import type { KnownTopic, PublishFrame } from './publish-frame.ts'
-import { parseStatus, parseTopic, refuseStatus } from './topics.ts'
+import { keptTopic, parseStatus, parseTopic, refuseStatus } from './topics.ts'
 
 /** The first byte of PUBACK and of PUBREC [MQTT 3.1.1, 3.4 and 3.5]. */
 const PUBACK = 0x40
@@ -78,7 +78,8 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const payload = packet.payload as Buffer
     if (route.kind !== 'telemetry') {
       const { device, reason, detail } = route.kind === 'status' ? refuseStatus(route.device) : route
-      ingest.offerRefused({ device, metric: null, topic, payload, receivedAt, held }, reason, detail)
+      const kept = { device, metric: null, topic: keptTopic(topic), payload, receivedAt, held }
+      ingest.offerRefused(kept, reason, detail)
       return
     }
     ingest.offer({ device: route.device, metric: route.metric, topic, payload, receivedAt, held })

@@ -36,8 +36,9 @@ const ODD_CHARACTER = /[\u0000-\u001f\u007f-\u009f\ufffd]/
 
 export function parseTopic(topic: string): Route {
   if (topic.startsWith('$SYS/')) return { kind: 'reserved' }
-  if (Buffer.byteLength(topic) > LIMITS.topicBytesMax) {
-    return refuse('invalid_topic', `A topic takes up to ${LIMITS.topicBytesMax} bytes.`)
+  const bytes = Buffer.byteLength(topic)
+  if (bytes > LIMITS.topicBytesMax) {
+    return refuse('invalid_topic', `A topic takes up to ${LIMITS.topicBytesMax} bytes; this one has ${bytes}.`)
   }
   if (ODD_CHARACTER.test(topic))
     return refuse('invalid_topic', 'The topic holds a control character or ill-formed UTF-8.')
@@ -70,6 +71,14 @@ function parseLevels(levels: readonly string[]): Route {
 
 function refuse(reason: Refused['reason'], detail: string, device = ''): Refused {
   return { kind: 'refused', device, reason, detail }
+}
+
+/** What is kept of the topic of a refused message: as much as a topic may have, in whole characters. */
+export function keptTopic(topic: string): string {
+  if (Buffer.byteLength(topic) <= LIMITS.topicBytesMax) return topic
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  // As if more were to come: a character that the cut goes through is left out.
+  return decoder.decode(Buffer.from(topic).subarray(0, LIMITS.topicBytesMax), { stream: true })
 }
 
 export function refuseStatus(device: string): Refused {

@@ -180,10 +180,11 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     await apart.drop()
   }
 
-  async function storedThrough(source: string, signal?: AbortSignal): Promise<number> {
-    const sql = 'SELECT if(count() = 0, 0, max(source_position) + 1) FROM readings WHERE source = {source:String}'
-    const rows = await all<[number]>('asking how far a source is stored', { sql, params: { source } }, signal)
-    return rows[0]?.[0] ?? 0
+  async function storedThrough({ source, from, to }: SourceRange, signal?: AbortSignal): Promise<number> {
+    const sql = `SELECT if(count() = 0, {from:UInt64}, max(source_position) + 1) FROM readings
+      WHERE source = {source:String} AND source_position >= {from:UInt64} AND source_position < {to:UInt64}`
+    const rows = await all<[number]>('asking how far a source is stored', { sql, params: { source, from, to } }, signal)
+    return rows[0]?.[0] ?? from
   }
 
   async function countBySource(): Promise<Map<string, number>> {

@@ -126,8 +126,11 @@ export interface Database {
    * insert of this source is under way. Returns how many rollup rows were lacking.
    */
   repairDerived(range: SourceRange, fence: Fence): Promise<number>
-  /** The position after the last one of which rows of this source are stored; 0 when there are none. */
-  storedThrough(source: string, signal?: AbortSignal): Promise<number>
+  /**
+   * The position after the last one of a range of which rows are stored; `from` when there are none, which costs little: the
+   * range should end where the log does. Whole chunks: its indexes are not looked at.
+   */
+  storedThrough(range: SourceRange, signal?: AbortSignal): Promise<number>
   /** Rows of `readings` for each source: one side of the books [G7]. */
   countBySource(): Promise<Map<string, number>>
   /** Rows stored for each position of a range. */

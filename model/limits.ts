@@ -1,6 +1,7 @@
 /**
  * The limits of what one device may send. On by default and not settings: a payload is the same reading everywhere.
- * Beyond a limit a message is quarantined with its reason, never cut short ([G3], [G5]).
+ * Beyond a limit a message is quarantined with its reason, never cut short ([G3], [G5]); only of a topic that is too long, its
+ * beginning is kept.
  */
 export const LIMITS = {
   /** A whole MQTT packet after CONNACK; larger closes the connection. */

@@ -10,7 +10,7 @@ import type { Membership } from './kafka-group.ts'
 import { openLane, toSideTopic } from './kafka-lane.ts'
 import { encodePosition, type Position } from './kafka-positions.ts'
 import type { KafkaReader } from './kafka-reader.ts'
-import { letterRecord } from './kafka-record.ts'
+import { groupRecords, letterRecord } from './kafka-record.ts'
 import type { LogTopic } from './kafka-topics.ts'
 import type { Chunk, Claim, DeadLetter, Plan, ReadLimits } from './pump.ts'
 
@@ -32,9 +32,8 @@ export interface ClaimOptions {
   readonly topic: LogTopic
   readonly partition: number
   readonly source: string
-  /** Where the last commit left it; the beginning of the log when there was none, which `fresh` tells. */
+  /** Where the last commit left it; the beginning of the log when there was none. */
   readonly from: Position
-  readonly fresh: boolean
   /** Rejects with `log_cut` (stop) when the partition ends before `reached`, and stays so. */
   readonly checkEnd: (reached: number) => Promise<void>
   /** All before the position is in ClickHouse. */
@@ -42,7 +41,6 @@ export interface ClaimOptions {
 }
 
 const COUNT_LIMITS: ReadLimits = { chunksMax: 500, bytesMax: 16 << 20 }
-const LETTERS_PER_SEND = 500
 
 export function holdClaim(options: ClaimOptions): HeldClaim {
   const { client, reader, ends, membership, partition, source } = options
@@ -60,7 +58,6 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
   const claim: Claim = {
     partition,
     source,
-    fresh: options.fresh,
     get position() {
       return record.position
     },
@@ -69,6 +66,7 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
     },
     lost: lost.signal,
     begins: () => reader.firstOf(partition),
+    ends: () => reader.endOf(partition),
     read,
     wait: (position, waitMs) => ends.wait(partition, position, { waitMs, signal: lost.signal }),
     commit,
@@ -130,9 +128,8 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
 
   /** Whoever has the partition next writes them again when this or the commit after it fails; the view shows each once. */
   async function keepLetters(letters: readonly DeadLetter[]): Promise<void> {
-    const records = letters.map(letterRecord)
-    for (let from = 0; from < records.length; from += LETTERS_PER_SEND) {
-      await lane.send(records.slice(from, from + LETTERS_PER_SEND), toSideTopic(options.topic.letters))
+    for (const records of groupRecords(letters, letterRecord)) {
+      await lane.send(records, toSideTopic(options.topic.letters))
     }
   }
 

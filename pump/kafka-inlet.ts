@@ -13,7 +13,7 @@ import { unavailable } from './kafka-errors.ts'
 import { openLane, type SendTo, toSideTopic } from './kafka-lane.ts'
 import { readNewest } from './kafka-newest.ts'
 import type { KafkaReader } from './kafka-reader.ts'
-import { type AppendName, chunkRecord, isOf, newUnit, refusedRecord } from './kafka-record.ts'
+import { type AppendName, chunkRecord, groupRecords, isOf, newUnit, refusedRecord } from './kafka-record.ts'
 import { replacedBy, watchTopicId } from './kafka-topic-id.ts'
 import type { LogTopic } from './kafka-topics.ts'
 import type { Batch, Chunk, PumpInlet } from './pump.ts'
@@ -32,16 +32,16 @@ export interface KafkaInletParts {
 interface Append {
   readonly batch: Batch
   readonly name: AppendName
-  readonly refused: KafkaRecord[][]
-  chunk: readonly KafkaRecord[]
+  /** Its refused messages: those that are being sent, and the groups that follow. */
+  refused: KafkaRecord[] | undefined
+  readonly moreRefused: Iterator<KafkaRecord[], undefined>
+  readonly chunk: readonly KafkaRecord[]
 }
 
 const TURN_BYTES = 4 << 20
 const TURN_MS = 1_000
 const LOOK_MS = 1_000
 const BLIND_MS = 10_000
-const REFUSED_PER_SEND = 500
-const REFUSED_BYTES_PER_SEND = 1 << 20
 const NEWEST_BYTES_MAX = 64 << 20
 const NEWEST_MESSAGES_MAX = 200_000
 const FIND_BYTES = 4 << 20
@@ -80,9 +80,8 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
       if (batch.messages > 0 && bytesUnwritten + batch.lines.length > bytesMax) throw logFull(bytesMax, blind?.error)
       open = begin(batch)
     }
-    for (let records = open.refused[0]; records !== undefined; records = open.refused[0]) {
-      await lane.send(records, toSideTopic(topic.quarantine))
-      open.refused.shift()
+    for (; open.refused !== undefined; open.refused = open.moreRefused.next().value) {
+      await lane.send(open.refused, toSideTopic(topic.quarantine))
     }
     if (open.chunk.length > 0) await lane.send(open.chunk, toLog(open.name))
     if (batch.messages > 0) count(batch.lines.length)
@@ -92,7 +91,8 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   function begin(batch: Batch): Append {
     const name = { unit, number: number++ }
     const chunk = batch.messages === 0 ? [] : [chunkRecord(batch, name)]
-    return { batch, name, refused: groupRefused(batch), chunk }
+    const moreRefused = groupRecords(batch.refused, refusedRecord)
+    return { batch, name, refused: moreRefused.next().value, moreRefused, chunk }
   }
 
   function toLog(name: AppendName): SendTo {
@@ -176,23 +176,6 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     endWatch()
     await client.close()
   }
-}
-
-function groupRefused({ refused }: Batch): KafkaRecord[][] {
-  const groups: KafkaRecord[][] = []
-  let group: KafkaRecord[] = []
-  let bytes = 0
-  for (const record of refused.map(refusedRecord)) {
-    const isFull = group.length === REFUSED_PER_SEND || bytes + record.value.length > REFUSED_BYTES_PER_SEND
-    if (group.length === 0 || isFull) {
-      group = []
-      bytes = 0
-      groups.push(group)
-    }
-    group.push(record)
-    bytes += record.value.length
-  }
-  return groups
 }
 
 function logFull(bytesMax: number, blindBy?: unknown) {

@@ -87,11 +87,11 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
       let taken: HeldClaim | null = null
       try {
         await checkTopic()
-        const { from, fresh } = await positionOf(partition)
+        const from = await positionOf(partition)
         const committed = (position: number) => trimmer.committed(partition, position)
         const source = sourceOf(topic, partition)
         const checkEnd = (reached: number) => checkPartitionEnd(partition, reached)
-        const about = { membership, topic, partition, source, from, fresh, checkEnd, committed }
+        const about = { membership, topic, partition, source, from, checkEnd, committed }
         taken = holdClaim({ client, reader, ends, ...about })
         held.add(taken)
         if (ending.signal.aborted) taken.finish()
@@ -150,14 +150,14 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
   }
 
   /** As committed last; the beginning of the log where nothing was. */
-  async function positionOf(partition: number): Promise<{ from: Position; fresh: boolean }> {
+  async function positionOf(partition: number): Promise<Position> {
     const committed = (await fetchPositions(groupClient, topic, [partition])).get(partition)
     if (committed !== undefined) {
       await checkPartitionEnd(partition, Math.max(committed.position, committed.plan?.to ?? 0))
-      return { from: committed, fresh: false }
+      return committed
     }
     const first = await reader.firstOf(partition)
-    return { from: { position: first, plan: null, readings: 0, deadLetters: 0 }, fresh: true }
+    return { position: first, plan: null, readings: 0, deadLetters: 0 }
   }
 }
 

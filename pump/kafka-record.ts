@@ -14,6 +14,13 @@ import type { Batch, Chunk, DeadLetter, QuarantineEntry, Refused } from './pump.
 
 const HEADER = 'surgetank'
 const VERSION = '1'
+/**
+ * Of one send to a side topic. A record may be larger alone, and always fits: the largest message and the longest line take less
+ * than every topic of ours does (`max.message.bytes`).
+ */
+const SEND_BYTES_MAX = 1 << 20
+/** What a record takes beside its value and its header's text. */
+const RECORD_BYTES = 64
 
 /** Names one append: a unit has one life, and counts its appends. */
 export interface AppendName {
@@ -92,6 +99,31 @@ export function toLetterEntry(record: FetchedRecord): { entry: QuarantineEntry; 
   const where = `${source} ${position}/${index}`
   const entry = { id: `r${numberOf(record)}`, receivedAt, device, where, reason, detail, bytes: bytesOf(record) }
   return { entry, place: where }
+}
+
+/** What is to be kept as records, in groups that are each one send; a group is made when it is asked for. */
+export function* groupRecords<Kept>(
+  all: readonly Kept[],
+  toRecord: (kept: Kept) => KafkaRecord,
+): Generator<KafkaRecord[], undefined, void> {
+  let group: KafkaRecord[] = []
+  let bytes = 0
+  for (const kept of all) {
+    const record = toRecord(kept)
+    const size = recordBytes(record)
+    if (group.length > 0 && bytes + size > SEND_BYTES_MAX) {
+      yield group
+      group = []
+      bytes = 0
+    }
+    group.push(record)
+    bytes += size
+  }
+  if (group.length > 0) yield group
+}
+
+function recordBytes({ value, headers }: KafkaRecord): number {
+  return RECORD_BYTES + value.length + Buffer.byteLength(headers[HEADER] ?? '')
 }
 
 function aboutOf<About>({ headers }: FetchedRecord): About | null {

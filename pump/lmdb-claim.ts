@@ -7,7 +7,6 @@ import { SurgetankError } from '../errors.ts'
 import type { Env } from './lmdb-env.ts'
 import { behindPositions, readChunksOf, readHeader, readLogMeta, sourceOf } from './lmdb-log.ts'
 import {
-  hasSource,
   LETTER_BOUNDS,
   putLetters,
   putPositionsMeta,
@@ -47,10 +46,10 @@ export async function takeClaim(envs: ClaimEnvs): Promise<HeldClaim | 'no log'> 
   const found = await log.read(readLogMeta)
   if (found === null) return 'no log'
   const source = sourceOf(found)
-  const { epoch, record, fresh } = await positions.write(db => {
+  const { epoch, record } = await positions.write(db => {
     const before = readPositionsMeta(db)
     putPositionsMeta(db, { ...before, epoch: before.epoch + 1 })
-    return { epoch: before.epoch + 1, record: readSource(db, source), fresh: !hasSource(db, source) }
+    return { epoch: before.epoch + 1, record: readSource(db, source) }
   })
   const reached = Math.max(record.position, record.plan?.to ?? 0)
   // Right after this process opened the log it may see it as it was a moment ago, see `lmdb-env.ts`.
@@ -59,7 +58,7 @@ export async function takeClaim(envs: ClaimEnvs): Promise<HeldClaim | 'no log'> 
     if (performance.now() > deadline) throw behindPositions(end, reached)
     await pause(LOOK_MS)
   }
-  return holdClaim(envs, { source, epoch, record, fresh })
+  return holdClaim(envs, { source, epoch, record })
 }
 
 async function endOf(log: Env): Promise<number> {
@@ -68,7 +67,7 @@ async function endOf(log: Env): Promise<number> {
 
 function holdClaim(
   { log, positions }: ClaimEnvs,
-  taken: { source: string; epoch: number; record: SourceRecord; fresh: boolean },
+  taken: { source: string; epoch: number; record: SourceRecord },
 ): HeldClaim {
   const { source, epoch } = taken
   const lost = new AbortController()
@@ -83,7 +82,6 @@ function holdClaim(
   const claim: Claim = {
     partition: 0,
     source,
-    fresh: taken.fresh,
     get position() {
       return record.position
     },
@@ -92,6 +90,7 @@ function holdClaim(
     },
     lost: lost.signal,
     begins: async () => (await log.read(readLogMeta))?.first ?? 0,
+    ends: () => endOf(log),
     read,
     wait,
     commit,

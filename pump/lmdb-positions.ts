@@ -63,11 +63,6 @@ export function putPositionsMeta(db: Db, meta: PositionsMeta): void {
   db.putSync(META_KEY, sealJson(meta))
 }
 
-/** False when the writers never wrote of it. */
-export function hasSource(db: Db, source: string): boolean {
-  return db.getBinary(sourceKey(source)) !== undefined
-}
-
 /** Where the writers stand in `source`; at its beginning when they never wrote of it. */
 export function readSource(db: Db, source: string): SourceRecord {
   const sealed = db.getBinary(sourceKey(source))

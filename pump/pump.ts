@@ -97,11 +97,9 @@ export interface Claim {
   /** Names this partition of this very log, also after the log was made anew: stands in each row and in each token. */
   readonly source: string
   /**
-   * True when no commit is known: the partition is new, or its position was lost (an operator removed it, Kafka let it expire).
-   * What lies from `position` on may be in ClickHouse then.
+   * Where the last commit left it, or the beginning of the log when none is known: everything before `position` is in ClickHouse
+   * or a dead letter. What lies from there on may be, too: a log in another process can lose the last commits, or all.
    */
-  readonly fresh: boolean
-  /** Where the last commit left it: everything before `position` is in ClickHouse or a dead letter. */
   readonly position: number
   /** The plan that was open when the claim was taken or last committed. */
   readonly plan: Plan | null
@@ -109,6 +107,8 @@ export interface Claim {
   readonly lost: AbortSignal
   /** The position of the oldest chunk that the log holds, or its end when it holds none. */
   begins(): Promise<number>
+  /** The position that the next chunk will have. */
+  ends(): Promise<number>
   /**
    * Chunks from `from` on, in order, at least one when there is any: none only at the log's end. The first may lie after `from` when
    * retention cut the log.

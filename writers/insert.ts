@@ -5,7 +5,6 @@
  * end is unknown the batch is `unsure`, and what is stored decides (`settle.ts`). Only a definite refusal of rows (fate
  * `reject`) bisects; a refusal of schema or user (fate `stop`) is an alarm and a slow retry, because the rows are good.
  */
-import { setTimeout as pause } from 'node:timers/promises'
 import type { RowBlock } from '../database/database.ts'
 import { hasFate, SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
@@ -13,6 +12,7 @@ import type { Chunk, DeadLetter, Plan } from '../pump/pump.ts'
 import { rangeToken } from './batch.ts'
 import { insertBisected, insertMissing } from './bisect.ts'
 import { claimLost } from './fence.ts'
+import { type RetryOptions, waitToRetry } from './retry.ts'
 import { insertFenced, type StoreOptions, settle } from './settle.ts'
 
 /** A range of the log that a durable plan names. */
@@ -27,15 +27,10 @@ export interface PlannedBatch {
   readonly block: RowBlock
 }
 
-export interface InsertOptions extends StoreOptions {
+export interface InsertOptions extends StoreOptions, RetryOptions {
   /** True when an earlier attempt at this very range may have stored something. */
   readonly unsure: boolean
-  /** The pause after a first failure, ms; it doubles up to 5 s. */
-  readonly retryMsMin: number
 }
-
-const RETRY_MS_MAX = 5_000
-const MISCONFIGURED_MS = 30_000
 
 /** Resolves when every reading of the batch is stored, but for those it returns. Rejects only when the claim is lost. */
 export async function insertPlanned(batch: PlannedBatch, options: InsertOptions): Promise<DeadLetter[]> {
@@ -80,15 +75,6 @@ async function insertWhole(batch: PlannedBatch, unsure: boolean, options: Insert
   if ((await settle({ range, block, token, cut: chunks[0]?.position !== from }, options)) === 'stored') return
   options.log.error({ ...range, rows: block.rows }, 'a range is stored in part; inserting what is missing')
   await insertMissing(batch, options)
-}
-
-async function waitToRetry(error: unknown, failures: number, options: InsertOptions): Promise<void> {
-  const misconfigured = hasFate(error, 'stop')
-  const backoffMs = Math.min(options.retryMsMin * 2 ** Math.min(failures, 10), RETRY_MS_MAX)
-  const ms = misconfigured ? MISCONFIGURED_MS : backoffMs * (0.5 + Math.random() / 2)
-  if (misconfigured) options.log.error({ err: error }, 'ClickHouse refuses schema or user; readings wait in the log')
-  else if (failures % 10 === 0) options.log.warn({ err: error }, 'an insert failed; it will be tried again')
-  await pause(ms, undefined, { signal: options.lost }).catch(() => {})
 }
 
 function throwIfLost(lost: AbortSignal, batch: PlannedBatch): void {

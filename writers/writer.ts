@@ -5,8 +5,9 @@
  *               → INSERT the same rows in the same order, one block, one table partition, token = source/from-to
  *               → DONE   commit(to)
  *
- * An open plan found at a start is settled first, by what ClickHouse really holds (`settle.ts`). While one batch is being
- * inserted the next one is read; nothing of it is written before the first one is done.
+ * A claim begins with what ClickHouse really holds: a position that is behind it moves on (`behind.ts`), and an open plan
+ * is settled (`settle.ts`). While one batch is being inserted the next one is read; nothing of it is written before the
+ * first one is done.
  *
  * A writer may hold the claims of many partitions. They share nothing but turns and memory: `insertsMax` inserts are under
  * way at one time, and the claims divide the bytes of a batch, so that all together hold about two batches [G5]. A plan
@@ -19,6 +20,7 @@ import { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import type { Chunk, Claim, Consumption, DeadLetter, Plan, PumpOutlet } from '../pump/pump.ts'
 import { type BatchLimits, takeBatch } from './batch.ts'
+import { goToStored } from './behind.ts'
 import { openFence } from './fence.ts'
 import { reportGap, reportGapOfPlan } from './gap.ts'
 import { type InsertOptions, insertPlanned, type PlannedBatch } from './insert.ts'
@@ -72,8 +74,8 @@ const READ_CHUNKS_MAX = 512
 const WAIT_MS = 250
 
 async function writeClaim(claim: Claim, options: Work): Promise<void> {
-  let position = claim.fresh ? await skipStored(claim, options) : claim.position
-  if (claim.plan !== null) position = await finishPlan(claim, claim.plan, options)
+  let unsure = await goToStored(claim, options)
+  let position = claim.plan === null ? claim.position : await finishPlan(claim, claim.plan, options)
   let next = readAhead(claim, position, options)
   while (!claim.lost.aborted) {
     const batch = await next
@@ -86,24 +88,9 @@ async function writeClaim(claim: Claim, options: Work): Promise<void> {
     await claim.commit(batch.from, plan)
     position = batch.to
     next = readAhead(claim, position, options)
-    await moveOn(claim, batch, await insertPlanned(batch, storing(claim, { fence, unsure: false }, options)))
+    await moveOn(claim, batch, await insertPlanned(batch, storing(claim, { fence, unsure }, options)))
+    unsure = false
   }
-}
-
-/**
- * A position that was lost begins anew, while the rows are still there: to insert them again under other ranges would store them
- * twice. Partitions are written in order, so all before the last stored row is stored, or was refused.
- */
-async function skipStored(claim: Claim, { database, log }: Work): Promise<number> {
-  const { source, position } = claim
-  const stored = await database.storedThrough(source, claim.lost)
-  if (stored <= position) return position
-  log.error(
-    { source, from: position, to: stored },
-    'the position was lost; what ClickHouse holds of this log is not written again',
-  )
-  await claim.commit(stored, null)
-  return stored
 }
 
 /** The plan that an earlier life left open: the same range again, settled by what is stored. */

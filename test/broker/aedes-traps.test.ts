@@ -174,6 +174,15 @@ describe('hostile input', () => {
     },
   )
 
+  it('keeps of a topic that is too long its beginning, and how long it was', async () => {
+    const { broker, ingest } = await openBench()
+    const client = await openClient(broker.port)
+    client.socket.write(mqtt.generate(publishPacket(1, { topic: 'x'.repeat(65_000) })))
+    await until(() => ingest.held === 1)
+    expect(ingest.offered[0]).toMatchObject({ reason: 'invalid_topic', topic: 'x'.repeat(256) })
+    expect(ingest.offered[0]?.detail).toContain('65000')
+  })
+
   it('refuses a topic of ill-formed UTF-8 through ingest', async () => {
     const { broker, ingest } = await openBench()
     const client = await openClient(broker.port)

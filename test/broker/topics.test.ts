@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { isOwnCommandTopic, parseStatus, parseTopic } from '../../broker/topics.ts'
+import { isOwnCommandTopic, keptTopic, parseStatus, parseTopic } from '../../broker/topics.ts'
 
 const unknown = 'unknown_topic'
 const table: [topic: string, expected: object][] = [
@@ -33,6 +33,16 @@ const table: [topic: string, expected: object][] = [
 describe('topics', () => {
   it.each(table)('takes %j for what it is', (topic, expected) => {
     expect(parseTopic(topic)).toMatchObject(expected)
+  })
+
+  it.each([
+    ['devices/press-17/telemetry/x/y', 'devices/press-17/telemetry/x/y'],
+    ['x'.repeat(256), 'x'.repeat(256)],
+    ['x'.repeat(65_000), 'x'.repeat(256)],
+    [`\ufeff-${'ü'.repeat(200)}`, `\ufeff-${'ü'.repeat(126)}`],
+    [`--${'\u{1f4a7}'.repeat(64)}`, `--${'\u{1f4a7}'.repeat(63)}`],
+  ])('keeps of the topic of a refused message as much as a topic may have, in whole characters: %#', (topic, kept) => {
+    expect(keptTopic(topic)).toBe(kept)
   })
 
   it.each([

@@ -124,7 +124,8 @@ export function pumpContract(
         for (let i = 0; i < 5; i++) await inlet.append(batchOf(i * 10, 10))
         const outlet = await harness.openOutlet()
         const first = await holdClaim(outlet)
-        expect(first.claim).toMatchObject({ position: 0, plan: null, fresh: true })
+        expect(first.claim).toMatchObject({ position: 0, plan: null })
+        expect([await first.claim.begins(), await first.claim.ends()]).toEqual([0, 5])
         await first.claim.commit(2, null)
         await first.claim.commit(2, { to: 4, mode: 'bisected' })
         expect(first.claim).toMatchObject({ position: 2, plan: { to: 4, mode: 'bisected' } })
@@ -133,7 +134,6 @@ export function pumpContract(
           position: 2,
           plan: { to: 4, mode: 'bisected' },
           source: first.claim.source,
-          fresh: false,
         })
         await second.claim.commit(4, null)
         expect((await second.claim.read(4, ALL)).map(({ position }) => position)).toEqual([4])

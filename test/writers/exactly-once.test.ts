@@ -48,11 +48,33 @@ describe('the writer', () => {
   it('goes on behind what ClickHouse holds when its position was lost [G2]', async () => {
     const run = openRun({ chunks: 5, rowsMax: 4, fates: ['ok', 'ok', 'killed_before'] })
     await run.life()
-    run.losePosition()
+    run.goBack(0)
     run.steps.length = 0
     await run.life()
-    expect(run.steps).toEqual(['commit 4', 'commit 4 plan 5 whole', 'insert log/0/4-5', 'commit 5'])
-    expect(run.alarms.join()).toContain('the position was lost')
+    expect(run.steps.filter(step => !step.startsWith('repair'))).toEqual([
+      ...['commit 0', 'commit 3 plan 4 whole', 'commit 4'],
+      ...['commit 4 plan 5 whole', 'insert log/0/4-5', 'commit 5'],
+    ])
+    expect(run.alarms.join()).toContain('the position is behind')
+    run.expectOnce()
+  })
+
+  it('takes the batch behind what is stored for one that may have been tried before, when its position went back [G2]', async () => {
+    const run = openRun({ chunks: 3, rowsMax: 2, fates: ['ok', 'ok', 'killed_readings_token_only'] })
+    await run.life()
+    run.goBack(1)
+    await run.life()
+    expect(run.model.calls).toContain('restore')
+    run.expectOnce()
+  })
+
+  it('keeps what was refused of the last stored chunk once more when its position went back, and stores nothing more', async () => {
+    const run = openRun({ chunks: 5, rowsMax: 1_000, fates: [], poison: new Set(['2/0', '4/1']) })
+    await run.life()
+    run.goBack(0)
+    await run.life()
+    expect(run.finished()).toBe(true)
+    expect(run.deadLetters.map(({ position, index }) => `${position}/${index}`)).toEqual(['2/0', '4/1', '4/1'])
     run.expectOnce()
   })
 
@@ -97,6 +119,29 @@ describe('the writer', () => {
     run.expectOnce()
   })
 
+  it('stores each reading once when the log forgets its last commits, also with the plan that was open [G2]', async () => {
+    // Of a plan that is forgotten and stored nothing, nobody can know that its token is taken.
+    const fates = INSERT_FATES.filter(fate => fate !== 'killed_readings_token_only')
+    const runs = fc.record({
+      chunks: fc.integer({ min: 3, max: 9 }),
+      rowsMax: fc.integer({ min: 2, max: 9 }),
+      fates: fc.array(fc.constantFrom(...fates), { maxLength: 8 }),
+      lives: fc.integer({ min: 1, max: 3 }),
+      back: fc.nat(12),
+    })
+    await fc.assert(
+      fc.asyncProperty(runs, async ({ lives, back, ...options }) => {
+        const run = openRun({ ...options, killedAtCommits: new Set([12]) })
+        for (let life = 0; life < lives && !run.finished(); life++) await run.life()
+        run.goBack(back)
+        for (let life = 0; life < 40 && !run.finished(); life++) await run.life()
+        expect(run.finished()).toBe(true)
+        run.expectOnce()
+      }),
+      { numRuns: 300 },
+    )
+  })
+
   it('stores each reading once through any sequence of failures and kills [G2]', async () => {
     const runs = fc.record({
       chunks: fc.integer({ min: 1, max: 8 }),
@@ -116,6 +161,8 @@ describe('the writer', () => {
     )
   })
 })
+
+type Place = Pick<Claim, 'position' | 'plan'>
 
 interface RunOptions {
   readonly chunks: number
@@ -142,7 +189,9 @@ function openRun(options: RunOptions) {
   })
   const alarms: string[] = []
   const log = pino({ level: 'error' }, { write: line => void alarms.push(line) })
-  const durable = { position: 0, plan: null as Plan | null, fresh: true }
+  let durable: Place = { position: 0, plan: null }
+  /** As each commit left it; those of a life that knew less come after all others. */
+  const places: Place[] = [durable]
   const deadLetters: DeadLetter[] = []
   const steps = model.calls
   let commits = 0
@@ -151,7 +200,7 @@ function openRun(options: RunOptions) {
 
   return {
     life,
-    losePosition,
+    goBack,
     steps,
     model,
     alarms,
@@ -164,11 +213,17 @@ function openRun(options: RunOptions) {
   async function life(): Promise<void> {
     const lost = new AbortController()
     const claim: Claim = {
-      ...durable,
+      get position() {
+        return durable.position
+      },
+      get plan() {
+        return durable.plan
+      },
       partition: 0,
       source: 'log/0',
       lost: lost.signal,
       begins: async () => 0,
+      ends: async () => chunks.length,
       read,
       wait,
       commit,
@@ -196,14 +251,17 @@ function openRun(options: RunOptions) {
       const killed = options.killedAtCommits?.has(number) === true
       if (killed && number % 2 === 0) return kill()
       steps.push(plan === null ? `commit ${position}` : `commit ${position} plan ${plan.to} ${plan.mode}`)
-      Object.assign(durable, { position, plan, fresh: false })
+      durable = { position, plan }
+      places.push(durable)
       deadLetters.push(...letters)
       if (killed) return kill()
     }
   }
 
-  function losePosition(): void {
-    Object.assign(durable, { position: 0, plan: null, fresh: true })
+  /** The log forgets all commits after the first so many. */
+  function goBack(commits: number): void {
+    places.splice(commits + 1)
+    durable = places.at(-1) ?? durable
   }
 
   function kill(): Promise<never> {
@@ -217,7 +275,8 @@ function openRun(options: RunOptions) {
       expect([...model.rowsOf(table)].sort(), table).toEqual(good.map(key => [key, 1]).sort())
     }
     expect([...model.rowsOf('state').keys()].sort()).toEqual(good.sort())
-    expect(deadLetters.map(letter => `${letter.position}/${letter.index}`).sort()).toEqual(
+    // The log keeps each of them once.
+    expect([...new Set(deadLetters.map(letter => `${letter.position}/${letter.index}`))].sort()).toEqual(
       [...poison].filter(key => all.includes(key)).sort(),
     )
   }

@@ -1,7 +1,7 @@
 /** [G2] The fence before each insert: a writer that was away for longer than its claim may live asks the log before it goes on. */
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import type { Database } from '../../database/database.ts'
+import type { Database, SourceRange } from '../../database/database.ts'
 import { SurgetankError } from '../../errors.ts'
 import type { Claim, Plan } from '../../pump/pump.ts'
 import { openFence } from '../../writers/fence.ts'
@@ -90,6 +90,7 @@ it('a writer that slept between two attempts, and was overtaken, does not insert
     waitForInserts: async () => {},
     catchUp: async () => {},
     countReadings: async () => 0,
+    storedThrough: async ({ from }: SourceRange) => from,
   } as unknown as Database
   const limits = { rowsMax: 100, bytesMax: 1 << 20 }
   const silent = pino({ level: 'silent' })
@@ -105,11 +106,11 @@ function openClaim(refusal?: SurgetankError) {
   const claim: Claim = {
     partition: 0,
     source: 'log/0',
-    fresh: false,
     position: 3,
     plan: null,
     lost: lost.signal,
     begins: async () => 0,
+    ends: async () => 3,
     read: async () => [],
     wait: async () => {},
     async commit(position, plan) {

@@ -21,11 +21,18 @@ export interface MemoryLog {
   readonly told: { overtaken: boolean }
   /** Retention: chunks before `first` are gone. */
   cut(partition: number, first: number): void
-  place(partition: number): { readonly position: number; readonly plan: Plan | null }
+  place(partition: number): Place
+  /** The log loses all commits after this one. */
+  setBack(partition: number, place: Place): void
   sourceOf(partition: number): string
   readonly commits: string[]
   /** Resolves when all that was appended is committed. */
   written(): Promise<void>
+}
+
+export interface Place {
+  readonly position: number
+  readonly plan: Plan | null
 }
 
 interface Partition {
@@ -60,6 +67,7 @@ export function openMemoryLog(partitions: number, given: Partial<Readings> = {})
       get(partition).first = first
     },
     place: partition => ({ position: get(partition).position, plan: get(partition).plan }),
+    setBack: (partition, { position, plan }) => void Object.assign(get(partition), { position, plan }),
     sourceOf,
     commits,
     written,
@@ -123,7 +131,6 @@ export function openMemoryLog(partitions: number, given: Partial<Readings> = {})
     const claim: Claim = {
       partition,
       source: sourceOf(partition),
-      fresh: false,
       get position() {
         return state.position
       },
@@ -132,6 +139,7 @@ export function openMemoryLog(partitions: number, given: Partial<Readings> = {})
       },
       lost: lost.signal,
       begins: async () => state.first,
+      ends: async () => state.chunks.length,
       read: async (from, { chunksMax }) => state.chunks.slice(Math.max(from, state.first)).slice(0, chunksMax),
       wait,
       commit,

@@ -59,10 +59,10 @@ export function openModelDatabase(options: {
   const calls: string[] = []
   const database = {
     insertReadings: insert,
-    storedThrough: async () =>
+    storedThrough: async (range: SourceRange) =>
       Math.max(
-        0,
-        ...[...known.values()]
+        range.from,
+        ...inRange(range)
           .filter(({ key }) => (tables.readings.rows.get(key) ?? 0) > 0)
           .map(({ position }) => position + 1),
       ),

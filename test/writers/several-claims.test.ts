@@ -2,7 +2,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
-import type { Database, RowBlock } from '../../database/database.ts'
+import type { Database, RowBlock, SourceRange } from '../../database/database.ts'
 import { SurgetankError } from '../../errors.ts'
 import { openTurns } from '../../writers/turns.ts'
 import { openWriter, type WriterOptions } from '../../writers/writer.ts'
@@ -132,11 +132,15 @@ function countingDatabase() {
       inserts--
     },
     async waitForInserts() {
-      most.settling = Math.max(most.settling, ++settling)
       await pause(10)
     },
+    storedThrough: async ({ from }: SourceRange) => from,
     catchUp: async () => {},
-    countReadings: async () => 1_000_000,
+    async countReadings() {
+      most.settling = Math.max(most.settling, ++settling)
+      await pause(10)
+      return 1_000_000
+    },
     storedReadings: async () => [],
     async repairDerived() {
       settling--
@@ -144,6 +148,7 @@ function countingDatabase() {
     },
   } as unknown as Database
   const neverAnswering = {
+    ...database,
     insertReadings: (_block: RowBlock, _token: string, signal?: AbortSignal) =>
       new Promise<void>((_, reject) => {
         signal?.addEventListener('abort', () => reject(signal.reason), { once: true })

@@ -176,6 +176,71 @@ describe('[G2] several writers at once', () => {
   })
 })
 
+describe('[G2] a log that forgot where the writers were', () => {
+  it.each([
+    ['at the end of a batch', { position: 10, plan: null }],
+    ['with the plan that was open then', { position: 10, plan: { to: 15, mode: 'whole' } }],
+    ['as if it were new', { position: 0, plan: null }],
+  ] as const)('%s, long ago, makes them store nothing twice', async (_, place) => {
+    log = openMemoryLog(1)
+    await writeInTurn([10, 5, 7, 5])
+    log.setBack(0, place)
+    await writeInTurn([9])
+    await expectExact()
+  })
+
+  it('and whose last insert was cut short: its rollups are filled, and no other is touched', async () => {
+    log = openMemoryLog(1)
+    await writeInTurn([10, 5, 7])
+    const database = newDatabase()
+    const cutShort: Database = {
+      ...database,
+      // Past the views, as a kill leaves it that comes between the readings and the rollups.
+      async insertReadings(rowsOfBatch, token) {
+        const [from = 0, to = 0] = token.split('/').at(-1)?.split('-').map(Number) ?? []
+        await database.restoreReadings(rowsOfBatch, { source: log.sourceOf(0), from, to }, held)
+      },
+    }
+    await writeInTurn([6], cutShort)
+    log.setBack(0, { position: 10, plan: { to: 15, mode: 'whole' } })
+    await writeInTurn([0])
+    await expectExact()
+  })
+
+  it('together with the plan of an insert that still runs: its end is waited for', async () => {
+    log = openMemoryLog(1)
+    log.append(0, 2)
+    const frozen = freezeInserts(newDatabase())
+    const writer = startWriter([0], frozen.database)
+    await frozen.reached
+    await writer.stop()
+    log.setBack(0, { position: 0, plan: null })
+    const database = newDatabase()
+    const waiting: Database = {
+      ...database,
+      async waitForInserts(source, signal) {
+        await frozen.send()
+        await database.waitForInserts(source, signal)
+      },
+    }
+    log.append(0, 3)
+    await writeInTurn([0], waiting)
+    // Had nobody waited, it would arrive now, under a token that no plan of theirs has.
+    await frozen.send()
+    await expectExact()
+  })
+
+  /** So many chunks, all of them written, then the next. */
+  async function writeInTurn(chunks: readonly number[], database = newDatabase()): Promise<void> {
+    const writer = startWriter([0], database)
+    for (const count of chunks) {
+      log.append(0, count)
+      await log.written()
+    }
+    await writer.stop()
+  }
+})
+
 describe('[G5] a log that lost chunks before they were written', () => {
   it('is alarmed on; what is left of a plan is stored under its token, and the writer goes on', async () => {
     log = openMemoryLog(1)

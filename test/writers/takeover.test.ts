@@ -133,6 +133,8 @@ function openModel(fates: Fate[]) {
     return {
       insertReadings: (block: RowBlock, token: string) => around(() => insert(block, token)).then(throwIfLost),
       waitForInserts: () => around(() => {}),
+      storedThrough: (range: SourceRange) =>
+        around(() => Math.max(range.from, ...keysIn(range, readings).map(key => Number(key.split('/')[0]) + 1))),
       catchUp: async () => {},
       countReadings: (range: SourceRange) => around(() => keysIn(range, readings).length),
       storedReadings: (range: SourceRange) =>

@@ -11,8 +11,12 @@ const BOUNDS = { keepHours: 24, bytesMax: 256 << 20, quarantineBytesMax: 16 << 2
 
 export type Pace = Pick<WriterConfig, 'batchRows' | 'batchMs' | 'logLevel'>
 
-/** Resolves when it has its configuration. */
-export async function startWriterProcess(dir: string, engine: Fixture, pace: Pace): Promise<ChildProcess> {
+/** Resolves when it has its configuration. `engine`: or what stands before it. */
+export async function startWriterProcess(
+  dir: string,
+  engine: Pick<Fixture, 'password'> & { readonly child: { readonly port: number } },
+  pace: Pace,
+): Promise<ChildProcess> {
   const child = fork(WRITER_PROCESS, [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
   await once(child, 'message')
   const log = { kind: 'directory' as const, dir, ...BOUNDS }
