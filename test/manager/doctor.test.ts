@@ -1,6 +1,7 @@
 /** `surgetank doctor` looks and leaves nothing behind. */
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -54,6 +55,17 @@ it('tells an address of another machine from a port that is taken', async () => 
 it('tells a port that only the superuser may have from one that is taken', () => {
   const finding = judgePort('EACCES', { name: 'SURGETANK_MQTT_PORT', host: '127.0.0.1' })
   expect(finding).toMatchObject({ verdict: 'stop', advice: 'Set SURGETANK_MQTT_PORT to one from 1024 on.' })
+})
+
+it('says that what answers at CLICKHOUSE_URL is none, in one line', async () => {
+  const server = createHttpServer((_, response) => response.end('<html>\n<body>Hello</body>\n</html>'))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const stops = stopsOf(await examineOn(root, { CLICKHOUSE_URL: `http://127.0.0.1:${port}` }))
+  server.close()
+  expect(stops).toMatchObject([{ what: 'clickhouse', found: expect.stringContaining('is not ClickHouse') }])
+  expect(stops[0]?.found).not.toMatch(/\n|<html>/)
 })
 
 function stopsOf(findings: readonly Finding[]): Finding[] {
