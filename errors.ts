@@ -76,6 +76,11 @@ export function cannotListen(what: 'MQTT' | 'HTTP', host: string, port: number, 
   }
 }
 
+/** The fields of a log line about an error: one of ours is its sentence; only a foreign one needs its trace. */
+export function logFields(error: unknown): { why: string; code: ErrorCode } | { err: unknown } {
+  return error instanceof SurgetankError ? { why: error.message, code: error.code } : { err: error }
+}
+
 /** True when `error` is one of ours with this fate. */
 export function hasFate(error: unknown, fate: Fate): error is SurgetankError {
   return error instanceof SurgetankError && error.fate === fate
