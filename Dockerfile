@@ -1,5 +1,5 @@
 # Builds with the compiler, then starts anew from the same base with what runs only.
-FROM node:20-bookworm-slim AS build
+FROM node:24-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
@@ -10,7 +10,7 @@ RUN npx tsc -b \
   && mkdir /out \
   && cp -r --parents dist package.json LICENSE $(find database space -name '*.sql' -o -name '*.lua') /out
 
-FROM node:20-bookworm-slim
+FROM node:24-bookworm-slim
 ENV NODE_ENV=production
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./

@@ -54,13 +54,31 @@ export class SurgetankError extends Error {
   }
 }
 
-/** The error of a server that cannot listen: its port is taken, or the address is none of this machine's. */
+/**
+ * The error of a server that cannot listen: `port_in_use`; or `setting_invalid`, when the address is none of this machine's or
+ * the port is one that only the superuser may have.
+ */
 export function cannotListen(what: 'MQTT' | 'HTTP', host: string, port: number, error: unknown): SurgetankError {
-  const way = `SURGETANK_${what}_PORT names another port, SURGETANK_LISTEN another address.`
-  if ((error as NodeJS.ErrnoException).code === 'EADDRNOTAVAIL') {
-    return new SurgetankError('setting_invalid', `SURGETANK_LISTEN is '${host}', which is no address of this machine.`)
+  const setting = `SURGETANK_${what}_PORT`
+  switch ((error as NodeJS.ErrnoException).code) {
+    case 'EADDRNOTAVAIL': {
+      const detail = `SURGETANK_LISTEN is '${host}', which is no address of this machine.`
+      return new SurgetankError('setting_invalid', detail, error)
+    }
+    case 'EACCES': {
+      const detail = `${setting} is ${port}, and this user may not listen there: set it to one from 1024 on.`
+      return new SurgetankError('setting_invalid', detail, error)
+    }
+    default: {
+      const way = `${setting} names another port, SURGETANK_LISTEN another address.`
+      return new SurgetankError('port_in_use', `${what} cannot listen on ${host}:${port}. ${way}`, error)
+    }
   }
-  return new SurgetankError('port_in_use', `${what} cannot listen on ${host}:${port}. ${way}`, error)
+}
+
+/** The fields of a log line about an error: one of ours is its sentence; only a foreign one needs its trace. */
+export function logFields(error: unknown): { why: string; code: ErrorCode } | { err: unknown } {
+  return error instanceof SurgetankError ? { why: error.message, code: error.code } : { err: error }
 }
 
 /** True when `error` is one of ours with this fate. */

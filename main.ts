@@ -110,6 +110,11 @@ for (const [name, { does }] of Object.entries(ROLES)) {
     .action(() => runRole(name as RoleName))
 }
 
+// A reader such as `head` leaves when it has enough. A command has nothing more to do then, and what runs goes on running.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+})
+
 try {
   await program.parseAsync()
 } catch (error) {

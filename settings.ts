@@ -187,6 +187,13 @@ export type Settings = {
   readonly [Name in SettingName]: (typeof SETTINGS)[Name] extends Setting<infer Value> ? Value : never
 }
 
+/** By the setting that names each server, all that is said of it. */
+const SERVERS = [
+  ['KAFKA_BROKERS', KAFKA],
+  ['REDIS_URL', REDIS],
+  ['CLICKHOUSE_URL', CLICKHOUSE],
+] as const
+
 type Environment = Readonly<Record<string, string | undefined>>
 
 /**
@@ -200,9 +207,24 @@ export function readSettings(env: Environment): Settings {
   }
   const entries = Object.entries(SETTINGS).map(([name, setting]) => [name, readSetting(name, setting, env)])
   const settings = Object.fromEntries(entries) as Settings
-  const conflict = CONFLICTS.find(({ holds }) => holds(settings))
-  if (conflict !== undefined) throw new SurgetankError('setting_conflict', conflict.sentence)
+  const conflict = CONFLICTS.find(({ holds }) => holds(settings))?.sentence ?? ofNoServer(settings)
+  if (conflict !== null) throw new SurgetankError('setting_conflict', conflict)
   return settings
+}
+
+/** What is said of a server that is not named would be ignored in silence; null when there is none. */
+function ofNoServer(settings: Settings): string | null {
+  for (const [address, group] of SERVERS) {
+    if (settings[address].length > 0) continue
+    const others = Object.entries<Setting<unknown>>(group).filter(([name]) => name !== address)
+    const given = others.find(([name, setting]) => settings[name as SettingName] !== byDefault(setting))
+    if (given !== undefined) return `${given[0]} is set, and ${address} is not: set both, or neither.`
+  }
+  return null
+}
+
+function byDefault(setting: Setting<unknown>): unknown {
+  return setting.default === '' ? setting.none : setting.parse(setting.default)
 }
 
 function readSetting(name: string, setting: Setting<unknown>, env: Environment): unknown {
@@ -313,6 +335,6 @@ export function settingsPage(): string {
 }
 
 function settingsRow([name, setting]: [string, Setting<unknown>]): string {
-  const byDefault = setting.default === '' ? '' : `\`${setting.default}\``
-  return `| \`${name}\` | ${byDefault} | ${setting.takes}${setting.secret ? '; a secret' : ''} | ${setting.sentence} |`
+  const shown = setting.default === '' ? '' : `\`${setting.default}\``
+  return `| \`${name}\` | ${shown} | ${setting.takes}${setting.secret ? '; a secret' : ''} | ${setting.sentence} |`
 }

@@ -86,7 +86,7 @@ const CONNECT_MS_MAX = 5_000
 const UNREAD_MS_MAX = 10_000
 const CLOSE_STEP_MS_MAX = 1_000
 
-/** Opens the broker. Rejects with `port_in_use`. */
+/** Opens the broker. Rejects as `cannotListen` says. */
 export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const { settings, clock, space } = options
   const log = openSampledLog(options.log, clock)
@@ -131,12 +131,12 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, accept)
   server.maxConnections = settings.SURGETANK_CONNECTIONS_MAX
   server.on('drop', () => countRefusal(null, 'too_many_connections'))
-  // Without file descriptors a connection cannot be accepted; that must not end the process.
-  server.on('error', error => log.warn('listener error', { err: error }))
   const port = await listen(server, settings.SURGETANK_LISTEN, settings.SURGETANK_MQTT_PORT).catch(async error => {
     await closeAedes(aedes)
     throw error
   })
+  // Without file descriptors a connection cannot be accepted; that must not end the process.
+  server.on('error', error => log.warn('listener error', { err: error }))
   const ticking = setInterval(tick, 1_000)
   let closing: Promise<void> | null = null
 

@@ -34,7 +34,7 @@ import {
   toRawPoint,
 } from './history.ts'
 import { underWay, waitForInserts } from './inserts.ts'
-import { migrate } from './migrate.ts'
+import { examineServer, type MigrationTarget, migrate } from './migrate.ts'
 import { probe } from './probe.ts'
 import { OF_RANGE, rangeParams, repairDerived } from './repair.ts'
 import { READINGS_COLUMNS } from './row-binary.ts'
@@ -84,7 +84,8 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
 
   return {
     ping,
-    migrate: migrateSchema,
+    migrate: () => outside(target => migrate(target, access)),
+    examine: () => outside(target => examineServer(target, access)),
     insertReadings: (block, token, signal) =>
       insert('readings', block, { ...INSERT_SETTINGS, insert_deduplication_token: token }, signal),
     catchUp,
@@ -110,21 +111,24 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   }
 
   /** By a client of its own: the database that the other one names may not exist yet. */
-  async function migrateSchema(): Promise<void> {
+  async function outside<Result>(work: (target: MigrationTarget) => Promise<Result>): Promise<Result> {
     await probe(access)
-    const outside = openClient(access, {
+    const client = openClient(access, {
       requestMsMax: Math.max(requestMsMax, MIGRATION_MS_MAX),
       connectionsMax: 1,
       database: null,
     })
-    const target = {
-      command: (sql: string, params?: Readonly<Record<string, unknown>>) => runCommand(outside, sql, params),
-      all: <Row>(sql: string, params: Readonly<Record<string, unknown>> = {}) =>
-        readRows<Row>(outside, 'reading the schema', { sql, params }),
+    try {
+      const result = await work({
+        command: (sql, params) => runCommand(client, sql, params),
+        all: (sql, params = {}) => readRows(client, 'reading the schema', { sql, params }),
+      })
+      // Needed when an insert is settled: a user without the right should learn it at the start, and not after a failure.
+      await readRows(client, 'looking for inserts', underWay('', cluster))
+      return result
+    } finally {
+      await client.close()
     }
-    await migrate(target, access).finally(() => outside.close())
-    // Needed when an insert is settled: a user without the right should learn it at the start, and not after a failure.
-    await all('looking for inserts', underWay('', cluster))
   }
 
   function command(sql: string, params?: Readonly<Record<string, unknown>>): Promise<void> {

@@ -86,6 +86,15 @@ export interface BucketPoint {
   readonly values: readonly (number | null)[]
 }
 
+/** What `migrate` starts from. */
+export interface ServerFound {
+  /** Of ClickHouse, such as 26.7.2.1. */
+  readonly version: string
+  /** The version of the schema that is there, 0 for none, and the one that `migrate` brings. */
+  readonly applied: number
+  readonly newest: number
+}
+
 export interface Database {
   /** Asks the engine itself, by a statement; false also when it does not answer within 10 s. */
   ping(): Promise<boolean>
@@ -95,6 +104,8 @@ export interface Database {
    * is away.
    */
   migrate(): Promise<void>
+  /** All that `migrate` looks at before it changes anything; rejects as it does. The database need not exist yet. */
+  examine(): Promise<ServerFound>
   /**
    * Inserts one block under one deduplication token; the same token again with the same rows stores nothing twice [G2].
    * The token begins with the source and `/`. `signal` gives up waiting; whether the rows were stored is then unknown.

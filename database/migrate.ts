@@ -7,6 +7,7 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { SurgetankError } from '../errors.ts'
+import type { ServerFound } from './database.ts'
 import { createDatabase, type Layout, quoteName, renderStatements, splitStatements, TOKENS_KEPT } from './schema.ts'
 
 export interface Migration {
@@ -21,6 +22,8 @@ export interface MigrationTarget {
   all<Row>(sql: string, params?: Readonly<Record<string, unknown>>): Promise<Row[]>
 }
 
+type Reads = Pick<MigrationTarget, 'all'>
+
 /** The first version whose views deduplicate by the token of the insert (ClickHouse pull request 61601), as a release with long support. */
 const OLDEST_SERVER = [24, 8] as const
 
@@ -30,16 +33,27 @@ const MIGRATIONS_TABLE = `CREATE TABLE IF NOT EXISTS telemetry.migrations
    (version UInt32, name String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3))
    ENGINE = MergeTree ORDER BY version SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`
 
-/**
- * Applies what is missing. Throws `database_newer` (stop) when the database knows a version that these files do not, and
- * changes nothing then; `database_misconfigured` (stop) when server, cluster and tables do not fit each other.
- */
+/** Applies what is missing. Throws as `examineServer`, and changes nothing then. */
 export async function migrate(
   target: MigrationTarget,
   layout: Layout,
   migrations: readonly Migration[] = readMigrations(),
 ): Promise<void> {
-  await checkServer(target)
+  const { applied, newest } = await examineServer(target, layout, migrations)
+  if (applied < newest) await apply(target, layout, { migrations, applied })
+  if (layout.cluster === null) await setTokenWindows(target, layout)
+}
+
+/**
+ * What a migration starts from; only reads. Throws `database_newer` (stop) when the database knows a version that these
+ * files do not; `database_misconfigured` (stop) when server, cluster and tables do not fit each other.
+ */
+export async function examineServer(
+  target: Reads,
+  layout: Layout,
+  migrations: readonly Migration[] = readMigrations(),
+): Promise<ServerFound> {
+  const version = await checkServer(target)
   const tables = await readTables(target, layout)
   checkEngine(tables, layout)
   const newest = migrations.at(-1)?.version ?? 0
@@ -50,15 +64,16 @@ export async function migrate(
       `It has schema version ${applied}, this surgetank knows up to ${newest}: run the newer one.`,
     )
   }
-  if (applied < newest) await apply(target, layout, { migrations, applied })
-  if (layout.cluster === null) await setTokenWindows(target, layout)
+  if (applied < newest && layout.cluster !== null) await checkCluster(target, layout.cluster)
+  return { version, applied, newest }
 }
 
-async function checkServer({ all }: MigrationTarget): Promise<void> {
-  const [[version] = ['']] = await all<[string]>('SELECT version()')
-  const [major = 0, minor = 0] = String(version).split('.').map(Number)
+async function checkServer({ all }: Reads): Promise<string> {
+  const [[given] = ['']] = await all<[string]>('SELECT version()')
+  const version = String(given)
+  const [major = 0, minor = 0] = version.split('.').map(Number)
   const [oldestMajor, oldestMinor] = OLDEST_SERVER
-  if (major > oldestMajor || (major === oldestMajor && minor >= oldestMinor)) return
+  if (major > oldestMajor || (major === oldestMajor && minor >= oldestMinor)) return version
   throw new SurgetankError(
     'database_misconfigured',
     `The server is ClickHouse ${version}; surgetank needs ${OLDEST_SERVER.join('.')} or later: upgrade the server.`,
@@ -66,7 +81,7 @@ async function checkServer({ all }: MigrationTarget): Promise<void> {
 }
 
 /** Tables and views that there are, by name, with their engines. */
-async function readTables({ all }: MigrationTarget, { database }: Layout): Promise<Map<string, string>> {
+async function readTables({ all }: Reads, { database }: Layout): Promise<Map<string, string>> {
   const sql = 'SELECT name, engine FROM system.tables WHERE database = {database:String}'
   return new Map(await all<[string, string]>(sql, { database }))
 }
@@ -86,7 +101,7 @@ function checkEngine(tables: ReadonlyMap<string, string>, { database, cluster }:
   )
 }
 
-async function readVersion({ all }: MigrationTarget, { database }: Layout): Promise<number> {
+async function readVersion({ all }: Reads, { database }: Layout): Promise<number> {
   const [[version] = [0]] = await all<[number]>(`SELECT max(version) FROM ${quoteName(database)}.migrations`)
   return version
 }
@@ -96,7 +111,6 @@ async function apply(
   layout: Layout,
   { migrations, applied }: { migrations: readonly Migration[]; applied: number },
 ): Promise<void> {
-  if (layout.cluster !== null) await checkCluster(target, layout.cluster)
   await ensureDatabase(target, layout)
   for (const statement of renderStatements([MIGRATIONS_TABLE], layout)) await target.command(statement)
   for (const { version, name, statements } of migrations) {
@@ -110,7 +124,7 @@ async function apply(
 }
 
 /** A reading lies on one server that holds them all: several shards would each show a part. */
-async function checkCluster({ all }: MigrationTarget, cluster: string): Promise<void> {
+async function checkCluster({ all }: Reads, cluster: string): Promise<void> {
   const sql = 'SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}'
   const [[shards] = [0]] = await all<[number]>(sql, { cluster })
   if (shards === 1) return

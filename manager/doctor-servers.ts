@@ -1,5 +1,4 @@
-/** What `doctor` finds out about the servers that are configured: does each answer, and with these credentials? */
-import { text } from 'node:stream/consumers'
+/** What `doctor` finds out about the servers that are configured: does each answer as a start needs it, and with these credentials? */
 import { pino } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import { SurgetankError } from '../errors.ts'
@@ -52,12 +51,21 @@ function examineClickHouse(access: (Places['database'] & { kind: 'server' })['ac
   return examine({ what: 'clickhouse', down: 'warn', advice }, async () => {
     const database = openDatabase(access)
     try {
-      const version = await text(await database.queryStream('SELECT version() FORMAT TabSeparated', {}))
-      return { found: `${access.url}: ClickHouse ${version.trim()}, user ${access.user}` }
+      const { version, applied, newest } = await database.examine()
+      return {
+        found: `${access.url}: ClickHouse ${version}, user ${access.user}; ${describeSchema(applied, newest)}`,
+      }
     } finally {
       await database.close()
     }
   })
+}
+
+function describeSchema(applied: number, newest: number): string {
+  if (applied === newest) return 'its tables are there'
+  return applied === 0
+    ? 'its tables are made at the start'
+    : `its tables are brought from version ${applied} to ${newest} at the start`
 }
 
 interface Examined {

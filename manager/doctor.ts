@@ -146,21 +146,38 @@ async function examinePorts(settings: Settings, places: Places): Promise<Finding
   return Promise.all(
     ports.map(async ({ name, host }): Promise<Finding> => {
       const port = settings[name]
-      const free = port === 0 || (await isFree(port, host))
-      const what = `port ${port}`
-      return free
-        ? { what, found: 'free', verdict: 'ok' }
-        : { what, found: 'taken', verdict: 'stop', advice: `Set ${name} to another.` }
+      return { what: `port ${port}`, ...judgePort(await whyNotListen(port, host), { name, host }) }
     }),
   )
 }
 
-function isFree(port: number, host: string): Promise<boolean> {
+/** The code of the error; null when one can listen there. */
+function whyNotListen(port: number, host: string): Promise<string | null> {
   return new Promise(resolve => {
     const probe = createServer()
-    probe.once('error', () => resolve(false))
-    probe.listen(port, host, () => probe.close(() => resolve(true)))
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
+    probe.listen(port, host, () => probe.close(() => resolve(null)))
   })
+}
+
+/** What the code of `listen` means for the setting that names the port. */
+export function judgePort(
+  code: string | null,
+  { name, host }: { readonly name: string; readonly host: string },
+): Omit<Finding, 'what'> {
+  const verdict = 'stop'
+  switch (code) {
+    case null:
+      return { found: 'free', verdict: 'ok' }
+    case 'EADDRNOTAVAIL':
+      return { found: `${host} is no address of this machine`, verdict, advice: 'Set SURGETANK_LISTEN to one that is.' }
+    case 'EACCES':
+      return { found: 'this user may not listen there', verdict, advice: `Set ${name} to one from 1024 on.` }
+    case 'EADDRINUSE':
+      return { found: 'taken', verdict, advice: `Set ${name} to another.` }
+    default:
+      return { found: `cannot listen: ${code}`, verdict, advice: `Set ${name} to another.` }
+  }
 }
 
 function gib(bytes: number): string {

@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { hasFate, type SurgetankError } from '../errors.ts'
+import { hasFate, logFields, type SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 
 /** A child that is ready. */
@@ -95,7 +95,10 @@ export async function supervise({ name, log, start, clock = CLOCK }: SuperviseOp
       if (signal.aborted) return
       failure = hasFate(error, 'stop') ? error : null
       const waitMs = failure === null ? pauseMs : FAILED_PAUSE_MS
-      log.warn({ child: name, how, err: error ?? undefined, waitMs }, 'a child process ended; starting it again')
+      log.warn(
+        { child: name, how, ...(error === null ? {} : logFields(error)), waitMs },
+        'a child process ended; starting it again',
+      )
       await clock.pause(waitMs, signal)
       if (signal.aborted) return
       pauseMs = Math.min(pauseMs * 2, PAUSE_MS_MAX)

@@ -5,7 +5,7 @@
  */
 import { constants, setPriority } from 'node:os'
 import { pino } from 'pino'
-import { type ErrorCode, SurgetankError } from '../errors.ts'
+import { type ErrorCode, logFields, SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import type { ChildMessage, WriterConfig } from './child-messages.ts'
 import { openWriterPart } from './writer-part.ts'
@@ -29,7 +29,7 @@ async function run(config: WriterConfig): Promise<void> {
     process.send?.({ kind: 'ready' })
     await ended
   } catch (error) {
-    log.fatal({ err: error }, 'the writer cannot go on')
+    log.fatal(logFields(error), 'the writer cannot go on')
     await tell({ kind: 'failed', ...aboutError(error) })
     process.exit(1)
   }

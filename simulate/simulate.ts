@@ -30,6 +30,8 @@ export interface SimulateResult extends LoadResult {
   readonly verify: VerifyResult | null
 }
 
+const SENTENCE_CHARS_MAX = 400
+
 /**
  * The command for the command line: prints the result and sets the exit code. `serverOf` tells the ClickHouse server that is
  * configured, or null.
@@ -44,7 +46,7 @@ export function simulateCommand(serverOf: () => DatabaseAccess | null): Command 
     const interrupted = new AbortController()
     process.once('SIGINT', () => interrupted.abort())
     const result = await runSimulate(options, interrupted.signal).catch((error: unknown) =>
-      command.error(`error: ${error instanceof Error ? error.message : error}`),
+      command.error(`error: ${sentenceOf(error)}`),
     )
     process.stdout.write(`${JSON.stringify(result, null, options.json ? undefined : 2)}\n`)
     const isUnsettled = result.verify?.settled === false
@@ -137,9 +139,15 @@ async function verifyStored({ options, line, ...run }: Verification): Promise<Ve
 }
 
 async function reachable<T>(url: string, answer: Promise<T>): Promise<T> {
-  return answer.catch((error: Error) => {
-    throw new Error(`ClickHouse does not answer at ${url} (${error.message}).`)
+  return answer.catch((error: unknown) => {
+    throw new Error(`ClickHouse does not answer at ${url} (${sentenceOf(error)}).`)
   })
+}
+
+/** One short line: what answers in the place of ClickHouse may answer with a page, and that is the error's message then. */
+function sentenceOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error)
+  return text.replace(/\s+/g, ' ').trim().slice(0, SENTENCE_CHARS_MAX)
 }
 
 function nameOf(options: SimulateOptions): string {

@@ -77,6 +77,13 @@ describe('docker-compose.yml', () => {
     expect(Number(/stop_grace_period: (\d+)s/.exec(lines.join('\n'))?.[1])).toBeGreaterThanOrEqual(15)
   })
 
+  it('builds the image once, and pulls none of that name', () => {
+    expect(lines.filter(line => line.trim().startsWith('build:'))).toEqual(['    build: .'])
+    expect(serviceOf('broker')).toContain('build: .')
+    const shared = blockUnder(lines, 'x-process: &process')
+    expect(shared).toEqual(expect.arrayContaining(['  image: surgetank', '  pull_policy: never']))
+  })
+
   it('holds no password', () => {
     const values = lines.filter(line => /PASSWORD(?!_FILE)/.test(line)).map(line => line.trim())
     expect(values).toEqual([

@@ -62,7 +62,8 @@ describe('secrets', () => {
   it('come from a file as well, without the newline at its end', () => {
     const path = join(dir, 'password')
     writeFileSync(path, `${SECRET}\n`)
-    expect(readSettings({ SURGETANK_CLICKHOUSE_PASSWORD_FILE: path }).SURGETANK_CLICKHOUSE_PASSWORD).toBe(SECRET)
+    const env = { CLICKHOUSE_URL: 'http://c:8123', SURGETANK_CLICKHOUSE_PASSWORD_FILE: path }
+    expect(readSettings(env).SURGETANK_CLICKHOUSE_PASSWORD).toBe(SECRET)
     writeFileSync(path, `redis://:${SECRET}@redis:6379`)
     expect(readSettings({ REDIS_URL_FILE: path }).REDIS_URL).toContain(SECRET)
   })
@@ -112,6 +113,25 @@ describe('settings that contradict each other', () => {
     const urls = { REDIS_URL: 'redis://r:6379', CLICKHOUSE_URL: 'http://c:8123' }
     expect(refusal({ ...urls, [`SURGETANK_${name}_CA`]: path })).toContain(`SURGETANK_${name}_CA is set`)
     expect(refusal({ SURGETANK_KAFKA_CA: join(dir, 'none') })).toContain('it takes a file that can be read')
+  })
+
+  it.each([
+    ['SURGETANK_KAFKA_TOPIC', 'other', 'KAFKA_BROKERS'],
+    ['SURGETANK_KAFKA_PARTITIONS', '12', 'KAFKA_BROKERS'],
+    ['SURGETANK_KAFKA_TLS', 'yes', 'KAFKA_BROKERS'],
+    ['SURGETANK_REDIS_PASSWORD', SECRET, 'REDIS_URL'],
+    ['SURGETANK_REDIS_PREFIX', 'other:', 'REDIS_URL'],
+    ['SURGETANK_CLICKHOUSE_USER', 'u', 'CLICKHOUSE_URL'],
+    ['SURGETANK_CLICKHOUSE_PASSWORD', SECRET, 'CLICKHOUSE_URL'],
+    ['SURGETANK_CLICKHOUSE_CLUSTER', 'fleet', 'CLICKHOUSE_URL'],
+  ])('%s without the server that it is about is refused', (name, value, address) => {
+    expect(refusal({ [name]: value })).toContain(`${name} is set, and ${address} is not`)
+  })
+
+  it('what a server would be told by default is no contradiction without it', () => {
+    const entries = Object.entries(SETTINGS).filter(([name]) => /^SURGETANK_(?:KAFKA|REDIS|CLICKHOUSE)_/.test(name))
+    const given = Object.fromEntries(entries.map(([name, setting]) => [name, setting.default]))
+    expect(readSettings(given)).toEqual(readSettings({}))
   })
 
   it('listening beyond loopback is taken when every peer is said to be trusted [G6]', () => {

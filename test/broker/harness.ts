@@ -61,13 +61,15 @@ export interface BenchOptions {
   readonly sessions?: Sessions
   /** Shared by brokers of one test. */
   readonly space?: HandSpace
+  /** Takes the lines of the log, for a broker that does not open. */
+  readonly lines?: string[]
 }
 
 /** Opens a broker that is closed when the test ends. */
 export async function openBench(options: BenchOptions = {}): Promise<Bench> {
   const ingest = openHandIngest()
   const space = options.space ?? openHandSpace()
-  const lines: string[] = []
+  const lines = options.lines ?? []
   let fixed: number | null = null
   const broker = await openBroker({
     openIngest: events => ingest.connect(events),

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { expect, it } from 'vitest'
+import { cannotListen } from '../../errors.ts'
 import { openBench } from './harness.ts'
 
 it('listens on the address that it is given and on no other [G6]', async () => {
@@ -17,4 +18,19 @@ it('refuses an address that is not of this machine with a sentence', async () =>
     code: 'setting_invalid',
     message: expect.stringContaining("SURGETANK_LISTEN is '192.0.2.1', which is no address of this machine."),
   })
+})
+
+it('refuses a port that only the superuser may have with a sentence', () => {
+  const error = Object.assign(new Error('listen EACCES'), { code: 'EACCES' })
+  expect(cannotListen('MQTT', '127.0.0.1', 883, error)).toMatchObject({
+    code: 'setting_invalid',
+    message: expect.stringContaining('SURGETANK_MQTT_PORT is 883, and this user may not listen there'),
+  })
+})
+
+it('refuses a port that is taken with a sentence, and writes no line beside it', async () => {
+  const { broker } = await openBench()
+  const lines: string[] = []
+  await expect(openBench({ port: broker.port, lines })).rejects.toMatchObject({ code: 'port_in_use' })
+  expect(lines).toEqual([])
 })

@@ -138,6 +138,43 @@ describe('where it is', () => {
   })
 })
 
+describe('a look before the start', () => {
+  test('needs no database yet, and changes nothing', async () => {
+    const proxy = await openProxy(on.url)
+    const database = openDatabase({ ...access, url: proxy.url, database: 'looked_for' })
+    const { version, applied, newest } = await database.examine()
+    expect(version).toBe(await scalar(on.writer, 'SELECT version()'))
+    expect([applied, newest > 0]).toEqual([0, true])
+    expect(await scalar(on.writer, "SELECT count() FROM system.databases WHERE name = 'looked_for'")).toBe(0)
+    expect(proxy.statements.filter(sql => !sql.startsWith('SELECT'))).toEqual([])
+    await database.close()
+    await proxy.close()
+  })
+
+  test('tells of tables that are there', async () => {
+    const { applied, newest } = await on.database.examine()
+    expect(applied).toBe(newest)
+  })
+
+  test.each<[string, Partial<DatabaseAccess>, (sql: string) => number | string | null, RegExp]>([
+    [
+      'a server that is too old',
+      {},
+      sql => (/^SELECT version/.test(sql) ? '["24.7.9.1"]\n' : null),
+      /needs 24\.8 or later/,
+    ],
+    ['tables of the other kind', { cluster: 'fleet' }, () => null, /has the engine MergeTree/],
+    ['a cluster that is not there', { cluster: 'fleet', database: 'fresh' }, () => null, /knows no cluster fleet/],
+    ['no right to see what runs', {}, sql => (/FROM system\.processes/.test(sql) ? 497 : null), /lacks a right/],
+  ])('is refused by what would stop the start: %s', async (_, changed, answer, sentence) => {
+    const proxy = await openProxy(on.url, { answer })
+    const error = await failureOf({ url: proxy.url, ...changed }, database => database.examine())
+    expect(error).toMatchObject(STOP)
+    expect(error.message).toMatch(sentence)
+    await proxy.close()
+  })
+})
+
 describe('with TLS', () => {
   const ca = pem('authority.pem')
 

@@ -29,10 +29,7 @@ beforeEach(async () => {
 afterEach(() => log.destroy())
 
 it('a log of a newer version: it ends, its reason is shown, and devices are served all the same [G5]', async () => {
-  await (await log.openInlet()).close()
-  const env = openEnv({ path: join(log.dir, 'log'), writable: true, mapBytes: 1 << 20 })
-  await env.write(db => putLogMeta(db, { ...(readLogMeta(db) as LogMeta), format: 99 }))
-  await env.close()
+  await makeNewer()
   const writer = await startWriter(log.dir)
   await until(() => writer.failure !== null, 'the reason is known')
   expect(writer.failure).toMatchObject({ code: 'log_newer', fate: 'stop' })
@@ -46,6 +43,22 @@ it('a log of a newer version: it ends, its reason is shown, and devices are serv
     { name: 'writer', required: false, detail: expect.stringContaining('Start the newer version.') },
   ])
   await writer.stop()
+})
+
+it('what an operator must mend is logged as a sentence, without a trace', async () => {
+  await makeNewer()
+  const child = fork('dist/manager/writer-process.js', [], { execArgv: [], silent: true })
+  let lines = ''
+  child.stderr?.on('data', text => (lines += text))
+  await once(child, 'message')
+  child.send({ ...configOf(log.dir), logLevel: 'fatal' })
+  await once(child, 'close')
+  expect(JSON.parse(lines)).toMatchObject({
+    why: expect.stringContaining('Start the newer version.'),
+    code: 'log_newer',
+    msg: 'the writer cannot go on',
+  })
+  expect(lines).not.toContain('stack')
 })
 
 it('a log that cannot be opened at all: the start is refused with the reason', async () => {
@@ -75,6 +88,14 @@ it('a stop during an insert that never ends gives it up before it is killed, als
   silent.closeAllConnections()
   silent.close()
 })
+
+/** The log becomes one of a newer version. */
+async function makeNewer(): Promise<void> {
+  await (await log.openInlet()).close()
+  const env = openEnv({ path: join(log.dir, 'log'), writable: true, mapBytes: 1 << 20 })
+  await env.write(db => putLogMeta(db, { ...(readLogMeta(db) as LogMeta), format: 99 }))
+  await env.close()
+}
 
 function startWriter(logDir: string): Promise<Supervised> {
   return superviseWriter(configOf(logDir), pino({ level: 'silent' }), () => {})

@@ -1,4 +1,7 @@
+import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
@@ -130,6 +133,17 @@ test('an interrupted run sends nothing new, and tells what was acknowledged', as
   const { sent, acked } = await running
   expect(acked).toBe(sent)
   expect(sent).toBeLessThan(1_000)
+})
+
+test('a page where ClickHouse should answer is told in one short line', async () => {
+  const page = `<html>\n${'<p>Not here.</p>\n'.repeat(1_000)}</html>`
+  const server = createServer((_, response) => response.writeHead(404).end(page)).listen(0, '127.0.0.1')
+  cleanups.push(() => server.close())
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const options = optionsOf('--verify', '--sql', `http://127.0.0.1:${port}`)
+  const error = (await runSimulate(options, never).catch((error: unknown) => error)) as Error
+  expect(error.message).toMatch(/^ClickHouse does not answer at http:\/\/127\.0\.0\.1:\d+ \(.{1,400}\)\.$/)
 })
 
 test('a broker that does not answer is told in a sentence', async () => {
