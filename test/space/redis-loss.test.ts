@@ -204,7 +204,7 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     told.clear()
     const last = names.slice(0, 500).map(name => reading(name, Date.now() + 60_000, 'last'))
     await units.spaces[2]?.merge(last)
-    await until(() => told.size === 500)
+    await until(() => last.every(({ device }) => told.has(device)))
   })
 
   function held(redis: TestRedis): TestRedis {
