@@ -141,7 +141,7 @@ function runRole(name: RoleName): Promise<void> {
     log,
     start: async (stopping, failed) => {
       const role = await startRole(name, { settings, log, stopping, failed })
-      return { banner: describeRole(name, role, settings), stop: role.stop, abort: () => {} }
+      return { banner: describeRole(name, role, settings), stop: role.stop, abort: async () => {} }
     },
   })
 }

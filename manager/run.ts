@@ -10,8 +10,8 @@ export interface Running {
   /** What a person reads once everything runs. */
   readonly banner: string
   stop(): Promise<void>
-  /** Leaves nothing of it running; the process exits right after. */
-  abort(): void
+  /** Leaves nothing of it running, and nothing of the log under way; the process exits right after. */
+  abort(): Promise<void>
 }
 
 export interface RunOptions {
@@ -22,11 +22,14 @@ export interface RunOptions {
 
 const EXIT_STOP = 1
 const EXIT_LIMIT_MS = 9_500
+/** Of `abort`: a disk that hangs must not hold up the end. */
+const ABORT_MS_MAX = 500
 
 /** Resolves when it runs; it ends by itself from then on. */
 export async function run({ log, start }: RunOptions): Promise<void> {
   const stopping = new AbortController()
   let running: Running | null = null
+  let ending = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(signal))
   process.on('unhandledRejection', error => fail(error, 'an error that nobody handled'))
   try {
@@ -39,15 +42,14 @@ export async function run({ log, start }: RunOptions): Promise<void> {
 
   function stop(signal: string): void {
     if (stopping.signal.aborted) {
-      running?.abort()
-      process.exit(EXIT_STOP)
+      end(EXIT_STOP)
+      return
     }
     stopping.abort()
     log.info({ signal }, 'draining; a second signal ends it at once')
     setTimeout(() => {
       log.error('the drain took too long; what was acknowledged is durable')
-      running?.abort()
-      process.exit(0)
+      end(0)
     }, EXIT_LIMIT_MS)
     // A start under way notices the signal itself.
     if (running !== null) void drain()
@@ -55,14 +57,25 @@ export async function run({ log, start }: RunOptions): Promise<void> {
 
   async function drain(): Promise<void> {
     await running?.stop()
-    process.exit(0)
+    if (!ending) process.exit(0)
+  }
+
+  /**
+   * Ends it without a drain. Not by `process.exit` alone: that waits for LMDB's thread, which in the middle of a transaction
+   * waits for this one.
+   */
+  function end(code: number): void {
+    if (ending) return
+    ending = true
+    setTimeout(() => process.kill(process.pid, 'SIGKILL'), ABORT_MS_MAX)
+    void Promise.resolve(running?.abort()).finally(() => process.exit(code))
   }
 
   /** An error of ours is a sentence for whoever reads the terminal; a foreign one is for the log. */
-  function fail(error: unknown, sentence: string): never {
+  function fail(error: unknown, sentence: string): void {
+    if (ending) return
     if (error instanceof SurgetankError) process.stderr.write(`${error.message} [${error.code}]\n`)
     else log.fatal({ err: error }, sentence)
-    running?.abort()
-    process.exit(EXIT_STOP)
+    end(EXIT_STOP)
   }
 }

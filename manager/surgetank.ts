@@ -34,8 +34,8 @@ export interface Surgetank {
   readonly ports: Ports
   /** Drains and ends everything, within about 9 s. */
   stop(): Promise<void>
-  /** Ends the children at once; the caller exits. */
-  abort(): void
+  /** Ends the children at once, and the log after the write under way; the caller exits. */
+  abort(): Promise<void>
 }
 
 export interface StartOptions {
@@ -138,9 +138,10 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
     await Promise.all([api.close().then(database.close), engine?.stop()])
   }
 
-  function abort(): void {
+  async function abort(): Promise<void> {
     writer?.kill()
     engine?.kill()
+    await inlet.close()
     data?.release()
   }
 }

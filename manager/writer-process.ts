@@ -13,7 +13,7 @@ import { openWriterPart } from './writer-part.ts'
 const METRICS_MS = 1_000
 
 process.once('message', (config: WriterConfig) => void run(config))
-process.once('disconnect', () => process.exit(1))
+process.once('disconnect', endNow)
 process.send?.({ kind: 'hello' })
 
 async function run(config: WriterConfig): Promise<void> {
@@ -31,8 +31,13 @@ async function run(config: WriterConfig): Promise<void> {
   } catch (error) {
     log.fatal(logFields(error), 'the writer cannot go on')
     await tell({ kind: 'failed', ...aboutError(error) })
-    process.exit(1)
+    endNow()
   }
+}
+
+/** `process.exit` would wait for LMDB's thread, and that, in the middle of a transaction, for this one: for ever. */
+function endNow(): void {
+  process.kill(process.pid, 'SIGKILL')
 }
 
 /** A service manager and the parent may both ask for it: what is asked for again is under way. */

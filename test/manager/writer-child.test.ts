@@ -61,6 +61,13 @@ it('what an operator must mend is logged as a sentence, without a trace', async 
   expect(lines).not.toContain('stack')
 })
 
+it('ends with its parent, also in the middle of a transaction', async () => {
+  const child = fork('dist/test/manager/writer-in-a-write.js', [join(log.dir, 'another')], { execArgv: [] })
+  await until(() => child.exitCode !== null || child.signalCode !== null, 'it has ended').finally(() =>
+    child.kill('SIGKILL'),
+  )
+})
+
 it('a log that cannot be opened at all: the start is refused with the reason', async () => {
   const dir = `${process.execPath}/log`
   await expect(startWriter(dir)).rejects.toMatchObject({ code: 'data_dir_unusable', fate: 'stop' })
