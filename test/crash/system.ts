@@ -1,8 +1,8 @@
 /** The whole system as its processes, to be started, killed and started again by a test. It is known only from outside. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { promisify } from 'node:util'
+import { freePort } from '../free-port.ts'
 
 export interface SystemPorts {
   readonly mqtt: number
@@ -121,17 +121,6 @@ function readProcess(pid: string): { parent: number; command: string } {
 export async function freePorts(): Promise<SystemPorts> {
   const [mqtt, http, sql] = await Promise.all([freePort(), freePort(), freePort()])
   return { mqtt, http, sql }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
-    })
-  })
 }
 
 /** A command of the command line, on the same data and ports. Never rejects for its exit code. */

@@ -5,11 +5,11 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Redis } from 'ioredis'
+import { freePort } from '../free-port.ts'
 
 export const redisHere: boolean = isHere()
 
@@ -186,16 +186,6 @@ async function untilJoined(node: TestRedis, size: number): Promise<void> {
     if (info.includes('cluster_state:ok') && info.includes(`cluster_size:${size}`)) return
     await new Promise(resolve => setTimeout(resolve, 50))
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('No port.')
-  return address.port
 }
 
 function isHere(): boolean {
