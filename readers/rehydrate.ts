@@ -3,8 +3,9 @@
  * meanwhile: the order does not matter.
  *
  * A rebuild notes the log's end first: all that is appended later is merged by the ingest that appended it. ClickHouse is
- * read last: a chunk of the tail that was removed before it could be read was committed by then, so ClickHouse has it. But
- * nothing is begun that cannot be ended: the tail may be all that the log holds, and is left alone while ClickHouse is away.
+ * read last: a chunk of the tail that was removed before it could be read was committed by then, so ClickHouse has it, and
+ * the replica that is asked is first made to fetch it. But nothing is begun that cannot be ended: the tail may be all that
+ * the log holds, and is left alone while ClickHouse is away.
  */
 import type { Database, LatestRow } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
@@ -35,7 +36,7 @@ const READ = { chunksMax: 64, bytesMax: 4 << 20 }
 /** More than what can lie between a message's append and its merge, and than what the clocks of two machines differ by. */
 const MARGIN_MS = 60_000
 
-/** Merges the whole state. Throws the reason of `stopped` when it fires, `database_unavailable` before anything is read. */
+/** Merges the whole state. Rejects when `stopped` fires; with `database_unavailable` before anything is read. */
 export async function rebuildState(sources: Sources, stopped: AbortSignal): Promise<Rebuilt> {
   if (!(await unlessStopped(sources.database.ping(), stopped))) {
     throw new SurgetankError('database_unavailable', 'It does not answer, and most of the state is there.')
@@ -43,6 +44,7 @@ export async function rebuildState(sources: Sources, stopped: AbortSignal): Prom
   const places = await sources.view.places()
   const tails = places.map(({ partition, committed, end }) => ({ partition, from: committed, end }))
   const messages = await mergeLog(sources, tails, stopped)
+  await unlessStopped(sources.database.catchUp(), stopped)
   const metrics = await mergeLatest(sources, stopped)
   return { metrics, messages }
 }
@@ -84,12 +86,9 @@ async function mergeLog(
 async function mergeLatest({ space, database }: Sources, stopped: AbortSignal): Promise<number> {
   const merge = openMerge(space, stopped)
   let metrics = 0
-  const pages = database.latest()[Symbol.asyncIterator]()
-  for (;;) {
-    const page = await unlessStopped(pages.next(), stopped)
-    if (page.done === true) break
-    await merge.next(page.value.flatMap(toMessages))
-    metrics += page.value.length
+  for await (const page of database.latest(stopped)) {
+    await merge.next(page.flatMap(toMessages))
+    metrics += page.length
   }
   await merge.end()
   return metrics

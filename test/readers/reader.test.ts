@@ -54,6 +54,53 @@ describe('a reader of a space in memory', () => {
     expect((await space.get('a'))?.metrics[0]?.value).toBe(1)
   })
 
+  test('a replica of ClickHouse that lags is asked for what the log no longer holds only when it has caught up [G4]', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1)])
+    await sources.writeOut()
+    let hasCaughtUp = false
+    const catchUp = async () => {
+      hasCaughtUp = true
+    }
+    async function* latest() {
+      if (hasCaughtUp) yield* sources.database.latest()
+    }
+    read(space, { ...sources, database: { ...sources.database, catchUp, latest } })
+    await until(() => space.warm)
+    expect(await all(space)).toEqual(await all(sources.oracle))
+  })
+
+  test('a rebuild that fails on the way leaves no query open', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1)])
+    await sources.writeOut()
+    let [begun, ended] = [0, 0]
+    async function* latest() {
+      begun++
+      try {
+        yield* sources.database.latest()
+      } finally {
+        ended++
+      }
+    }
+    const merge = async (messages: Parameters<Space['merge']>[0]) => {
+      if (begun === 1) throw new SurgetankError('space_unavailable', 'It is away.')
+      await space.merge(messages)
+    }
+    read(
+      {
+        ...space,
+        merge,
+        get warm() {
+          return space.warm
+        },
+      },
+      { ...sources, database: { ...sources.database, latest } },
+    )
+    await until(() => space.warm)
+    expect({ begun, ended }).toEqual({ begun: 2, ended: 2 })
+  })
+
   test('while ClickHouse does not answer, the log is left alone, and it is asked ever more seldom', async () => {
     const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
     await sources.append([reading('a', 1_000, 1)])
@@ -95,20 +142,15 @@ describe('a reader of a space in memory', () => {
   test('closes at once while ClickHouse hangs', async () => {
     const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
     let asked = false
-    const hangs = {
+    const latest = (signal?: AbortSignal) => ({
       [Symbol.asyncIterator]: () => ({
         next: () => {
           asked = true
-          return new Promise<never>(() => {})
+          return new Promise<never>((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
         },
       }),
-    }
-    const reader = openReader({
-      space,
-      view: sources.view,
-      database: { ...sources.database, latest: () => hangs },
-      log,
     })
+    const reader = openReader({ space, view: sources.view, database: { ...sources.database, latest }, log })
     await until(() => asked)
     const since = performance.now()
     await reader.close()
