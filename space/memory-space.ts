@@ -41,6 +41,7 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
 
   return {
     merge,
+    trackUnmerged: () => {},
     settled: async () => {},
     mergePresence,
     claimMetric: claims.claim,

@@ -85,6 +85,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     },
     watching: () => watch.any,
   })
+  let oldestUnmergedAt: () => number | null = () => null
   const units: RedisUnits = openRedisUnits({
     connection,
     keys,
@@ -92,6 +93,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     log,
     isUnit: options.unit,
     owes: () => epochs.owes,
+    oldestUnmergedAt: () => oldestUnmergedAt(),
     isClaimed: device => table.find(device) >= 0,
     startedAnew: () => sessions.doubtAll(),
     renewSoon: heart.soon,
@@ -129,6 +131,9 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
 
   return {
     merge,
+    trackUnmerged: oldestAt => {
+      oldestUnmergedAt = oldestAt
+    },
     settled: () => flush.settled(),
     mergePresence,
     claimMetric: claims.claim,

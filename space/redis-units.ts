@@ -35,7 +35,7 @@ export interface RedisUnits {
   /** Redis has lost what this unit told: tells it anew, under the next tag. `tag`: the one that was found lost. */
   startAnew(tag: string): void
   claimLostUnit(): Promise<LostUnit | null>
-  /** Ends the lease, so that there is nothing to repair. All must be settled before. */
+  /** Ends the lease, unless something must be read again from the log. All must be settled before. */
   leave(): Promise<void>
 }
 
@@ -48,6 +48,8 @@ export interface UnitsOptions {
   readonly isUnit: boolean
   /** True while readings were let go and Redis does not know it. */
   owes(): boolean
+  /** The receipt of the oldest message that may be in the log and was not merged; null for none. */
+  oldestUnmergedAt(): number | null
   /** True for a device that was claimed here. */
   isClaimed(device: string): boolean
   /** Redis has lost what this unit said, of whatever kind. */
@@ -67,7 +69,8 @@ const SLICE = 128
 const REPAIRED_MAX = 200
 
 export function openRedisUnits(options: UnitsOptions): RedisUnits {
-  const { connection, keys, flush, log, isUnit, owes, isClaimed, startedAnew, renewSoon, changed } = options
+  const { connection, keys, flush, log, isUnit, owes, oldestUnmergedAt, isClaimed } = options
+  const { startedAnew, renewSoon, changed } = options
   const unit = randomBytes(8).toString('hex')
   /** Devices that are online through this unit, with the time from which on: at most one for each that it serves. */
   const own = new Map<string, number>()
@@ -116,8 +119,9 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
   }
 
   async function renew(): Promise<void> {
-    // What was let go is not merged: were this unit to end now, it must be read again from before that.
-    if (!owes()) mergedThrough = flush.mergedThrough
+    // What was let go is not merged: were this unit to end now, it must be read again from before that. And the log may
+    // have what it did not answer for yet.
+    if (!owes()) mergedThrough = Math.min(flush.mergedThrough, oldestUnmergedAt() ?? Number.POSITIVE_INFINITY)
     const asked = performance.now()
     const [now, before, isFirst] = [tag, tagBefore, begins]
     const args = [now, LEASE_MS, mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS]
@@ -224,6 +228,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     for (const [device, at] of own) flush.mergePresence(device, false, at, isClaimed(device))
     own.clear()
     await flush.settled()
+    if (owes() || oldestUnmergedAt() !== null) return
     await dropNumbers(tag)
     await connection.command('ZREM', [keys.leases, tag])
     await connection.command('HDEL', [keys.mergedThrough, tag])

@@ -16,6 +16,12 @@ export interface Space {
    * go, counts, and is not warm until a rebuild has brought it from the log.
    */
   merge(messages: readonly Message[]): Promise<void>
+  /**
+   * Tells the space how to ask, at any time until it is closed, for the receipt of the oldest message that may be in the log and that
+   * this process has not merged; null for none, ms since 1970 UTC. Should the process end, or have such a message when it
+   * closes the space, the log is read again from there.
+   */
+  trackUnmerged(oldestAt: () => number | null): void
   /** Resolves when all that this process merged before is in the space. Rejects (fate `retry`) while the space is away. */
   settled(): Promise<void>
   /**

@@ -2,10 +2,11 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { openReader } from '../../readers/reader.ts'
 import { openMemorySpace } from '../../space/memory-space.ts'
+import { openRedisSpace } from '../../space/redis-space.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
 import { given, until } from '../waits.ts'
 import { all, openModelSources } from './model-sources.ts'
-import { freshPrefix, openSpace, reading, SILENT } from './redis-spaces.ts'
+import { freshPrefix, openSpace, reading, SILENT, spaceOptions } from './redis-spaces.ts'
 import { startUnit } from './unit-child.ts'
 
 const LEASE_MS = 5_000
@@ -125,6 +126,23 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     expect(await redis.command('ZCARD', `${prefix}{units}leases`)).toBe(1)
     expect(await redis.command('HLEN', `${prefix}{units}merged-through`)).toBe(1)
     expect(await other.claimLostUnit()).toBeNull()
+  })
+
+  test('a unit that ends while an append is in doubt keeps its lease until it ends, and is repaired from before the append', async () => {
+    const prefix = freshPrefix()
+    const other = await openSpace(redis.url, { prefix })
+    const unit = await openRedisSpace(spaceOptions(redis.url, { prefix }))
+    const now = Date.now()
+    const inDoubtSince = now - 3_600_000
+    unit.trackUnmerged(() => inDoubtSince)
+    await unit.merge([reading('a', now, 1)])
+    await unit.mergePresence([{ device: 'a', online: true, at: now }])
+    const heard = async () => Number(await redis.command('HGET', `${prefix}{units}merged-through`, `${unit.unit}.0`))
+    await until(async () => (await heard()) === inDoubtSince)
+    await unit.close()
+    await until(async () => (await other.get('a'))?.online === false)
+    const lost = await given(other.claimLostUnit)
+    expect(lost).toMatchObject({ unit: unit.unit, mergedThrough: inDoubtSince })
   })
 
   test('a unit that was frozen past its lease has its devices online again when it wakes, repaired or not', async () => {
