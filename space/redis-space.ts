@@ -126,6 +126,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     log,
   })
   const reads = openRedisReads({ connection, keys, flush, units, reading: watch.reading, found })
+  let wasUp = connection.up
   connection.onChange(changed)
   await heart.beat()
 
@@ -182,9 +183,10 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
   /** A connection that broke may come back to another Redis: nothing is believed until the heartbeat has asked. */
   function changed(up: boolean): void {
     epochs.doubt()
-    if (!up) return
-    flush.wake()
-    heart.soon()
+    // A node of a Cluster that broke is none that came back.
+    if (up && !wasUp) flush.wake()
+    wasUp = up
+    if (up) heart.soon()
   }
 
   async function beat(): Promise<boolean> {
