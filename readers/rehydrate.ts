@@ -49,14 +49,32 @@ export async function rebuildState(sources: Sources, stopped: AbortSignal): Prom
   return { metrics, messages }
 }
 
-/** Merges what was appended since shortly before `mergedThrough`. Throws the reason of `stopped` when it fires. */
-export async function replaySince(sources: Sources, mergedThrough: number, stopped: AbortSignal): Promise<number> {
+/** A replay of the log: all that was appended since shortly before `since`, up to an end in each partition. */
+export interface Replay {
+  readonly since: number
+  readonly ends: ReadonlyMap<number, number>
+}
+
+/**
+ * Merges what was appended since shortly before `since`; where an earlier replay has covered that, only what came after
+ * it. Throws the reason of `stopped` when it fires.
+ */
+export async function replaySince(
+  sources: Sources,
+  since: number,
+  before: Replay | null,
+  stopped: AbortSignal,
+): Promise<Replay> {
   const { view } = sources
+  const covered = before !== null && before.since <= since ? before : null
   const stretches: Stretch[] = []
   for (const { partition, end } of await view.places()) {
-    stretches.push({ partition, from: await view.positionAt(partition, mergedThrough - MARGIN_MS), end })
+    const from = covered?.ends.get(partition) ?? (await view.positionAt(partition, since - MARGIN_MS))
+    stretches.push({ partition, from, end })
   }
-  return mergeLog(sources, stretches, stopped)
+  await mergeLog(sources, stretches, stopped)
+  const ends = new Map(stretches.map(({ partition, end }) => [partition, end]))
+  return { since: covered?.since ?? since, ends }
 }
 
 async function mergeLog(

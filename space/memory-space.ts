@@ -54,7 +54,7 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
       return warm
     },
     claimRebuild,
-    claimLostUnit: async () => null,
+    claimLostUnits: async () => null,
     close,
   }
 

@@ -144,7 +144,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
       return epochs.warm
     },
     claimRebuild: epochs.claimRebuild,
-    claimLostUnit: units.claimLostUnit,
+    claimLostUnits: units.claimLostUnits,
     sessions,
     unit: units.unit,
     close,
@@ -197,13 +197,16 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     return asked.status === 'fulfilled' && renewed.status === 'fulfilled'
   }
 
-  /** What Redis does not take within two seconds is repaired from the log by others: the lease is not given back then. */
+  /** What Redis does not take within two seconds is left to others to repair from the log: the lease is not given back then. */
   async function close(): Promise<void> {
     heart.stop()
     sessions.close()
     watch.close()
     await within(Promise.all([epochs.close(), flush.settled().then(units.leave)]), CLOSE_MS_MAX).catch(error =>
-      log.warn({ err: error }, 'Redis did not take the last of the state; it is repaired from the log'),
+      log.warn(
+        { err: error },
+        'Redis did not take the last of the state; it is in the log, for a reader to repair or rebuild',
+      ),
     )
     subscriber.close()
     flush.close()
