@@ -2,6 +2,7 @@
  * The official client, for what `DatabaseAccess` says, and what every statement of ours needs of it. Nothing here puts an
  * address or a password into a message.
  */
+import { addAbortSignal } from 'node:stream'
 import { type ClickHouseClient, type ClickHouseSettings, createClient } from '@clickhouse/client'
 import { SurgetankError } from '../errors.ts'
 import type { DatabaseAccess } from './database.ts'
@@ -95,7 +96,7 @@ export async function readRows<Row>(
   return rows
 }
 
-/** Pages as they come from the socket. A consumer that stops early ends the query. */
+/** Pages as they come from the socket. A consumer that stops early ends the query, and so does `signal`. */
 export async function* readPages<Row>(
   client: ClickHouseClient,
   doing: string,
@@ -110,7 +111,10 @@ export async function* readPages<Row>(
       clickhouse_settings: READ_SETTINGS,
       ...withSignal(signal),
     })
-    for await (const rows of answer.stream<Row>()) {
+    const stream = answer.stream<Row>()
+    // The client itself looks at the signal only until the answer begins.
+    if (signal !== undefined) addAbortSignal(signal, stream)
+    for await (const rows of stream) {
       const page = rows as { text: string }[]
       if (page.length > 0) yield JSON.parse(`[${page.map(row => row.text).join(',')}]`) as Row[]
     }

@@ -201,10 +201,10 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     return new Map(await all<[number, number]>('counting readings by position', { sql, params: rangeParams(range) }))
   }
 
-  async function* latest(): AsyncIterable<LatestRow[]> {
+  async function* latest(signal?: AbortSignal): AsyncIterable<LatestRow[]> {
     const sql = `SELECT device, metric, toUnixTimestamp64Milli(ts), toUnixTimestamp64Milli(received_at), ${VALUE_COLUMNS},
       toUnixTimestamp64Milli(seen_at) FROM latest`
-    for await (const page of readPages<LatestTuple>(client, 'reading the newest state', { sql, params: {} }))
+    for await (const page of readPages<LatestTuple>(client, 'reading the newest state', { sql, params: {} }, signal))
       yield page.map(toLatestRow)
   }
 

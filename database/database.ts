@@ -146,8 +146,8 @@ export interface Database {
   countBySource(): Promise<Map<string, number>>
   /** Rows stored for each position of a range. */
   countByPosition(range: SourceRange): Promise<Map<number, number>>
-  /** The view `latest`, streamed. */
-  latest(): AsyncIterable<LatestRow[]>
+  /** The view `latest`, streamed. `signal` ends the query, also one that hangs. */
+  latest(signal?: AbortSignal): AsyncIterable<LatestRow[]>
   history(query: HistoryQuery, after: string | null, signal?: AbortSignal): Promise<RawPoint[]>
   historyBuckets(
     query: HistoryQuery,

@@ -35,7 +35,10 @@ export interface CommitLoop<Held> {
   partFor(receivedAt: number, bytes: number): Part<Held>
   /** True while the log refuses appends. */
   readonly stalled: boolean
-  /** `receivedAt` of the oldest message that is to be stored and is not durable; null when there is none. */
+  /**
+   * `receivedAt` of the oldest message that is to be stored and is not known to be durable; null when there is none. After
+   * `close`, of what the append in flight was to store and may have stored.
+   */
   readonly oldestAt: number | null
   /** Ends after the append in flight; parts not yet durable are dropped, unacknowledged. */
   close(): Promise<void>
@@ -50,7 +53,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   const { pump, log, clock } = options
   const memory = openLineMemory()
   let parts: Part<Held>[] = []
-  /** The part whose append is in flight. */
+  /** The part whose append is in flight, or ended in doubt with the loop. */
   let current: Part<Held> | null = null
   let running: Promise<void> | null = null
   let nextTurn: NodeJS.Immediate | null = null
@@ -94,9 +97,8 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
       const part = parts.shift()
       if (part === undefined) break
       current = part
-      const isDurable = await commit(part)
+      if (!(await commit(part))) break
       current = null
-      if (!isDurable) break
       options.committed(part)
       memory.giveBack(part.lines)
     }

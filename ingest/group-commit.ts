@@ -25,7 +25,7 @@ import { openSpaceFeed } from './space-feed.ts'
 
 export interface IngestOptions {
   readonly pump: Pick<PumpInlet, 'append' | 'tail' | 'appendedByOthers'>
-  readonly space: Pick<Space, 'merge' | 'claimMetric'>
+  readonly space: Pick<Space, 'merge' | 'claimMetric' | 'trackUnmerged'>
   readonly limits: {
     /** Bytes held: of each message MESSAGE_BYTES, and its payload or its line, whichever is longer. */
     readonly heldBytesMax: number
@@ -58,6 +58,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
   }
   const feed = openSpaceFeed(space, log)
   const loop = openCommitLoop<Held>({ pump, log, clock, committed, stalledChanged: updatePressure, failed })
+  space.trackUnmerged(() => loop.oldestAt)
   /** Of the message at hand. */
   const written: (string | null)[] = []
   let heldMessages = 0

@@ -2,14 +2,15 @@
  * A reader: sees to it that the space is whole, for as long as it runs.
  *
  * Whenever the space is not warm and nobody else has the right, it rebuilds it from ClickHouse and the log; begun anew when
- * the right is lost on the way. And for each unit that ended without a word it merges what that one made durable last. Any
- * number of readers may run: the space gives each task to one at a time. Nothing here has a bound in time: the space is
- * asked for a task every half second, also while it is away; a task that failed, because ClickHouse or the log is away, is
- * begun again after a pause that doubles with each failure, up to ten seconds.
+ * the right is lost on the way. And while units are lost it merges for them what they made durable last, and follows the
+ * log: they may be cut off from the space alone, and go on. Any number of readers may run: the space gives each task to one
+ * at a time. Nothing here has a bound in time: the space is asked for a task every half second, also while it is away; a
+ * rebuild that failed, because ClickHouse or the log is away, is begun again after a pause that doubles with each failure, up
+ * to ten seconds; a repair, failed or not, is gone on with after five.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { rebuildState, replaySince, type Sources } from './rehydrate.ts'
+import { type Replay, rebuildState, replaySince, type Sources } from './rehydrate.ts'
 
 export interface ReaderOptions extends Sources {
   readonly log: Logger
@@ -22,6 +23,8 @@ export interface Reader {
 
 const AGAIN_MS = 500
 const AGAIN_MS_MAX = 10_000
+/** Looks at the log for lost units are so far apart, so that a device that sends often costs one update for many readings. */
+const FOLLOW_MS = 5_000
 /** The first failures belong to any restart. */
 const WARN_AFTER_MS = 5_000
 const WARN_EVERY_MS = 10_000
@@ -29,44 +32,45 @@ const WARN_EVERY_MS = 10_000
 export function openReader({ log, ...sources }: ReaderOptions): Reader {
   const { space } = sources
   const stopped = new AbortController()
-  /** Tasks that failed, one after another, with the one under way. */
+  /** Rebuilds that failed, one after another, with the one under way. */
   let failed = 0
-  /** When the next failure is told; null while there is none. */
-  let warnAt: number | null = null
-  const ended = run()
+  /** The units that are lost, and the replay of the log that all of them share; null while none is. */
+  let units: readonly string[] = []
+  let replay: Replay | null = null
+  const ended = Promise.all([
+    repeat(rebuild, () => Math.min(AGAIN_MS * 2 ** Math.max(0, failed - 1), AGAIN_MS_MAX)),
+    repeat(repair, () => (units.length > 0 ? FOLLOW_MS : AGAIN_MS)),
+  ])
 
   return { close }
 
-  async function run(): Promise<void> {
+  /** Each by itself: a repair that takes long, or never keeps up with the log, holds up no rebuild. */
+  async function repeat(task: () => Promise<void>, pauseMs: () => number): Promise<void> {
+    /** When the next failure is told; null while there is none. */
+    let warnAt: number | null = null
     while (!stopped.signal.aborted) {
       try {
-        const found = (await rebuild()) || (await repair())
+        await task()
         warnAt = null
-        if (found) continue
       } catch (error) {
         if (stopped.signal.aborted) return
-        warn(error)
+        const now = performance.now()
+        warnAt ??= now + WARN_AFTER_MS
+        if (now >= warnAt) {
+          warnAt = now + WARN_EVERY_MS
+          log.warn({ err: error }, 'the state cannot be rebuilt yet')
+        }
       }
-      const waitMs = Math.min(AGAIN_MS * 2 ** Math.max(0, failed - 1), AGAIN_MS_MAX)
-      await pause(waitMs, undefined, { signal: stopped.signal }).catch(() => {})
+      await pause(pauseMs(), undefined, { signal: stopped.signal }).catch(() => {})
     }
   }
 
-  function warn(error: unknown): void {
-    const now = performance.now()
-    warnAt ??= now + WARN_AFTER_MS
-    if (now < warnAt) return
-    warnAt = now + WARN_EVERY_MS
-    log.warn({ err: error }, 'the state cannot be rebuilt yet')
-  }
-
-  /** True when there was something to rebuild. */
-  async function rebuild(): Promise<boolean> {
+  async function rebuild(): Promise<void> {
     const since = performance.now()
     const right = await space.claimRebuild()
     if (right === null) {
       if (space.warm) failed = 0
-      return false
+      return
     }
     failed++
     try {
@@ -74,23 +78,24 @@ export function openReader({ log, ...sources }: ReaderOptions): Reader {
       await right.finish()
       failed = 0
       log.info({ ...rebuilt, ms: Math.round(performance.now() - since) }, 'the state is rebuilt')
-      return true
     } finally {
       await right.release()
     }
   }
 
-  /** True when there was a unit to repair. */
-  async function repair(): Promise<boolean> {
-    const lost = await space.claimLostUnit()
-    if (lost === null) return false
-    failed++
-    const { unit, mergedThrough } = lost
-    const messages = await replaySince(sources, mergedThrough, stopped.signal)
-    await lost.finish()
-    failed = 0
-    log.info({ unit, messages }, 'what a lost unit made durable last is merged')
-    return true
+  async function repair(): Promise<void> {
+    const lost = await space.claimLostUnits()
+    const known = units
+    units = lost?.units ?? []
+    if (lost === null) {
+      replay = null
+      return
+    }
+    const at = Date.now()
+    const found = units.filter(unit => !known.includes(unit))
+    if (found.length > 0) log.info({ units: found }, 'units are lost: what they make durable is merged from the log')
+    replay = await replaySince(sources, lost.mergedThrough, replay, stopped.signal)
+    await lost.merged(at)
   }
 
   async function close(): Promise<void> {

@@ -3,8 +3,9 @@
  * meanwhile: the order does not matter.
  *
  * A rebuild notes the log's end first: all that is appended later is merged by the ingest that appended it. ClickHouse is
- * read last: a chunk of the tail that was removed before it could be read was committed by then, so ClickHouse has it. But
- * nothing is begun that cannot be ended: the tail may be all that the log holds, and is left alone while ClickHouse is away.
+ * read last: a chunk of the tail that was removed before it could be read was committed by then, so ClickHouse has it, and
+ * the replica that is asked is first made to fetch it. But nothing is begun that cannot be ended: the tail may be all that
+ * the log holds, and is left alone while ClickHouse is away.
  */
 import type { Database, LatestRow } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
@@ -35,7 +36,7 @@ const READ = { chunksMax: 64, bytesMax: 4 << 20 }
 /** More than what can lie between a message's append and its merge, and than what the clocks of two machines differ by. */
 const MARGIN_MS = 60_000
 
-/** Merges the whole state. Throws the reason of `stopped` when it fires, `database_unavailable` before anything is read. */
+/** Merges the whole state. Rejects when `stopped` fires; with `database_unavailable` before anything is read. */
 export async function rebuildState(sources: Sources, stopped: AbortSignal): Promise<Rebuilt> {
   if (!(await unlessStopped(sources.database.ping(), stopped))) {
     throw new SurgetankError('database_unavailable', 'It does not answer, and most of the state is there.')
@@ -43,18 +44,37 @@ export async function rebuildState(sources: Sources, stopped: AbortSignal): Prom
   const places = await sources.view.places()
   const tails = places.map(({ partition, committed, end }) => ({ partition, from: committed, end }))
   const messages = await mergeLog(sources, tails, stopped)
+  await unlessStopped(sources.database.catchUp(), stopped)
   const metrics = await mergeLatest(sources, stopped)
   return { metrics, messages }
 }
 
-/** Merges what was appended since shortly before `mergedThrough`. Throws the reason of `stopped` when it fires. */
-export async function replaySince(sources: Sources, mergedThrough: number, stopped: AbortSignal): Promise<number> {
+/** A replay of the log: all that was appended since shortly before `since`, up to an end in each partition. */
+export interface Replay {
+  readonly since: number
+  readonly ends: ReadonlyMap<number, number>
+}
+
+/**
+ * Merges what was appended since shortly before `since`; where an earlier replay has covered that, only what came after
+ * it. Throws the reason of `stopped` when it fires.
+ */
+export async function replaySince(
+  sources: Sources,
+  since: number,
+  before: Replay | null,
+  stopped: AbortSignal,
+): Promise<Replay> {
   const { view } = sources
+  const covered = before !== null && before.since <= since ? before : null
   const stretches: Stretch[] = []
   for (const { partition, end } of await view.places()) {
-    stretches.push({ partition, from: await view.positionAt(partition, mergedThrough - MARGIN_MS), end })
+    const from = covered?.ends.get(partition) ?? (await view.positionAt(partition, since - MARGIN_MS))
+    stretches.push({ partition, from, end })
   }
-  return mergeLog(sources, stretches, stopped)
+  await mergeLog(sources, stretches, stopped)
+  const ends = new Map(stretches.map(({ partition, end }) => [partition, end]))
+  return { since: covered?.since ?? since, ends }
 }
 
 async function mergeLog(
@@ -84,12 +104,9 @@ async function mergeLog(
 async function mergeLatest({ space, database }: Sources, stopped: AbortSignal): Promise<number> {
   const merge = openMerge(space, stopped)
   let metrics = 0
-  const pages = database.latest()[Symbol.asyncIterator]()
-  for (;;) {
-    const page = await unlessStopped(pages.next(), stopped)
-    if (page.done === true) break
-    await merge.next(page.value.flatMap(toMessages))
-    metrics += page.value.length
+  for await (const page of database.latest(stopped)) {
+    await merge.next(page.flatMap(toMessages))
+    metrics += page.length
   }
   await merge.end()
   return metrics

@@ -8,7 +8,7 @@
 -- KEYS: meta
 -- ARGV: tag of the unit, '' for none
 --       the number of its last flush to this shard that was answered
---       '1' when readings were let go or are not taken, so that the state must be rebuilt
+--       '1' when readings of any shard were let go or are not taken, so that the state must be rebuilt
 --       ms for which the shard is watched from now on, 0 for not
 -- Output: {epoch or '', marker of the rebuild under way or '', 1 when a flush was lost,
 --          1 when nobody had watched until now: changes were published to none}

@@ -2,7 +2,7 @@
 -- Who lives: renews the lease of a unit, and lists the units that have one. By the clock of Redis alone.
 --
 -- A unit whose tag was given out for repair, or went with an emptied Redis, is not renewed: it must come back under a new
--- tag, and tell its devices anew. The tag that it had before is given out for repair then.
+-- tag, and tell its devices anew. The tag that it had before is given out for repair a last time then.
 --
 -- Also out of memory: without their leases all devices would show as offline, and it takes a few fields for each unit.
 --
@@ -28,22 +28,24 @@ local function after(ms)
 end
 
 if BEFORE ~= '' and redis.call('ZREM', LEASES, BEFORE) == 1 then
-  redis.call('HSET', LOST, BEFORE, (redis.call('HGET', MERGED, BEFORE) or THROUGH) .. ' 0 ')
-  redis.call('HDEL', MERGED, BEFORE)
+  redis.call('HSET', LOST, BEFORE, after(0) .. ' 0 ')
+  redis.call('HSETNX', MERGED, BEFORE, THROUGH)
 end
 local renewed = 0
 if BEGINS == '1' and redis.call('ZCARD', LEASES) >= UNITS_MAX then
   -- So many ended and no reader has run since: the one that ended longest ago is forgotten.
   redis.call('HDEL', MERGED, redis.call('ZPOPMIN', LEASES)[1])
 end
-if TAG ~= '' and (BEGINS == '1' or redis.call('ZSCORE', LEASES, TAG)) then
+-- One that began without hearing so may be lost already.
+local begins = BEGINS == '1' and redis.call('HEXISTS', LOST, TAG) == 0
+if TAG ~= '' and (begins or redis.call('ZSCORE', LEASES, TAG)) then
   redis.call('ZADD', LEASES, after(LEASE_MS), TAG)
   redis.call('HSET', MERGED, TAG, THROUGH)
   renewed = 1
 end
 local lost = redis.call('HGETALL', LOST)
 for at = 1, #lost, 2 do
-  local through, _, holder = string.match(lost[at + 1], '^(%S+) (%S+) (.*)$')
-  if holder == PROCESS then redis.call('HSET', LOST, lost[at], through .. ' ' .. after(OWN_MS) .. ' ' .. holder) end
+  local since, _, holder = string.match(lost[at + 1], '^(%S+) (%S+) (.*)$')
+  if holder == PROCESS then redis.call('HSET', LOST, lost[at], since .. ' ' .. after(OWN_MS) .. ' ' .. holder) end
 end
 return { renewed, unpack(redis.call('ZRANGE', LEASES, '(' .. string.format('%.0f', now), '+inf', 'BYSCORE', 'LIMIT', 0, UNITS_MAX)) }

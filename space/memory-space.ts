@@ -41,6 +41,7 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
 
   return {
     merge,
+    trackUnmerged: () => {},
     settled: async () => {},
     mergePresence,
     claimMetric: claims.claim,
@@ -53,7 +54,7 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
       return warm
     },
     claimRebuild,
-    claimLostUnit: async () => null,
+    claimLostUnits: async () => null,
     close,
   }
 

@@ -105,7 +105,8 @@ export function openRedisEpoch(options: EpochOptions): RedisEpoch {
 
   async function beatShard(shard: number): Promise<string> {
     const [unitTag, owes] = [tag(), owed.get(shard)]
-    const isLacking = owes !== undefined || flush.isRefused(shard)
+    // To every shard: the one that lacks something may be one that this process alone does not reach.
+    const isLacking = owed.size > 0 || flush.isRefused
     const args = [unitTag, flush.acked(shard), isLacking ? '1' : '0', watchMs()]
     const reply = await connection.run('beat', [keys.meta(shard)], args)
     const [epoch, marker, isRolledBack, isUnwatched] = reply as [string, string, number, number]

@@ -27,13 +27,16 @@ export interface RedisFlush {
   settled(shards?: Iterable<number>): Promise<void>
   /** All that was taken before this time is in Redis; ms since 1970 UTC. */
   readonly mergedThrough: number
-  /** True when Redis answers and has not taken what waits of a shard for two seconds, as when it is out of memory. */
-  isRefused(shard: number): boolean
+  /**
+   * True when Redis answers and has not taken what waits of any shard for two seconds, as when it is out of memory, or when
+   * this process alone does not reach a node of a Cluster.
+   */
+  readonly isRefused: boolean
   /** The number of the last flush of a shard that was answered. */
   acked(shard: number): number
   /** Numbers the flushes anew, under another tag. */
   begin(tag: string): void
-  /** What waited for Redis is tried at once. */
+  /** Redis is back: what waited for it is tried at once. */
   wake(): void
   close(): void
 }
@@ -117,7 +120,10 @@ export function openRedisFlush({ connection, keys, log, replied, letGo, watching
     get mergedThrough() {
       return Math.min(Date.now(), ...lanes.map(lane => lane.underWay[0]?.since ?? lane.buffer.since ?? Date.now()))
     },
-    isRefused: shard => performance.now() - (laneOf(shard).refusedSince ?? Number.POSITIVE_INFINITY) > REFUSED_MS_MAX,
+    get isRefused() {
+      const now = performance.now()
+      return lanes.some(({ refusedSince }) => refusedSince !== null && now - refusedSince > REFUSED_MS_MAX)
+    },
     acked: shard => laneOf(shard).numbers.acked,
     begin,
     wake,

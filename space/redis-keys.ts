@@ -33,9 +33,9 @@ export interface RedisKeys {
   session(client: string): string
   /** Sorted set: tags of living units, by the time at which their lease ends. */
   readonly leases: string
-  /** Hash: tag → up to when all that the unit took is merged. */
+  /** Hash: tag → up to when all that the unit, living or lost, made durable is merged. */
   readonly mergedThrough: string
-  /** Hash: tag → what is known of a unit that ended without a word. */
+  /** Hash: tag → since when the unit is lost, until when another process has it to repair, and which. */
   readonly lost: string
   /** Sorted set: tags of lost units that were repaired, by when; their flush numbers stay for as long. */
   readonly repaired: string

@@ -85,6 +85,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     },
     watching: () => watch.any,
   })
+  let oldestUnmergedAt: () => number | null = () => null
   const units: RedisUnits = openRedisUnits({
     connection,
     keys,
@@ -92,6 +93,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     log,
     isUnit: options.unit,
     owes: () => epochs.owes,
+    oldestUnmergedAt: () => oldestUnmergedAt(),
     isClaimed: device => table.find(device) >= 0,
     startedAnew: () => sessions.doubtAll(),
     renewSoon: heart.soon,
@@ -124,11 +126,15 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     log,
   })
   const reads = openRedisReads({ connection, keys, flush, units, reading: watch.reading, found })
+  let wasUp = connection.up
   connection.onChange(changed)
   await heart.beat()
 
   return {
     merge,
+    trackUnmerged: oldestAt => {
+      oldestUnmergedAt = oldestAt
+    },
     settled: () => flush.settled(),
     mergePresence,
     claimMetric: claims.claim,
@@ -138,7 +144,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
       return epochs.warm
     },
     claimRebuild: epochs.claimRebuild,
-    claimLostUnit: units.claimLostUnit,
+    claimLostUnits: units.claimLostUnits,
     sessions,
     unit: units.unit,
     close,
@@ -177,9 +183,10 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
   /** A connection that broke may come back to another Redis: nothing is believed until the heartbeat has asked. */
   function changed(up: boolean): void {
     epochs.doubt()
-    if (!up) return
-    flush.wake()
-    heart.soon()
+    // A node of a Cluster that broke is none that came back.
+    if (up && !wasUp) flush.wake()
+    wasUp = up
+    if (up) heart.soon()
   }
 
   async function beat(): Promise<boolean> {
@@ -190,13 +197,16 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     return asked.status === 'fulfilled' && renewed.status === 'fulfilled'
   }
 
-  /** What Redis does not take within two seconds is repaired from the log by others: the lease is not given back then. */
+  /** What Redis does not take within two seconds is left to others to repair from the log: the lease is not given back then. */
   async function close(): Promise<void> {
     heart.stop()
     sessions.close()
     watch.close()
     await within(Promise.all([epochs.close(), flush.settled().then(units.leave)]), CLOSE_MS_MAX).catch(error =>
-      log.warn({ err: error }, 'Redis did not take the last of the state; it is repaired from the log'),
+      log.warn(
+        { err: error },
+        'Redis did not take the last of the state; it is in the log, for a reader to repair or rebuild',
+      ),
     )
     subscriber.close()
     flush.close()

@@ -6,7 +6,8 @@
  * flushes it has lost, goes on under the next round and tells all its devices anew. So presence that was taken back,
  * and that an older copy of the data shows again, is nobody's.
  *
- * A lease that ran out without a word makes its tag lost: it is given out for repair until that is finished.
+ * A lease that ran out without a word makes its tag lost. Its unit may have ended, or go on and be cut off from Redis alone:
+ * it is given out for repair until it is back under its next tag, for an hour at most.
  */
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
@@ -14,7 +15,7 @@ import type { Presence } from '../model/device-state.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { RedisFlush } from './redis-flush.ts'
 import { ALL_SHARDS, type RedisKeys } from './redis-keys.ts'
-import type { LostUnit } from './space.ts'
+import type { LostUnits } from './space.ts'
 
 export interface RedisUnits {
   readonly unit: string
@@ -34,8 +35,8 @@ export interface RedisUnits {
   disown(device: string): void
   /** Redis has lost what this unit told: tells it anew, under the next tag. `tag`: the one that was found lost. */
   startAnew(tag: string): void
-  claimLostUnit(): Promise<LostUnit | null>
-  /** Ends the lease, so that there is nothing to repair. All must be settled before. */
+  claimLostUnits(): Promise<LostUnits | null>
+  /** Ends the lease, unless something must be read again from the log. All must be settled before. */
   leave(): Promise<void>
 }
 
@@ -48,6 +49,8 @@ export interface UnitsOptions {
   readonly isUnit: boolean
   /** True while readings were let go and Redis does not know it. */
   owes(): boolean
+  /** The receipt of the oldest message that may be in the log and was not merged; null for none. */
+  oldestUnmergedAt(): number | null
   /** True for a device that was claimed here. */
   isClaimed(device: string): boolean
   /** Redis has lost what this unit said, of whatever kind. */
@@ -60,14 +63,18 @@ export interface UnitsOptions {
 
 const LEASE_MS = 5_000
 const LEASE_CALL_MS_MAX = 1_000
-/** A lost unit is this process's own for so long after its last heartbeat. */
+/** Lost units are this process's own for so long after its last heartbeat. */
 const REPAIR_MS = 10_000
+/** A lost unit that does not come back is looked after for so long; of more than so many at one time each is once. */
+const LOST_MS_MAX = 3_600_000
+const LOST_MAX = 200
 const SLICE = 128
 /** Of units that were repaired, the flush numbers are kept of so many: 16 fields each. */
 const REPAIRED_MAX = 200
 
 export function openRedisUnits(options: UnitsOptions): RedisUnits {
-  const { connection, keys, flush, log, isUnit, owes, isClaimed, startedAnew, renewSoon, changed } = options
+  const { connection, keys, flush, log, isUnit, owes, oldestUnmergedAt, isClaimed } = options
+  const { startedAnew, renewSoon, changed } = options
   const unit = randomBytes(8).toString('hex')
   /** Devices that are online through this unit, with the time from which on: at most one for each that it serves. */
   const own = new Map<string, number>()
@@ -76,6 +83,8 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
   let tagBefore = ''
   let begins = true
   let untold = false
+  /** Lost units whose devices this process has marked. */
+  let marked = new Set<string>()
   let mergedThrough = Date.now()
   let live = new Set<string>()
   let askedAt = Number.NEGATIVE_INFINITY
@@ -95,7 +104,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     note,
     disown: device => void own.delete(device),
     startAnew,
-    claimLostUnit,
+    claimLostUnits,
     leave,
   }
 
@@ -116,8 +125,9 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
   }
 
   async function renew(): Promise<void> {
-    // What was let go is not merged: were this unit to end now, it must be read again from before that.
-    if (!owes()) mergedThrough = flush.mergedThrough
+    // What was let go is not merged: were this unit to end now, it must be read again from before that. And the log may
+    // have what it did not answer for yet.
+    if (!owes()) mergedThrough = Math.min(flush.mergedThrough, oldestUnmergedAt() ?? Number.POSITIVE_INFINITY)
     const asked = performance.now()
     const [now, before, isFirst] = [tag, tagBefore, begins]
     const args = [now, LEASE_MS, mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS]
@@ -164,16 +174,35 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     }
   }
 
-  async function claimLostUnit(): Promise<LostUnit | null> {
-    const reply = await connection.run('claim-lost', [keys.leases, keys.mergedThrough, keys.lost], [unit, REPAIR_MS])
-    const [lost, mergedThrough] = reply as [string?, string?]
-    if (lost === undefined) return null
-    live.delete(lost)
-    for (const shard of ALL_SHARDS) await markOffline(shard, lost)
+  async function claimLostUnits(): Promise<LostUnits | null> {
+    const args = [unit, REPAIR_MS, LOST_MS_MAX, LOST_MAX]
+    const reply = await connection.run('claim-lost', [keys.leases, keys.mergedThrough, keys.lost], args)
+    const given = (reply as [string, string, number][]).map(([tag, through, last]) => ({
+      tag,
+      through,
+      isLast: last === 1,
+    }))
+    marked = new Set(given.map(({ tag }) => tag).filter(tag => marked.has(tag)))
+    for (const { tag, isLast } of given) {
+      // Once more at last: one that was frozen may have told something before it knew.
+      if (marked.has(tag) && !isLast) continue
+      live.delete(tag)
+      for (const shard of ALL_SHARDS) await markOffline(shard, tag)
+      marked.add(tag)
+    }
+    if (given.length === 0) return null
     return {
-      unit: lost.slice(0, lost.lastIndexOf('.')),
-      mergedThrough: Number(mergedThrough),
-      finish: () => forget(lost),
+      units: given.map(({ tag }) => tag.slice(0, tag.lastIndexOf('.'))),
+      mergedThrough: Math.min(...given.map(({ through }) => Number(through))),
+      merged,
+    }
+
+    async function merged(through: number): Promise<void> {
+      await flush.settled()
+      for (const { tag, isLast } of given) {
+        if (isLast) await forget(tag)
+        else await connection.command('HSET', [keys.mergedThrough, tag, through])
+      }
     }
   }
 
@@ -205,7 +234,6 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
 
   /** Its numbers stay for now: one that only slept, and wakes to find none, must take it that Redis lost its flushes. */
   async function forget(lost: string): Promise<void> {
-    await flush.settled()
     await connection.command('ZADD', [keys.repaired, Date.now(), lost])
     const older = (await connection.command('ZRANGE', [keys.repaired, 0, -1 - REPAIRED_MAX])) as string[]
     for (const tag of older) {
@@ -213,6 +241,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
       await connection.command('ZREM', [keys.repaired, tag])
     }
     await connection.command('HDEL', [keys.lost, lost])
+    await connection.command('HDEL', [keys.mergedThrough, lost])
   }
 
   async function dropNumbers(of: string): Promise<void> {
@@ -224,6 +253,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     for (const [device, at] of own) flush.mergePresence(device, false, at, isClaimed(device))
     own.clear()
     await flush.settled()
+    if (owes() || oldestUnmergedAt() !== null) return
     await dropNumbers(tag)
     await connection.command('ZREM', [keys.leases, tag])
     await connection.command('HDEL', [keys.mergedThrough, tag])

@@ -16,6 +16,12 @@ export interface Space {
    * go, counts, and is not warm until a rebuild has brought it from the log.
    */
   merge(messages: readonly Message[]): Promise<void>
+  /**
+   * Tells the space how to ask, at any time until it is closed, for the receipt of the oldest message that may be in the log and that
+   * this process has not merged; null for none, ms since 1970 UTC. Should the process end, or have such a message when it
+   * closes the space, the log is read again from there.
+   */
+  trackUnmerged(oldestAt: () => number | null): void
   /** Resolves when all that this process merged before is in the space. Rejects (fate `retry`) while the space is away. */
   settled(): Promise<void>
   /**
@@ -47,10 +53,11 @@ export interface Space {
    */
   claimRebuild(): Promise<Rebuild | null>
   /**
-   * A unit, a process with a broker, that ended without a word: its devices show as offline by now, and what it made durable
-   * last may be missing here. One process at a time is given it, again and again until it is finished; null when there is none.
+   * The units, processes with a broker, that have said nothing for seconds. Their devices show as offline by now. One may have
+   * ended, and what it made durable last is missing here; or it still runs, cut off from the space, and more is missing all the time.
+   * One process at a time is given them, again and again: until they are back, for an hour at most. Null when there are none.
    */
-  claimLostUnit(): Promise<LostUnit | null>
+  claimLostUnits(): Promise<LostUnits | null>
   close(): Promise<void>
 }
 
@@ -63,12 +70,15 @@ export interface Rebuild {
   release(): Promise<void>
 }
 
-export interface LostUnit {
-  readonly unit: string
-  /** All that the unit made durable before this time was merged; ms since 1970 UTC, by the unit's own clock. */
+export interface LostUnits {
+  readonly units: readonly string[]
+  /** All that they made durable before this time was merged; ms since 1970 UTC, by their own clocks. */
   readonly mergedThrough: number
-  /** All that may have been missing was merged: the unit is forgotten. Rejects (fate `retry`) while the space is away. */
-  finish(): Promise<void>
+  /**
+   * All was merged that the log held at this time, ms since 1970 UTC. A unit that was back before it was given out, or had
+   * been lost for an hour, is forgotten. Rejects (fate `retry`) while the space is away.
+   */
+  merged(through: number): Promise<void>
 }
 
 /** Which broker serves which client: one at a time, whatever the number of brokers [MQTT-3.1.4-2]. */

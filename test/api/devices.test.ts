@@ -180,7 +180,7 @@ test('a foreign error is told as a failure and nothing else', async () => {
     ...fixture.space,
     get: () => Promise.reject(new Error('redis://user:secret@host')),
     claimRebuild: async () => null,
-    claimLostUnit: async () => null,
+    claimLostUnits: async () => null,
   }
   const broken = await openFixture({ space })
   try {

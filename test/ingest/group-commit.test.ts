@@ -182,6 +182,22 @@ describe('a log that takes nothing', () => {
     expect(pump.made).toBe(1)
   })
 
+  it('may have reached the log: until it is known, and for good once ingest is closed, the space hears of it [G4]', async () => {
+    const { ingest, pump, space } = await open()
+    expect(space.unmergedAt()).toBe(null)
+    ingest.offer(publish('a'))
+    await (await pump.next()).fail(FULL)
+    ingest.offer(publish('b', { receivedAt: NOW + 5 }))
+    expect(space.unmergedAt()).toBe(NOW)
+    await (await pump.next()).succeed()
+    await (await pump.next()).succeed()
+    expect(space.unmergedAt()).toBe(null)
+    ingest.offer(publish('c', { receivedAt: NOW + 7 }))
+    await (await pump.next()).fail(FULL)
+    await ingest.close()
+    expect(space.unmergedAt()).toBe(NOW + 7)
+  })
+
   it('is awaited when it is just writing while ingest closes', async () => {
     const { ingest, pump, settled } = await open()
     ingest.offer(publish('a'))

@@ -72,8 +72,10 @@ export function openHandPump(tail: readonly string[] = []): HandPump {
   }
 }
 
-export interface HandSpace extends Pick<Space, 'merge' | 'claimMetric'> {
+export interface HandSpace extends Pick<Space, 'merge' | 'claimMetric' | 'trackUnmerged'> {
   readonly merged: Message[]
+  /** What ingest says when it is asked. */
+  unmergedAt: () => number | null
   /** What the next claims answer. */
   answer: ReturnType<Space['claimMetric']>
   /** How the next merges end. */
@@ -83,6 +85,10 @@ export interface HandSpace extends Pick<Space, 'merge' | 'claimMetric'> {
 export function openHandSpace(onMerge: () => void = () => {}): HandSpace {
   const space: HandSpace = {
     merged: [],
+    unmergedAt: () => null,
+    trackUnmerged: oldestAt => {
+      space.unmergedAt = oldestAt
+    },
     answer: 'ok',
     merging: async () => {},
     claimMetric: () => space.answer,

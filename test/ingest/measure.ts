@@ -76,7 +76,7 @@ for (const shape of ['one metric', 'five metrics', 'five metrics with ts']) {
 
 /** All of ingest but the log and the space, which only take what they are given. */
 async function offerAll(write: (index: number) => string): Promise<number> {
-  const space = { claimMetric: () => 'ok' as const, merge: async () => {} }
+  const space = { claimMetric: () => 'ok' as const, merge: async () => {}, trackUnmerged: () => {} }
   let bytes = 0
   const append = async ({ lines }: { lines: Buffer }) => {
     bytes += lines.length

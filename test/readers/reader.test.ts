@@ -54,6 +54,98 @@ describe('a reader of a space in memory', () => {
     expect((await space.get('a'))?.metrics[0]?.value).toBe(1)
   })
 
+  test('a replica of ClickHouse that lags is asked for what the log no longer holds only when it has caught up [G4]', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1)])
+    await sources.writeOut()
+    let hasCaughtUp = false
+    const catchUp = async () => {
+      hasCaughtUp = true
+    }
+    async function* latest() {
+      if (hasCaughtUp) yield* sources.database.latest()
+    }
+    read(space, { ...sources, database: { ...sources.database, catchUp, latest } })
+    await until(() => space.warm)
+    expect(await all(space)).toEqual(await all(sources.oracle))
+  })
+
+  test('a rebuild that fails on the way leaves no query open', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1)])
+    await sources.writeOut()
+    let [begun, ended] = [0, 0]
+    async function* latest() {
+      begun++
+      try {
+        yield* sources.database.latest()
+      } finally {
+        ended++
+      }
+    }
+    const merge = async (messages: Parameters<Space['merge']>[0]) => {
+      if (begun === 1) throw new SurgetankError('space_unavailable', 'It is away.')
+      await space.merge(messages)
+    }
+    read(
+      {
+        ...space,
+        merge,
+        get warm() {
+          return space.warm
+        },
+      },
+      { ...sources, database: { ...sources.database, latest } },
+    )
+    await until(() => space.warm)
+    expect({ begun, ended }).toEqual({ begun: 2, ended: 2 })
+  })
+
+  test('for lost units it reads each chunk of the log once, and anew only when one of them was lost earlier [G4]', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await (await space.claimRebuild())?.finish()
+    const reads: number[] = []
+    const view = {
+      ...sources.view,
+      read: (...args: Parameters<typeof sources.view.read>) => {
+        reads.push(args[1])
+        return sources.view.read(...args)
+      },
+    }
+    let lost = { units: ['u'], mergedThrough: Date.now(), merged: async () => {} }
+    await sources.append([reading('a', 1_000, 1)])
+    read({ ...space, warm: true, claimLostUnits: async () => lost }, { ...sources, view })
+    await until(() => reads.length === 1)
+    await sources.append([reading('a', 2_000, 2)])
+    await until(() => reads.length === 2)
+    lost = { ...lost, units: ['u', 'v'], mergedThrough: lost.mergedThrough - 1 }
+    await until(() => reads.length === 3)
+    expect(reads).toEqual([0, 1, 0])
+    await until(async () => (await space.get('a'))?.metrics[0]?.value === 2)
+  })
+
+  test('a repair that takes long holds up no rebuild', async () => {
+    const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
+    await sources.append([reading('a', 1_000, 1)])
+    let endRepair: (() => void) | null = null
+    const merged = () =>
+      new Promise<void>(resolve => {
+        endRepair = resolve
+      })
+    const lost = { units: ['u'], mergedThrough: Date.now(), merged }
+    const warmed = {
+      ...space,
+      claimLostUnits: async () => lost,
+      claimRebuild: async () => (endRepair === null ? null : space.claimRebuild()),
+      get warm() {
+        return space.warm
+      },
+    }
+    read(warmed, sources)
+    await until(() => space.warm)
+    ;(endRepair as (() => void) | null)?.()
+  })
+
   test('while ClickHouse does not answer, the log is left alone, and it is asked ever more seldom', async () => {
     const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
     await sources.append([reading('a', 1_000, 1)])
@@ -95,20 +187,15 @@ describe('a reader of a space in memory', () => {
   test('closes at once while ClickHouse hangs', async () => {
     const [sources, space] = [openModelSources(), openMemorySpace({ devicesMax: 100 })]
     let asked = false
-    const hangs = {
+    const latest = (signal?: AbortSignal) => ({
       [Symbol.asyncIterator]: () => ({
         next: () => {
           asked = true
-          return new Promise<never>(() => {})
+          return new Promise<never>((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
         },
       }),
-    }
-    const reader = openReader({
-      space,
-      view: sources.view,
-      database: { ...sources.database, latest: () => hangs },
-      log,
     })
+    const reader = openReader({ space, view: sources.view, database: { ...sources.database, latest }, log })
     await until(() => asked)
     const since = performance.now()
     await reader.close()

@@ -36,7 +36,11 @@ export function openModelSources(): ModelSources {
         .filter(({ position }) => position >= from)
         .slice(0, chunksMax),
   }
-  const database: Pick<Database, 'latest' | 'ping'> = { latest, ping: async () => true }
+  const database: Pick<Database, 'latest' | 'ping' | 'catchUp'> = {
+    latest,
+    ping: async () => true,
+    catchUp: async () => {},
+  }
   // A reader asks nothing else; anything more would fail here.
   return { view: view as PumpView, database: database as Database, oracle, append, writeOut }
 

@@ -180,7 +180,7 @@ describe.skipIf(!redisHere)('a Redis that is not as it should be', () => {
     await space.merge([reading('a', 1_000, 1)])
     await expect(space.settled()).rejects.toMatchObject({ fate: 'retry' })
     await expect(space.claimRebuild()).rejects.toMatchObject({ fate: 'retry' })
-    await expect(space.claimLostUnit()).rejects.toMatchObject({ fate: 'retry' })
+    await expect(space.claimLostUnits()).rejects.toMatchObject({ fate: 'retry' })
     await redis.start()
     await until(async () => (await space.get('a').catch(() => null)) !== null)
   })

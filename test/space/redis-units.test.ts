@@ -1,11 +1,13 @@
 /** Several processes on one space: who is online, who repairs, who rebuilds, and which reading wins. */
+import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { openReader } from '../../readers/reader.ts'
 import { openMemorySpace } from '../../space/memory-space.ts'
+import { openRedisSpace } from '../../space/redis-space.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
 import { given, until } from '../waits.ts'
 import { all, openModelSources } from './model-sources.ts'
-import { freshPrefix, openSpace, reading, SILENT } from './redis-spaces.ts'
+import { freshPrefix, openSpace, reading, SILENT, spaceOptions } from './redis-spaces.ts'
 import { startUnit } from './unit-child.ts'
 
 const LEASE_MS = 5_000
@@ -63,7 +65,7 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     expect((await online(other, false)).join()).toBe('a,b')
   })
 
-  test('a lost unit is given out until it is repaired, to one process at a time, and watchers are told of its devices', async () => {
+  test('a lost unit is given out again and again, to one process at a time, and watchers are told of its devices', async () => {
     const prefix = freshPrefix()
     const [first, second] = [
       await openSpace(redis.url, { prefix }),
@@ -77,21 +79,46 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     second.watch(1, devices => {
       for (const device of devices) told.add(device)
     })
-    expect(await first.claimLostUnit()).toBeNull()
+    expect(await first.claimLostUnits()).toBeNull()
     const before = Date.now()
     await child.kill()
 
-    const lost = await given(first.claimLostUnit)
+    const lost = await given(first.claimLostUnits)
     expect(Date.now() - before).toBeGreaterThan(LEASE_MS - 1_500)
-    expect(lost.unit).toBe(child.unit)
+    expect(lost.units).toEqual([child.unit])
     expect(before - lost.mergedThrough).toBeLessThan(10_000)
     await until(() => told.has('a'))
-    expect(await second.claimLostUnit()).toBeNull()
-    expect((await first.claimLostUnit())?.unit).toBe(child.unit)
-    await lost.finish()
-    expect(await first.claimLostUnit()).toBeNull()
-    expect(await second.claimLostUnit()).toBeNull()
-    expect(await redis.command('EXISTS', `${prefix}{units}lost`)).toBe(0)
+    expect(await second.claimLostUnits()).toBeNull()
+    expect((await first.claimLostUnits())?.mergedThrough).toBe(lost.mergedThrough)
+    await lost.merged(before + 60_000)
+    expect(await first.claimLostUnits()).toMatchObject({ units: [child.unit], mergedThrough: before + 60_000 })
+    expect(await second.claimLostUnits()).toBeNull()
+  })
+
+  test('a unit that is lost for an hour is forgotten, and so is one of more than 200 at once [G5]', async () => {
+    const prefix = freshPrefix()
+    const space = await openSpace(redis.url, { prefix, unit: false })
+    const now = Date.now()
+    const lose = (tag: string, since: number) => redis.command('HSET', `${prefix}{units}lost`, tag, `${since} 0 `)
+    await lose('old.0', now - 3_600_000)
+    await lose('new.0', now)
+    await (await given(space.claimLostUnits)).merged(now)
+    expect(await redis.command('HKEYS', `${prefix}{units}lost`)).toEqual(['new.0'])
+    expect(await redis.command('HKEYS', `${prefix}{units}merged-through`)).toEqual(['new.0'])
+    for (let at = 0; at < 200; at++) await lose(`u${at}.0`, now)
+    await (await given(space.claimLostUnits)).merged(now)
+    expect(await space.claimLostUnits()).toBeNull()
+    expect(await redis.command('EXISTS', `${prefix}{units}lost`, `${prefix}{units}merged-through`)).toBe(0)
+  })
+
+  test('a unit that was lost before it heard of its first lease does not live by it', async () => {
+    const keys = ['leases', 'merged-through', 'lost'].map(key => `${freshPrefix()}{units}${key}`)
+    const script = readFileSync('space/lease.lua', 'utf8')
+    const begin = (tag: string) =>
+      redis.command('EVAL', script, 3, ...keys, tag, LEASE_MS, Date.now(), '1', '', 'a process', 10_000)
+    await redis.command('HSET', keys[2] as string, 'u.0', `${Date.now()} 0 `)
+    expect(await begin('u.0')).toEqual([0])
+    expect(await begin('u.1')).toEqual([1, 'u.1'])
   })
 
   test('what a killed unit made durable and had not merged, a reader brings from the log [G4]', async () => {
@@ -124,7 +151,36 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     await until(async () => (await other.get('a'))?.online === false)
     expect(await redis.command('ZCARD', `${prefix}{units}leases`)).toBe(1)
     expect(await redis.command('HLEN', `${prefix}{units}merged-through`)).toBe(1)
-    expect(await other.claimLostUnit()).toBeNull()
+    expect(await other.claimLostUnits()).toBeNull()
+  })
+
+  test('a unit that ends while an append is in doubt keeps its lease until it ends, and is repaired from before the append', async () => {
+    const prefix = freshPrefix()
+    const other = await openSpace(redis.url, { prefix })
+    const unit = await openRedisSpace(spaceOptions(redis.url, { prefix }))
+    const now = Date.now()
+    const inDoubtSince = now - 3_600_000
+    unit.trackUnmerged(() => inDoubtSince)
+    await unit.merge([reading('a', now, 1)])
+    await unit.mergePresence([{ device: 'a', online: true, at: now }])
+    const heard = async () => Number(await redis.command('HGET', `${prefix}{units}merged-through`, `${unit.unit}.0`))
+    await until(async () => (await heard()) === inDoubtSince)
+    await unit.close()
+    await until(async () => (await other.get('a'))?.online === false)
+    const lost = await given(other.claimLostUnits)
+    expect(lost).toMatchObject({ units: [unit.unit], mergedThrough: inDoubtSince })
+  })
+
+  test('a unit that ends with readings that were let go keeps its lease until it ends, and is repaired', async () => {
+    const prefix = freshPrefix()
+    const unit = await openRedisSpace(spaceOptions(redis.url, { prefix }))
+    await unit.merge([reading('a', 1_000, 1)])
+    await unit.settled()
+    const [key = ''] = (await redis.command('KEYS', `${prefix}*d:a`)) as string[]
+    await redis.command('SET', key, 'no state of ours')
+    await unit.merge([reading('a', 2_000, 2)])
+    await unit.close()
+    expect(await redis.command('ZRANGE', `${prefix}{units}leases`, 0, -1)).toEqual([`${unit.unit}.0`])
   })
 
   test('a unit that was frozen past its lease has its devices online again when it wakes, repaired or not', async () => {
@@ -140,10 +196,12 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     await until(async () => (await other.get('a'))?.online === true)
     child.freeze()
     await until(async () => (await other.get('a'))?.online === false)
-    const lost = await given(other.claimLostUnit)
-    await lost.finish()
+    const lost = await given(other.claimLostUnits)
+    await lost.merged(Date.now())
     child.thaw()
     await until(async () => (await other.get('a'))?.online === true)
+    await (await given(other.claimLostUnits)).merged(Date.now())
+    expect(await other.claimLostUnits()).toBeNull()
     expect(await other.counts()).toEqual({ devices: 1, online: 1 })
   })
 
@@ -157,7 +215,7 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     await (await given(other.claimRebuild)).finish()
     expect(other.warm).toBe(true)
     child.freeze()
-    await (await given(other.claimLostUnit)).finish()
+    await (await given(other.claimLostUnits)).merged(Date.now())
     child.thaw()
     const asked = child.ask({ ask: 'merge', messages: [reading('a', now + 1, 2)] })
     const epochs = new Set<unknown>()
@@ -181,9 +239,9 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     const prefix = freshPrefix()
     const space = await openSpace(redis.url, { prefix, unit: false })
     for (let at = 0; at < 210; at++) {
-      await redis.command('HSET', `${prefix}{units}lost`, `u${at}.0`, `${Date.now()} 0 `)
+      await redis.command('HSET', `${prefix}{units}lost`, `u${at}.0`, `${Date.now() - 3_600_000} 0 `)
       await redis.command('HSET', `${prefix}{s10}meta`, `f:u${at}.0`, at)
-      await (await given(space.claimLostUnit)).finish()
+      await (await given(space.claimLostUnits)).merged(Date.now())
     }
     const fields = (await redis.command('HKEYS', `${prefix}{s10}meta`)) as string[]
     expect(fields.filter(field => field.startsWith('f:u'))).toHaveLength(200)
