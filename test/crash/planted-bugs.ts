@@ -5,6 +5,7 @@
 import { cpSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import type { Target } from './rounds.ts'
 
 export interface PlantedBug {
   readonly title: string
@@ -12,7 +13,38 @@ export interface PlantedBug {
   readonly file: string
   readonly from: RegExp
   readonly to: string
+  /** The process whose kill shows it, and what the checker must say. */
+  readonly target: Target
+  readonly shows: 'lost' | 'duplicated' | 'statesWrong'
 }
+
+export const BUGS: readonly PlantedBug[] = [
+  {
+    title: 'acknowledging before the log has it loses readings',
+    file: 'ingest/commit-loop.js',
+    from: /if \(!\(await commit\(part\)\)\)\s+break;\s+current = null;\s+options\.committed\(part\);/,
+    to: 'options.committed(part);\nawait commit(part);\ncurrent = null;',
+    target: 'tree',
+    shows: 'lost',
+  },
+  {
+    title: 'committing the position before the insert loses readings',
+    file: 'writers/writer.js',
+    from: /await moveOn\(claim, batch, await insertPlanned\(/,
+    to: 'await claim.commit(batch.to, null);\nawait moveOn(claim, batch, await insertPlanned(',
+    // With the engine, which otherwise stores what it was sent by a writer that died.
+    target: 'tree',
+    shows: 'lost',
+  },
+  {
+    title: 'forgetting an open plan at the start stores readings twice',
+    file: 'writers/writer.js',
+    from: /let position = claim\.plan === null \? claim\.position : await finishPlan\(claim, claim\.plan, options\);/,
+    to: 'let position = claim.position;',
+    target: 'writer',
+    shows: 'duplicated',
+  },
+]
 
 /** A copy of the build with the bug; returns its folder. The caller removes `root`. */
 export function plant(bug: PlantedBug): { root: string; dist: string } {
@@ -21,10 +53,14 @@ export function plant(bug: PlantedBug): { root: string; dist: string } {
   cpSync('dist', dist, { recursive: true })
   // The build looks for these beside itself.
   for (const name of ['node_modules', 'package.json', 'database', 'space']) symlinkSync(resolve(name), join(root, name))
-  const path = join(dist, bug.file)
-  const source = readFileSync(path, 'utf8')
-  const places = [...source.matchAll(new RegExp(bug.from, 'g'))].length
-  if (places !== 1) throw new Error(`"${bug.title}": ${places} places match ${bug.from} in ${bug.file}, not one.`)
-  writeFileSync(path, source.replace(bug.from, bug.to))
+  writeFileSync(join(dist, bug.file), withBug(bug, dist))
   return { root, dist }
+}
+
+/** The text of its file with the bug. Throws when the code has moved, and the bug must be planted anew. */
+export function withBug({ title, file, from, to }: PlantedBug, dist = 'dist'): string {
+  const source = readFileSync(join(dist, file), 'utf8')
+  const places = [...source.matchAll(new RegExp(from, 'g'))].length
+  if (places !== 1) throw new Error(`"${title}": ${places} places match ${from} in ${file}, not one.`)
+  return source.replace(from, to)
 }

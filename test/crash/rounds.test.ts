@@ -3,8 +3,8 @@ import { rmSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { holds } from './checker.ts'
 import { runOutage } from './outage.ts'
-import { type PlantedBug, plant } from './planted-bugs.ts'
-import { type RoundsReport, runRounds, type Target } from './rounds.ts'
+import { BUGS, plant } from './planted-bugs.ts'
+import { type RoundsReport, runRounds } from './rounds.ts'
 
 describe('SIGKILL under load, 20 rounds', () => {
   it('loses, repeats, invents and changes nothing [G1] [G2] [G4] [G5] [G7]', async () => {
@@ -30,35 +30,6 @@ describe('ClickHouse away for a minute under load', () => {
     expect(memoryGrowthMb).toBeLessThan(64)
   })
 })
-
-/** Each with the process whose kill shows it, and what the checker must say. Small batches: a kill meets an insert more often. */
-const BUGS: readonly (PlantedBug & { target: Target; shows: 'lost' | 'duplicated' | 'statesWrong' })[] = [
-  {
-    title: 'acknowledging before the log has it loses readings',
-    file: 'ingest/commit-loop.js',
-    from: /const isDurable = await commit\(part\);\s+current = null;\s+if \(!isDurable\)\s+break;\s+options\.committed\(part\);/,
-    to: 'options.committed(part);\nawait commit(part);\ncurrent = null;',
-    target: 'tree',
-    shows: 'lost',
-  },
-  {
-    title: 'committing the position before the insert loses readings',
-    file: 'writers/writer.js',
-    from: /await moveOn\(claim, batch, await insertPlanned\(/,
-    to: 'await claim.commit(batch.to, null);\nawait moveOn(claim, batch, await insertPlanned(',
-    // With the engine, which otherwise stores what it was sent by a writer that died.
-    target: 'tree',
-    shows: 'lost',
-  },
-  {
-    title: 'forgetting an open plan at the start stores readings twice',
-    file: 'writers/writer.js',
-    from: /if \(claim\.plan !== null\)\s+position = await finishPlan\(claim, claim\.plan, options\);/,
-    to: '',
-    target: 'writer',
-    shows: 'duplicated',
-  },
-]
 
 describe('a planted bug is caught', () => {
   for (const bug of BUGS) {
