@@ -95,6 +95,7 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
       waitForInserts(() => all('looking for inserts', underWay(source, cluster), signal), source, signal),
     restoreReadings,
     repairDerived: (range, fence) => repairDerived(apartTarget, range, fence),
+    repairNewest: (range, fence) => repairDerived(apartTarget, range, fence, 'newest'),
     storedThrough,
     countBySource,
     countByPosition,

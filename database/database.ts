@@ -137,6 +137,8 @@ export interface Database {
    * insert of this source is under way. Returns how many rollup rows were lacking.
    */
   repairDerived(range: SourceRange, fence: Fence): Promise<number>
+  /** The same where the range ends with the one insert that may have been cut short, and nobody knows where that began. */
+  repairNewest(range: SourceRange, fence: Fence): Promise<number>
   /**
    * The position after the last one of a range of which rows are stored; `from` when there are none, which costs little: the
    * range should end where the log does. Whole chunks: its indexes are not looked at.

@@ -40,13 +40,34 @@ interface Counting {
   readonly params: Readonly<Record<string, unknown>>
 }
 
+/**
+ * Which rows of a range a bucket may lack. `all`: the range is one insert, and the bucket lacks all of its rows or none. `newest`:
+ * the range ends with an insert whose beginning nobody knows, and the bucket lacks that one's rows or none. These are its
+ * newest, so as many as are lacking; what was filled lacks nothing when it is asked again.
+ */
+export type Which = 'all' | 'newest'
+
+const NEWEST_FIRST = 'ORDER BY source_position DESC, source_index DESC'
+const WHICH = {
+  all: { place: () => 'toInt64(0)', isLacking: 'lacks >= toInt64(count())' },
+  newest: {
+    place: (start: string) => `toInt64(row_number() OVER (PARTITION BY metric, device, ${start}(ts) ${NEWEST_FIRST}))`,
+    isLacking: 'lacks = toInt64(count())',
+  },
+} as const
+
 /** Returns how many rows of rollups were filled. The state takes its rows in any case: to repeat a maximum changes nothing. */
-export async function repairDerived(target: ApartTarget, range: SourceRange, fence: Fence): Promise<number> {
+export async function repairDerived(
+  target: ApartTarget,
+  range: SourceRange,
+  fence: Fence,
+  which: Which = 'all',
+): Promise<number> {
   await dropApart(target, range.source, fence)
   await target.command(STATE_OF_RANGE, rangeParams(range))
   const counting = await chooseCounting(target, range)
   let filled = 0
-  for (const rollup of ROLLUPS) filled += await repairRollup(target, { rollup, range, counting, fence })
+  for (const rollup of ROLLUPS) filled += await repairRollup(target, { rollup, range, counting, fence, which })
   return filled
 }
 
@@ -82,10 +103,14 @@ interface RollupRepair {
   readonly range: SourceRange
   readonly counting: Counting
   readonly fence: Fence
+  readonly which: Which
 }
 
-async function repairRollup(target: ApartTarget, { rollup, range, counting, fence }: RollupRepair): Promise<number> {
-  const lacking = lackingRows(rollup, counting)
+async function repairRollup(
+  target: ApartTarget,
+  { rollup, range, counting, fence, which }: RollupRepair,
+): Promise<number> {
+  const lacking = lackingRows(rollup, counting, which)
   const params = { ...rangeParams(range), ...counting.params }
   const [counted] = await target.all<[number]>({ sql: `SELECT count() FROM (${lacking})`, params })
   const rows = counted?.[0] ?? 0
@@ -106,22 +131,29 @@ async function repairRollup(target: ApartTarget, { rollup, range, counting, fenc
  * reading among new ones would make every bucket of every series between the two be read. The three columns are the
  * primary keys, so that only the granules of these buckets are touched.
  */
-function lackingRows({ name, start }: Rollup, { ofReadings, ofRollup, label }: Counting): string {
+function lackingRows({ name, start }: Rollup, { ofReadings, ofRollup, label }: Counting, which: Which): string {
   const ofRange = `FROM readings WHERE ${OF_RANGE} AND ${NUMERIC}`
   const buckets = `(SELECT DISTINCT metric, device, ${start}(ts) ${ofRange})`
+  const values = `count() AS readings, sum(number) AS value_sum, min(number) AS value_min, max(number) AS value_max`
+  const { place, isLacking } = WHICH[which]
   return `SELECT mine.metric, mine.device, mine.bucket, mine.readings, mine.value_sum, mine.value_min, mine.value_max, ${label}
     FROM (
-      SELECT metric, device, ${start}(ts) AS bucket, count() AS readings, sum(assumeNotNull(value)) AS value_sum,
-        min(assumeNotNull(value)) AS value_min, max(assumeNotNull(value)) AS value_max
-      ${ofRange} GROUP BY metric, device, bucket
-    ) AS mine
-    LEFT JOIN (
-      SELECT metric, device, ${start}(ts) AS bucket, count() AS n FROM readings
-      WHERE ${NUMERIC} AND ${ofReadings} AND (metric, device, ${start}(ts)) IN ${buckets} GROUP BY metric, device, bucket
-    ) AS whole ON whole.metric = mine.metric AND whole.device = mine.device AND whole.bucket = mine.bucket
-    LEFT JOIN (
-      SELECT metric, device, bucket, sum(${ofRollup}) AS n FROM ${name}
-      WHERE (metric, device, bucket) IN ${buckets} GROUP BY metric, device, bucket
-    ) AS held ON held.metric = mine.metric AND held.device = mine.device AND held.bucket = mine.bucket
-    WHERE toInt64(whole.n) - toInt64(held.n) >= toInt64(mine.readings)`
+      SELECT metric, device, bucket, lacks, ${values}
+      FROM (
+        SELECT metric, device, ${start}(ts) AS bucket, assumeNotNull(value) AS number, ${place(start)} AS place ${ofRange}
+      ) AS one
+      INNER JOIN (
+        SELECT metric, device, bucket, toInt64(whole.n) - toInt64(held.n) AS lacks
+        FROM (
+          SELECT metric, device, ${start}(ts) AS bucket, count() AS n FROM readings
+          WHERE ${NUMERIC} AND ${ofReadings} AND (metric, device, ${start}(ts)) IN ${buckets} GROUP BY metric, device, bucket
+        ) AS whole
+        LEFT JOIN (
+          SELECT metric, device, bucket, sum(${ofRollup}) AS n FROM ${name}
+          WHERE (metric, device, bucket) IN ${buckets} GROUP BY metric, device, bucket
+        ) AS held USING (metric, device, bucket)
+        WHERE lacks > 0
+      ) AS bucket_lacks USING (metric, device, bucket)
+      WHERE place <= lacks GROUP BY metric, device, bucket, lacks HAVING ${isLacking}
+    ) AS mine`
 }

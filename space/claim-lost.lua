@@ -34,7 +34,7 @@ for at = 1, #lost, 2 do
   if holder == PROCESS or tonumber(owned) <= now then
     redis.call('HSET', LOST, tag, since .. ' ' .. whole(now + OWN_MS) .. ' ' .. PROCESS)
     local isOver = isBack[unitOf(tag)] or now - tonumber(since) >= KEPT_MS or #lost > 2 * KEPT
-    given[#given + 1] = { tag, redis.call('HGET', MERGED, tag) or '0', isOver and 1 or 0 }
+    given[#given + 1] = { tag, redis.call('HGET', MERGED, tag) or since, isOver and 1 or 0 }
   end
 end
 return given

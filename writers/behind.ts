@@ -6,13 +6,13 @@
  * A partition is written in order, and a batch is begun when the one before it is whole. So all that lies before the last
  * stored row is stored, or was refused, and only the insert of that row may have been cut short:
  *
- * - What rollups lack is of the newest chunks, and told by counting. So it is filled from the newest one back: an older one
- *   first would be counted a second time, in the place of the one that is lacking. An open plan is older, and passed over.
+ * - What a rollup lacks are that insert's rows, the newest ones of each bucket, as many as counting tells. An open plan is
+ *   older, and passed over: settled first, it would be counted a second time, in the place of the rows that are lacking.
  * - The last stored chunk may be there in part, if its batch was being taken apart: it is settled as an open plan is.
  *
  * What was refused on the way is in the dead letters already, and not counted among them again.
  */
-import type { Database, Fence, SourceRange } from '../database/database.ts'
+import type { Database, SourceRange } from '../database/database.ts'
 import type { Claim } from '../pump/pump.ts'
 import { type RetryOptions, untilAnswered } from './retry.ts'
 
@@ -39,7 +39,8 @@ export async function goToStored(
     { source, from: range.from, to },
     'the position is behind what ClickHouse holds of this log; that is not written again',
   )
-  await untilAnswered(claim, () => fillNewest(database, { ...range, to }, stillHeld), options)
+  const newest = { source, from: Math.max(range.from, to - FILLED_CHUNKS_MAX), to }
+  await untilAnswered(claim, () => database.repairNewest(newest, stillHeld), options)
   await claim.commit(to - 1, { to, mode: 'whole' })
   return true
 }
@@ -52,12 +53,4 @@ async function storedThrough(database: Database, range: SourceRange, lost: Abort
   // Only now: to wait for other replicas at each claim would let a replica that is down stop all writers.
   await database.catchUp()
   return database.storedThrough(range, lost)
-}
-
-/** What the rollups lack of the last insert; the first chunk that lacks nothing was before it. */
-async function fillNewest(database: Database, { source, from, to }: SourceRange, stillHeld: Fence): Promise<void> {
-  const last = Math.max(from, to - FILLED_CHUNKS_MAX)
-  for (let at = to - 1; at >= last; at--) {
-    if ((await database.repairDerived({ source, from: at, to: at + 1 }, stillHeld)) === 0) return
-  }
 }

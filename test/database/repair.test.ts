@@ -71,6 +71,42 @@ describe('[G2] repair of what a kill took from a table behind a view', () => {
   })
 })
 
+describe('[G2] repair of the last insert, whose beginning nobody knows', () => {
+  const range = { source: 'newest', from: 9, to: 14 }
+  const rollup = (table: string) =>
+    rows(
+      on.writer,
+      `SELECT metric, sum(readings), sum(value_sum), min(value_min), max(value_max) FROM telemetry.${table}
+       WHERE device = 'newest' GROUP BY metric ORDER BY metric`,
+    )
+
+  test('fills its rows and no older ones, whatever stands between them and however often it is broken off', async () => {
+    const rowOf = (position: number, value: number | string, metric = 'm') =>
+      block([{ device: 'newest', metric, sentTs: RECEIVED_AT + position, value }], 'newest', position)
+    await on.database.insertReadings(rowOf(9, 10), 'newest/9-10')
+    // Past the views. A text is in no rollup, and 13 is the only one of its bucket.
+    const cutShort = [rowOf(10, 1), rowOf(11, 'text'), rowOf(12, 3), rowOf(13, 7, 'other')]
+    for (const [at, one] of cutShort.entries())
+      await on.database.restoreReadings(one, { source: 'newest', from: 10 + at, to: 11 + at }, held)
+    let filled = 0
+    for (let breaks = 1; filled === 0; breaks++) {
+      let asked = 0
+      const fence = async () => {
+        if (++asked === breaks) throw new Error('broken off')
+      }
+      filled = await on.database.repairNewest(range, fence).catch(() => 0)
+      expect(breaks).toBeLessThan(10)
+    }
+    for (const table of ['readings_1m', 'readings_1h'])
+      expect(await rollup(table)).toEqual([
+        ['m', 3, 14, 1, 10],
+        ['other', 1, 7, 7, 7],
+      ])
+    expect(await on.database.repairNewest(range, held)).toBe(0)
+    expect(await on.database.repairDerived({ ...range, from: 13 }, held)).toBe(0)
+  })
+})
+
 describe('[G2] repair of a batch with one reading of 30 days ago', () => {
   const DAY = 24 * 3600_000
   const old = (position: number): GivenRow[] => [

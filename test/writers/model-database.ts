@@ -91,6 +91,16 @@ export function openModelDatabase(options: {
       for (const row of rows) tables.state.rows.set(row.key, 1)
       return lacking.length * rows.length
     },
+    repairNewest: async (range: SourceRange) => {
+      calls.push('repair')
+      const rows = inRange(range).filter(row => (tables.readings.rows.get(row.key) ?? 0) > 0)
+      for (const name of ['readings_1m', 'readings_1h'] as const) {
+        const lacks = total('readings') - total(name)
+        if (lacks > 0 && lacks <= rows.length) for (const row of rows.slice(-lacks)) add(name, row.key)
+      }
+      for (const row of rows) tables.state.rows.set(row.key, 1)
+      return 0
+    },
   }
   return { database: database as unknown as Database, rowsOf: table => tables[table].rows, calls }
 
