@@ -2,10 +2,10 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { freePorts, type RunningSystem, runCommand, type SystemOptions, startSystem } from '../crash/system.ts'
+import { given } from '../waits.ts'
 
 const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-journey-'))
 let system: SystemOptions
@@ -26,7 +26,7 @@ describe('a newcomer', () => {
     await publish('devices/press-17/telemetry', '{"temperature": 21.5, "on": true, "serial": 9007199254740993}')
     const state = await getJson('/v1/devices/press-17')
     expect(state).toMatchObject({ device: 'press-17', metrics: { temperature: { value: 21.5 }, on: { value: true } } })
-    const rows = await until(
+    const rows = await answered(
       () =>
         sql(
           "SELECT metric, kind, value, value_str FROM telemetry.latest WHERE device = 'press-17' ORDER BY metric FORMAT TSV",
@@ -55,7 +55,7 @@ describe('a newcomer', () => {
   })
 
   it('reads history with buckets that say how far it is complete', async () => {
-    const history = await until(
+    const history = await answered(
       () => getJson('/v1/devices/press-17/history?metrics=temperature&every=1h&agg=count,max'),
       answer => answer.series.length > 0,
     )
@@ -101,7 +101,7 @@ describe('a newcomer', () => {
     running = await startSystem(system)
     // A device that comes back before the state is rebuilt, and has nothing to say for now.
     const device = await mqtt.connectAsync(`mqtt://127.0.0.1:${running.ports.mqtt}`, { clientId: 'press-17' })
-    const state = await until(
+    const state = await answered(
       () => getJson('/v1/devices/press-17'),
       document => document.rehydrating === false && document.online,
     )
@@ -138,10 +138,10 @@ async function sql(statement: string): Promise<string> {
   return response.text()
 }
 
-async function until<T>(ask: () => Promise<T>, enough: (answer: T) => boolean): Promise<T> {
-  for (let tries = 0; ; tries++) {
+/** The first answer that is enough. */
+function answered<T>(ask: () => Promise<T>, enough: (answer: T) => boolean): Promise<T> {
+  return given(async () => {
     const answer = await ask()
-    if (enough(answer) || tries === 100) return answer
-    await pause(100)
-  }
+    return enough(answer) ? answer : null
+  })
 }

@@ -1,14 +1,13 @@
 /** Kafka's retention, or an operator, removes what a writer has planned and not inserted: alarm, and on with the rest. */
 import kafkajs from 'kafkajs'
-import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { metrics } from '../../metrics.ts'
-import { openWriter } from '../../writers/writer.ts'
 import { batchOf, holdClaim } from '../contracts/pump-samples.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
 import { type KafkaHarness, openKafkaHarness } from '../pump/kafka-harness.ts'
 import { kafkaGiven, kafkaHere, useKafka } from '../servers/kafka-server.ts'
 import { until } from '../waits.ts'
+import { openAlarmedWriter } from './alarmed-writer.ts'
 
 describe.skipIf(!kafkaHere && kafkaGiven === undefined)('a planned range that Kafka no longer holds whole', () => {
   let kafka: Awaited<ReturnType<typeof useKafka>>
@@ -38,15 +37,7 @@ describe.skipIf(!kafkaHere && kafkaGiven === undefined)('a planned range that Ka
     await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '2' }] })
     await admin.disconnect()
     const before = await cut()
-    const alarms: string[] = []
-    const writer = openWriter({
-      outlet: await harness.openOutlet(),
-      database: engine.database,
-      limits: { rowsMax: 1_000, bytesMax: 1 << 20 },
-      batchAgeMsMax: 50,
-      retryMsMin: 50,
-      log: pino({ level: 'error' }, { write: line => void alarms.push(line) }),
-    })
+    const { writer, alarms } = await openAlarmedWriter(harness, engine)
     const view = await harness.openView()
     await until(async () => (await view.places())[0]?.committed === 6, 'all is written')
     await writer.stop()

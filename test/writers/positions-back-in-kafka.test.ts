@@ -1,17 +1,16 @@
 /** [G2] Kafka loses the last commits of the writers while the log is whole: what is stored is not stored again. */
-import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { describeVerdict, verify } from '../../manager/verify.ts'
 import { openKafkaClient } from '../../pump/kafka-client.ts'
 import { encodePosition } from '../../pump/kafka-positions.ts'
 import { findTopics } from '../../pump/kafka-topics.ts'
 import type { PumpView } from '../../pump/pump.ts'
-import { openWriter } from '../../writers/writer.ts'
 import { batchOf } from '../contracts/pump-samples.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
 import { type KafkaHarness, openKafkaHarness } from '../pump/kafka-harness.ts'
 import { kafkaGiven, kafkaHere, useKafka } from '../servers/kafka-server.ts'
 import { until } from '../waits.ts'
+import { openAlarmedWriter } from './alarmed-writer.ts'
 
 const READINGS = 4
 
@@ -46,18 +45,10 @@ describe.skipIf(!kafkaHere && kafkaGiven === undefined)('positions in Kafka that
   })
 
   /** So many chunks more, by a writer of its own; returns what it was alarmed by. */
-  async function write(chunks: number): Promise<string[]> {
+  async function write(chunks: number): Promise<readonly string[]> {
     const inlet = await harness.openInlet()
     for (let more = 0; more < chunks; more++) await inlet.append(batchOf(READINGS * appended++, READINGS))
-    const alarms: string[] = []
-    const writer = openWriter({
-      outlet: await harness.openOutlet(),
-      database: engine.database,
-      limits: { rowsMax: 1_000, bytesMax: 1 << 20 },
-      batchAgeMsMax: 50,
-      retryMsMin: 50,
-      log: pino({ level: 'error' }, { write: line => void alarms.push(line) }),
-    })
+    const { writer, alarms } = await openAlarmedWriter(harness, engine)
     const place = async () => (await view.places())[0]
     await until(async () => (await place())?.committed === appended && (await place())?.plan === null, 'all is written')
     await writer.stop()
