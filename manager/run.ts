@@ -22,8 +22,8 @@ export interface RunOptions {
 
 const EXIT_STOP = 1
 const EXIT_LIMIT_MS = 9_500
-/** Of `abort`: a disk that hangs must not hold up the end. */
-const ABORT_MS_MAX = 500
+/** Of `abort`: a disk or a Kafka that hangs must not hold up the end. */
+const ABORT_MS_MAX = 2_000
 
 /** Resolves when it runs; it ends by itself from then on. */
 export async function run({ log, start }: RunOptions): Promise<void> {

@@ -9,7 +9,7 @@ import { type Child, type ChildEnd, supervise } from './supervise.ts'
 
 const READY_MS_MAX = 20_000
 /** Longer than the outlet waits for the step under way. */
-export const STOP_MS_MAX = 3_000
+const STOP_MS_MAX = 3_000
 /** All of the child's environment: the settings of this process, and the secrets among them, do not reach it. */
 const ENVIRONMENT = { TZ: 'UTC' }
 

@@ -1,22 +1,18 @@
 /**
  * Waits of the tests. Each ends as soon as what it waits for is so, and its limit is only there to tell of what never comes:
- * generous, because a machine may be busy with other things. A limit that a test shows to be kept is given by its name.
+ * generous, because a machine may be busy with other things.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 
-const WAIT_MS_MAX = 60_000
+const WAIT_MS_MAX = 120_000
 /** Asked at first as often as an event inside the process deserves, later as seldom as one behind a network. */
 const [ASK_MS, ASK_MS_MAX] = [2, 50]
 
-/** The ms until the condition held; rejects after `msMax`. */
-export async function until(
-  holds: () => boolean | Promise<boolean>,
-  what = holds.toString(),
-  msMax = WAIT_MS_MAX,
-): Promise<number> {
+/** The ms until the condition held. */
+export async function until(holds: () => boolean | Promise<boolean>, what = holds.toString()): Promise<number> {
   const since = performance.now()
   for (let askMs = ASK_MS; !(await holds()); askMs = Math.min(askMs * 1.25, ASK_MS_MAX)) {
-    if (performance.now() - since > msMax) throw new Error(`Not so within ${msMax} ms: ${what}`)
+    if (performance.now() - since > WAIT_MS_MAX) throw new Error(`Not so within ${WAIT_MS_MAX} ms: ${what}`)
     await pause(askMs)
   }
   return performance.now() - since

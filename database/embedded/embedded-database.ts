@@ -40,7 +40,7 @@ export interface EmbeddedDatabase {
   readonly pid: number
   /** The engine's version, such as 26.7.3. */
   readonly version: string
-  /** Ends it after what runs, within about 5 s; resolves when it is gone. */
+  /** Ends it after what runs, within about 5 s: by SIGTERM, or SIGKILL when something did not end; resolves when it is gone. */
   stop(): Promise<void>
   /** Ends it at once. */
   kill(): void

@@ -33,9 +33,9 @@ export interface EngineConnection {
 
 export interface Engine {
   readonly version: string
+  /** The first one, which is never closed: the engine ends with its last. */
+  readonly control: EngineConnection
   connect(): EngineConnection
-  /** Ends the engine; all connections must be closed before. */
-  close(): void
 }
 
 interface Native {
@@ -70,11 +70,11 @@ const PLATFORM_PACKAGES: Readonly<Record<string, string>> = {
 /** Opens the engine on a folder. Throws EngineError 76 when the folder is held by another process or cannot be used. */
 export function openEngine(folder: string): Engine {
   const native = loadNative()
-  const base = connectNative(native, folder)
+  const control = openConnection(native, connectNative(native, folder))
   return {
     version: native.EngineVersion(),
+    control,
     connect: () => openConnection(native, connectNative(native, folder)),
-    close: () => native.CloseConnection(base),
   }
 }
 

@@ -38,8 +38,6 @@ export interface Execution {
 export interface Executor {
   /** Runs and answers. Throws EngineError only while `answer` is fresh; later failures are in the answer. */
   execute(execution: Execution, respond: (format: string) => Answer): Promise<void>
-  /** Closes the connections of its own; call when nothing runs. */
-  close(): void
 }
 
 export interface ExecutorOptions {
@@ -83,7 +81,7 @@ const STREAMED = new Set(
 )
 
 export async function openExecutor({ engine, spool, limits }: ExecutorOptions): Promise<Executor> {
-  const control = engine.connect()
+  const { control } = engine
   const tableFunctions = await readTableFunctions(control)
   const canceller = openCanceller(control)
   const sessions = openSessions(() => engine.connect())
@@ -93,7 +91,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     analyst: openLane(LANES.analyst),
     ping: openLane(LANES.ping),
   }
-  return { execute, close }
+  return { execute }
 
   async function execute(execution: Execution, respond: (format: string) => Answer): Promise<void> {
     const { request, role, statement } = execution
@@ -211,11 +209,6 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
       await unset(connection, request.settings)
       sessions.giveBack(session)
     }
-  }
-
-  function close(): void {
-    sessions.close()
-    control.close()
   }
 }
 

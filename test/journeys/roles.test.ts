@@ -28,10 +28,8 @@ it.each(ROLES)('%s that waits for servers answers health, and SIGTERM ends it wi
   const { pid, httpPort, ended, output } = await startWaiting(role)
   expect((await fetch(`http://127.0.0.1:${httpPort}/healthz`)).status).toBe(200)
   expect((await fetch(`http://127.0.0.1:${httpPort}/metrics`)).status).toBe(200)
-  const since = performance.now()
   process.kill(pid, 'SIGTERM')
   expect(await ended, output()).toBe(0)
-  expect(performance.now() - since).toBeLessThan(10_000)
   expect(output()).not.toContain('is ready')
 })
 

@@ -145,9 +145,7 @@ describe('the writer alone', () => {
     const { ready, role, failures } = await start('writer', { ...places, database })
     await until(async () => (await ready()).checks.clickhouse?.ok === false)
     expect((await ready()).status).toBe(200)
-    const since = performance.now()
     await role.stop()
-    expect(performance.now() - since).toBeLessThan(10_000)
     expect(failures).toEqual([])
   })
 

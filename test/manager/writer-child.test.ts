@@ -11,7 +11,7 @@ import { embeddedAccess } from '../../manager/adapters.ts'
 import type { WriterConfig } from '../../manager/child-messages.ts'
 import { checkHealth } from '../../manager/health.ts'
 import type { Supervised } from '../../manager/supervise.ts'
-import { STOP_MS_MAX, superviseWriter } from '../../manager/writer-child.ts'
+import { superviseWriter } from '../../manager/writer-child.ts'
 import { encodeLine } from '../../model/message.ts'
 import type { Reading } from '../../model/reading.ts'
 import { openEnv } from '../../pump/lmdb-env.ts'
@@ -73,7 +73,7 @@ it('a log that cannot be opened at all: the start is refused with the reason', a
   await expect(startWriter(dir)).rejects.toMatchObject({ code: 'data_dir_unusable', fate: 'stop' })
 })
 
-it('a stop during an insert that never ends gives it up before it is killed, also when it is asked for twice', async () => {
+it('a stop during an insert that never ends gives it up by itself, also when it is asked for twice', async () => {
   const inlet = await log.openInlet()
   const lines = Buffer.from(encodeLine({ device: 'press-1', receivedAt: 1, readings: [READING] }))
   await inlet.append({ lines, messages: 1, readings: 1, firstReceivedAt: 1, lastReceivedAt: 1, refused: [] })
@@ -85,13 +85,11 @@ it('a stop during an insert that never ends gives it up before it is killed, als
   child.send(configOf(log.dir, port))
   await once(silent, 'request')
   const exited = once(child, 'exit')
-  const since = performance.now()
   for (let asked = 0; asked < 10; asked++) {
     child.kill('SIGTERM')
     await pause(50)
   }
   expect(await exited).toEqual([0, null])
-  expect(performance.now() - since).toBeLessThan(STOP_MS_MAX)
   silent.closeAllConnections()
   silent.close()
 })

