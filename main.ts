@@ -4,13 +4,13 @@
  * measure or load what runs.
  */
 import { Command } from 'commander'
-import { type Logger, pino } from 'pino'
 import { openDatabase } from './database/clickhouse-database.ts'
 import type { DatabaseAccess } from './database/database.ts'
 import { SurgetankError } from './errors.ts'
 import { choosePlaces, embeddedAccess, openView } from './manager/adapters.ts'
 import { findRunning } from './manager/data-dir.ts'
 import { describeFindings, examine } from './manager/doctor.ts'
+import { openLog } from './manager/log.ts'
 import { describeEntries, describeEntry, entryToJson } from './manager/quarantine.ts'
 import { startRole } from './manager/role.ts'
 import { ROLES, type RoleName } from './manager/roles.ts'
@@ -124,7 +124,7 @@ try {
 
 function runAll(): Promise<void> {
   const settings = readSettings(process.env)
-  const log = openLog(settings, 'surgetank')
+  const log = openLog(settings.SURGETANK_LOG_LEVEL, 'surgetank')
   return run({
     log,
     start: async (stopping, failed) => {
@@ -136,7 +136,7 @@ function runAll(): Promise<void> {
 
 function runRole(name: RoleName): Promise<void> {
   const settings = readSettings(process.env)
-  const log = openLog(settings, name)
+  const log = openLog(settings.SURGETANK_LOG_LEVEL, name)
   return run({
     log,
     start: async (stopping, failed) => {
@@ -146,12 +146,8 @@ function runRole(name: RoleName): Promise<void> {
   })
 }
 
-function openLog({ SURGETANK_LOG_LEVEL: level }: Settings, part: string): Logger {
-  return pino({ level, base: { part } }, pino.destination(2))
-}
-
 async function withView(settings: Settings, use: (view: PumpView) => Promise<void>): Promise<void> {
-  const view = await openView(choosePlaces(settings).log, openLog(settings, 'command'))
+  const view = await openView(choosePlaces(settings).log, openLog(settings.SURGETANK_LOG_LEVEL, 'command'))
   await use(view).finally(() => view.close())
 }
 

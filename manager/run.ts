@@ -5,6 +5,7 @@
  */
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
+import { flushed } from './log.ts'
 
 export interface Running {
   /** What a person reads once everything runs. */
@@ -68,7 +69,7 @@ export async function run({ log, start }: RunOptions): Promise<void> {
     if (ending) return
     ending = true
     setTimeout(() => process.kill(process.pid, 'SIGKILL'), ABORT_MS_MAX)
-    void Promise.resolve(running?.abort()).finally(() => process.exit(code))
+    void Promise.all([running?.abort(), flushed(log)]).finally(() => process.exit(code))
   }
 
   /** An error of ours is a sentence for whoever reads the terminal; a foreign one is for the log. */

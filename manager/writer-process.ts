@@ -4,10 +4,10 @@
  * it cannot go on it tells its parent why, and ends.
  */
 import { constants, setPriority } from 'node:os'
-import { pino } from 'pino'
 import { type ErrorCode, logFields, SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import type { ChildMessage, WriterConfig } from './child-messages.ts'
+import { flushed, openLog } from './log.ts'
 import { openWriterPart } from './writer-part.ts'
 
 const METRICS_MS = 1_000
@@ -18,7 +18,7 @@ process.send?.({ kind: 'hello' })
 
 async function run(config: WriterConfig): Promise<void> {
   setPriority(constants.priority.PRIORITY_LOW)
-  const log = pino({ level: config.logLevel, base: { part: 'writer' } }, pino.destination(2))
+  const log = openLog(config.logLevel, 'writer')
   try {
     const { ended, close } = await openWriterPart(config, log)
     const reporting = setInterval(() => void reportMetrics(), METRICS_MS)
@@ -30,7 +30,7 @@ async function run(config: WriterConfig): Promise<void> {
     await ended
   } catch (error) {
     log.fatal(logFields(error), 'the writer cannot go on')
-    await tell({ kind: 'failed', ...aboutError(error) })
+    await Promise.all([tell({ kind: 'failed', ...aboutError(error) }), flushed(log)])
     endNow()
   }
 }

@@ -44,6 +44,14 @@ export const BUGS: readonly PlantedBug[] = [
     target: 'writer',
     shows: 'duplicated',
   },
+  {
+    title: 'acknowledging what the log has not synced loses readings',
+    file: 'pump/lmdb-env.js',
+    from: /overlappingSync: false,/,
+    to: 'overlappingSync: false, noSync: true,',
+    target: 'power',
+    shows: 'lost',
+  },
 ]
 
 /** A copy of the build with the bug; returns its folder. The caller removes `root`. */

@@ -1,7 +1,7 @@
 /**
  * Rounds of SIGKILL under load: a fleet of 100 devices publishes 2,000 messages a second at QoS 1 and never stops; at a
- * random moment the whole tree, the writer or the database is killed; what was not acknowledged is sent again. The same
- * seed kills the same processes after the same pauses.
+ * random moment the whole tree, the writer or the database is killed, or the power of the disk is cut and with it all that runs;
+ * what was not acknowledged is sent again. The same seed does the same after the same pauses.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,15 +9,16 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { openFleet } from '../../bench/generator.ts'
 import { type CheckReport, check, openJournal } from './checker.ts'
+import { type CutDisk, openCutDisk } from './cut-disk.ts'
 import { freePorts, killProcess, type RunningSystem, startSystem } from './system.ts'
 
-export type Target = 'tree' | 'writer' | 'database'
+export type Target = 'tree' | 'writer' | 'database' | 'power'
 
 export interface RoundsOptions {
   readonly rounds: number
   readonly seed: number
   readonly dist?: string
-  /** Kills only these; all three in turn of chance when left out. */
+  /** Kills only these; the first three in turn of chance when left out. 'power' needs a disk of its own: `canCutPower`. */
   readonly targets?: readonly Target[]
   readonly rate?: number
   readonly env?: Readonly<Record<string, string>>
@@ -33,15 +34,16 @@ const DEVICES = 100
 const RATE = 2_000
 const WINDOW = 100
 const DRAIN_MS_MAX = 120_000
+const DISK_MB = 2_048
 
 export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
-  const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-crash-'))
-  const { dist = 'dist', env = {} } = options
-  const system = { dataDir, ports: await freePorts(), dist, env }
+  const { dist = 'dist', env = {}, targets = ['tree', 'writer', 'database'] } = options
+  const disk = targets.includes('power') ? openCutDisk(DISK_MB) : null
+  const root = disk?.dir ?? mkdtempSync(join(tmpdir(), 'surgetank-crash-'))
+  const system = { dataDir: join(root, 'data'), ports: await freePorts(), dist, env }
   const journal = openJournal()
-  const kills = { tree: 0, writer: 0, database: 0 }
+  const kills = { tree: 0, writer: 0, database: 0, power: 0 }
   const random = seeded(options.seed)
-  const targets = options.targets ?? (['tree', 'writer', 'database'] as const)
   let running = await startSystem(system)
   const devices = Array.from({ length: DEVICES }, (_, n) => `crash-${String(n).padStart(3, '0')}`)
   const rate = options.rate ?? RATE
@@ -59,7 +61,7 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
       await pause(700 + random() * 2_000)
       const target = targets[Math.floor(random() * targets.length)] ?? 'tree'
       kills[target]++
-      running = await kill(target, running, () => startSystem(system))
+      running = await kill(target, running, disk, () => startSystem(system))
     }
     await pause(500)
     await fleet.drain(DRAIN_MS_MAX)
@@ -67,17 +69,21 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
   } finally {
     fleet.close()
     await running.killTree()
-    rmSync(dataDir, { recursive: true, force: true })
+    if (disk === null) rmSync(root, { recursive: true, force: true })
+    else await disk.remove()
   }
 }
 
 async function kill(
   target: Target,
   running: RunningSystem,
+  disk: CutDisk | null,
   start: () => Promise<RunningSystem>,
 ): Promise<RunningSystem> {
-  if (target === 'tree') {
+  if (target === 'tree' || target === 'power') {
+    if (target === 'power') disk?.cutPower()
     await running.killTree()
+    if (target === 'power') await disk?.restore()
     return start()
   }
   killProcess(await findChild(running, target))

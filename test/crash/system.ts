@@ -3,6 +3,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { freePort } from '../free-port.ts'
+import { until } from '../waits.ts'
 
 export interface SystemPorts {
   readonly mqtt: number
@@ -27,7 +28,7 @@ export interface RunningSystem {
   output(): string
   /** The id of its writer's or database's process. */
   child(name: 'writer' | 'database'): number
-  /** SIGKILL of every process of it, at one moment; resolves when the first is gone. */
+  /** SIGKILL of every process of it, at one moment; resolves when all are gone. */
   killTree(): Promise<void>
   /** SIGTERM; resolves with the exit code. */
   stop(): Promise<number | null>
@@ -68,6 +69,7 @@ export async function startSystem(options: SystemOptions): Promise<RunningSystem
     const all = [pid, ...childrenOf(pid).map(found => found.pid)]
     for (const one of all) killProcess(one)
     await exited
+    await until(() => !all.some(isAlive), 'every process is gone')
   }
 
   function stop(): Promise<number | null> {
@@ -105,6 +107,16 @@ function childrenOf(parent: number): { pid: number; command: string }[] {
     .filter(name => /^\d+$/.test(name))
     .map(name => ({ pid: Number(name), ...readProcess(name) }))
     .filter(found => found.parent === parent)
+}
+
+/** False for a process that has ended, also when nobody has asked for its exit code yet. */
+export function isAlive(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z'
+  } catch {
+    return false
+  }
 }
 
 function readProcess(pid: string): { parent: number; command: string } {

@@ -5,9 +5,9 @@ import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Fleet, openFleet } from '../../bench/generator.ts'
 import { check, type FleetJournal, holds, openJournal } from '../crash/checker.ts'
-import { freePorts, type RunningSystem, runCommand, type SystemOptions, startSystem } from '../crash/system.ts'
+import { freePorts, isAlive, type RunningSystem, runCommand, type SystemOptions, startSystem } from '../crash/system.ts'
 import { stays, until } from '../waits.ts'
-import { isAlive, readiness } from './observed.ts'
+import { readiness } from './observed.ts'
 import { besides, canMount, onDiskOf, openFiller } from './small-disk.ts'
 
 const DISK_MB = 400

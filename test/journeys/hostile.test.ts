@@ -12,6 +12,7 @@ import { openFleet } from '../../bench/generator.ts'
 import { LIMITS } from '../../model/limits.ts'
 import {
   freePorts,
+  isAlive,
   killProcess,
   type RunningSystem,
   runCommand,
@@ -19,7 +20,7 @@ import {
   startSystem,
 } from '../crash/system.ts'
 import { stays, until } from '../waits.ts'
-import { isAlive, rssMb, sql } from './observed.ts'
+import { rssMb, sql } from './observed.ts'
 import { openPlainClient, type PlainClient } from './plain-client.ts'
 
 const SOCKETS = 100

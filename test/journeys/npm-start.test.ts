@@ -8,9 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 import { findRunning } from '../../manager/data-dir.ts'
-import { freePorts, killProcess } from '../crash/system.ts'
+import { freePorts, isAlive, killProcess } from '../crash/system.ts'
 import { until } from '../waits.ts'
-import { isAlive } from './observed.ts'
 
 const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-npm-'))
 const left: number[] = []

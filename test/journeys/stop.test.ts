@@ -6,9 +6,15 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Fleet, openFleet } from '../../bench/generator.ts'
 import { check, type FleetJournal, holds, openJournal } from '../crash/checker.ts'
-import { freePorts, killProcess, type RunningSystem, type SystemOptions, startSystem } from '../crash/system.ts'
+import {
+  freePorts,
+  isAlive,
+  killProcess,
+  type RunningSystem,
+  type SystemOptions,
+  startSystem,
+} from '../crash/system.ts'
 import { until } from '../waits.ts'
-import { isAlive } from './observed.ts'
 
 const DEVICES = 50
 const RATE = 2_000
