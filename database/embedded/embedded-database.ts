@@ -80,7 +80,10 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
     stderr = (stderr + text).slice(-STDERR_CHARS_MAX)
   })
   let expected = false
-  const exited = once(child, 'exit').then(([code, signal]) => ({ code, signal, expected, stderr }) as EmbeddedExit)
+  // The end of stderr and of the channel, too: what it said last may be read after its exit is known.
+  const exited = Promise.all([once(child, 'close'), once(child, 'disconnect')]).then(
+    ([[code, signal]]) => ({ code, signal, expected, stderr }) as EmbeddedExit,
+  )
   const open: OpenMessage = {
     folder: options.dataDir,
     port: options.port,

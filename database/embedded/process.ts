@@ -53,9 +53,9 @@ async function open({ folder, port, password, limits, folderMsMax }: OpenMessage
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
     const executor = await openExecutor({ engine, spool: openSpool(join(folder, 'tmp')), limits })
     server = await openSqlServer({ executor, password, port })
-    tell({ ready: true, port: server.port, version: engine.version })
+    await tell({ ready: true, port: server.port, version: engine.version })
   } catch (error) {
-    tell({ ready: false, why: whyOf(error), detail: error instanceof Error ? error.message : String(error) })
+    await tell({ ready: false, why: whyOf(error), detail: error instanceof Error ? error.message : String(error) })
     await end(0)
   }
 }
@@ -79,8 +79,12 @@ function whyOf(error: unknown): (ChildMessage & { ready: false })['why'] {
   return (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? 'port_in_use' : 'failed'
 }
 
-function tell(message: ChildMessage): void {
-  if (process.connected) process.send?.(message)
+/** Resolves when it is on its way, or when the parent is gone. */
+function tell(message: ChildMessage): Promise<void> {
+  return new Promise(resolve => {
+    if (process.connected) process.send?.(message, () => resolve())
+    else resolve()
+  })
 }
 
 /** Ends this process by SIGTERM, or by SIGKILL when a statement cannot be ended in time. */
