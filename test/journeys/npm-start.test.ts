@@ -31,7 +31,7 @@ it('SIGTERM to every process at once is the same, and starts no child again', as
   const { all, output } = await npmStart()
   for (const pid of all.toReversed()) process.kill(pid, 'SIGTERM')
   await until(() => !all.some(isAlive), 'every process is gone')
-  expect(output()).toContain('draining')
+  await until(() => output().includes('draining'), 'what it said is read')
   expect(output()).not.toContain('starting it again')
   expectReleased()
 })

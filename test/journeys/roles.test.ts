@@ -64,7 +64,7 @@ function start(args: readonly string[], settings: Readonly<Record<string, string
   const child = spawn(process.execPath, ['dist/main.js', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => (output += chunk))
-  const ended = new Promise<number | null>(resolve => child.once('exit', resolve))
+  const ended = new Promise<number | null>(resolve => child.once('close', resolve))
   const pid = child.pid ?? 0
   onTestFinished(() => killProcess(pid))
   return { pid, ended, output: () => output }
