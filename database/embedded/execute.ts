@@ -13,7 +13,7 @@ import {
   readTableFunctions,
   type Setting,
 } from './analyst.ts'
-import type { Answer } from './answer.ts'
+import type { Answer, Summary } from './answer.ts'
 import { openCanceller } from './cancel.ts'
 import type { Engine, EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
@@ -98,14 +98,13 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     if (statement.kind === 'insert') return insert(execution, statement, respond)
     const lane = role === 'analyst' ? 'analyst' : statement.sql === PING ? 'ping' : 'own'
     const leave = await lanes[lane].enter(execution.gone)
-    try {
-      // Nothing of an analyst outlives the request: a read-only user can make no temporary table to keep.
-      await withConnection(role === 'writer' ? request : { ...request, session: null }, connection =>
-        query(connection, execution, statement.sql, respond),
-      )
-    } finally {
-      leave()
-    }
+    // Nothing of an analyst outlives the request: a read-only user can make no temporary table to keep.
+    const running = withConnection(role === 'writer' ? request : { ...request, session: null }, connection =>
+      query(connection, execution, statement.sql, respond),
+    )
+    const end = await running.finally(leave)
+    // Only now, so that whoever has its answer may go on in its session.
+    await end()
   }
 
   async function insert(
@@ -149,7 +148,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     execution: Execution,
     sql: string,
     respond: (format: string) => Answer,
-  ): Promise<void> {
+  ): Promise<() => Promise<void>> {
     const { request, role, gone } = execution
     const started = performance.now()
     const format = resultFormat(sql) ?? request.defaultFormat
@@ -157,17 +156,13 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     if (role === 'writer') await prepareWriter(connection, request, sql)
     else await prepareAnalyst(connection, request, sql, streamed)
     const answer = respond(format)
-    await canceller.during(gone, mark =>
+    const { readRows, readBytes } = await canceller.during(gone, mark =>
       streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer),
     )
-    if (!gone.aborted && streamed)
-      await answer.end({
-        readRows: 0,
-        readBytes: 0,
-        writtenRows: 0,
-        writtenBytes: 0,
-        elapsedMs: performance.now() - started,
-      })
+    const counts = { readRows, readBytes, writtenRows: 0, writtenBytes: 0, elapsedMs: performance.now() - started }
+    return async () => {
+      if (!gone.aborted || !streamed) await answer.end(counts)
+    }
   }
 
   async function prepareWriter(connection: EngineConnection, request: ClientRequest, sql: string): Promise<void> {
@@ -212,17 +207,12 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   }
 }
 
-async function whole(connection: EngineConnection, sql: string, format: string, answer: Answer): Promise<void> {
-  const started = performance.now()
+type Read = Pick<Summary, 'readRows' | 'readBytes'>
+
+async function whole(connection: EngineConnection, sql: string, format: string, answer: Answer): Promise<Read> {
   const { bytes, rows, bytesRead } = await connection.run(sql, format)
   if (bytes.length > 0) await answer.write(bytes)
-  await answer.end({
-    readRows: rows,
-    readBytes: bytesRead,
-    writtenRows: 0,
-    writtenBytes: 0,
-    elapsedMs: performance.now() - started,
-  })
+  return { readRows: rows, readBytes: bytesRead }
 }
 
 async function stream(
@@ -231,11 +221,12 @@ async function stream(
   format: string,
   answer: Answer,
   gone: AbortSignal,
-): Promise<void> {
+): Promise<Read> {
   for await (const bytes of connection.stream(sql, format)) {
-    if (gone.aborted) return
+    if (gone.aborted) break
     await answer.write(bytes)
   }
+  return { readRows: 0, readBytes: 0 }
 }
 
 /** `default` is what clients say when they mean none. */

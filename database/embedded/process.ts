@@ -34,6 +34,7 @@ export type ChildMessage =
 
 const LOCK_EVERY_MS = 200
 const DRAIN_MS = 3_000
+const ABORT_MS = 2_000
 
 let server: SqlServer | null = null
 let ending = false
@@ -88,11 +89,12 @@ function tell(message: ChildMessage): Promise<void> {
 }
 
 /** Ends this process by SIGTERM, or by SIGKILL when a statement cannot be ended in time. */
-async function end(waitMs: number): Promise<void> {
+async function end(drainMs: number): Promise<void> {
   if (ending) return
   ending = true
-  setTimeout(endNow, waitMs + 2_000)
-  await server?.close(waitMs)
+  await server?.drain(drainMs)
+  setTimeout(endNow, ABORT_MS)
+  await server?.abort()
   process.removeAllListeners('SIGTERM')
   process.kill(process.pid, 'SIGTERM')
 }

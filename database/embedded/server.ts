@@ -7,6 +7,7 @@
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { within } from '../../within.ts'
 import type { Answer } from './answer.ts'
 import { openAnswer, sendError } from './answer.ts'
 import { EngineError, toEngineError } from './engine-error.ts'
@@ -18,8 +19,10 @@ export const WRITER = 'surgetank'
 
 export interface SqlServer {
   readonly port: number
-  /** No new requests; waits for those under way up to `waitMs`, then ends them. Resolves when none is left. */
-  close(waitMs: number): Promise<void>
+  /** No new requests; resolves when those under way have ended, or after `msMax`. */
+  drain(msMax: number): Promise<void>
+  /** Ends what is under way; resolves when nothing is. */
+  abort(): Promise<void>
 }
 
 export interface SqlServerOptions {
@@ -47,7 +50,7 @@ export async function openSqlServer({ executor, password, port }: SqlServerOptio
     running.set(gone, done)
   })
   await listen(server, port)
-  return { port: (server.address() as AddressInfo).port, close }
+  return { port: (server.address() as AddressInfo).port, drain, abort }
 
   async function handle(incoming: IncomingMessage, response: ServerResponse, gone: AbortSignal): Promise<void> {
     let queryId: string = randomUUID()
@@ -79,15 +82,20 @@ export async function openSqlServer({ executor, password, port }: SqlServerOptio
     return 'analyst'
   }
 
-  async function close(waitMs: number): Promise<void> {
+  async function drain(msMax: number): Promise<void> {
     server.close()
     server.closeIdleConnections()
-    const timer = setTimeout(() => {
-      for (const gone of running.keys()) gone.abort()
-    }, waitMs)
-    while (running.size > 0) await Promise.allSettled(running.values())
-    clearTimeout(timer)
+    await within(msMax, ended())
+  }
+
+  async function abort(): Promise<void> {
+    for (const gone of running.keys()) gone.abort()
+    await ended()
     server.closeAllConnections()
+  }
+
+  async function ended(): Promise<void> {
+    while (running.size > 0) await Promise.allSettled(running.values())
   }
 }
 

@@ -124,12 +124,11 @@ test('a device that keeps changing is sent at most five times a second, and the 
   const stream = await follow('?devices=a')
   const started = performance.now()
   let at = 0
-  while (performance.now() - started < 1000) {
+  while (performance.now() - started < 1000 || stream.events.length < 2) {
     await fixture.space.merge([message('a', NOON + ++at, { m: at })])
     await new Promise(resolve => setImmediate(resolve))
   }
   await stream.until(({ events }) => events.at(-1)?.data.version === NOON + at)
-  expect(stream.events.length).toBeGreaterThan(1)
   expect(stream.events.length).toBeLessThanOrEqual(Math.ceil((performance.now() - started) / 200) + 2)
 })
 

@@ -100,7 +100,6 @@ test('an open-loop fleet keeps its rate', async () => {
   await expect.poll(() => fleet.counts().acked, { interval: 1 }).toBeGreaterThanOrEqual(400)
   const elapsed = performance.now() - startedAt
   expect(elapsed).toBeGreaterThanOrEqual(399)
-  expect(elapsed).toBeLessThan(4_000)
 })
 
 test('latency of an open-loop fleet counts from the moment a message was meant for, not from when it could be sent', async () => {

@@ -129,8 +129,8 @@ describe('admission', () => {
   it('closes a client that is silent for one and a half of its keepalive', async () => {
     const { broker } = await openBench()
     const before = await refusals('keepalive')
-    const client = await openClient(broker.port, { keepalive: 1 })
     const since = Date.now()
+    const client = await openClient(broker.port, { keepalive: 1 })
     await client.closed
     expect(Date.now() - since).toBeGreaterThan(1_400)
     expect((await refusals('keepalive')) - before).toBe(1)

@@ -5,13 +5,28 @@ import { cannotListen } from '../../errors.ts'
 import { openBench } from './harness.ts'
 
 it('listens on the address that it is given and on no other [G6]', async () => {
-  const { broker } = await openBench({ listen: '127.0.0.2' })
-  const socket = connect(broker.port, '127.0.0.2')
-  await once(socket, 'connect')
-  socket.destroy()
-  const [error] = await once(connect(broker.port, '127.0.0.1'), 'error').catch((error: unknown) => [error])
-  expect(error).toMatchObject({ code: 'ECONNREFUSED' })
+  let isElsewhere = true
+  // Somebody else may listen at the same port there.
+  for (let tries = 0; isElsewhere && tries < 5; tries++) {
+    const { broker } = await openBench({ listen: '127.0.0.2' })
+    expect(await accepts('127.0.0.2', broker.port)).toBe(true)
+    isElsewhere = await accepts('127.0.0.1', broker.port)
+  }
+  expect(isElsewhere).toBe(false)
 })
+
+async function accepts(address: string, port: number): Promise<boolean> {
+  const socket = connect(port, address)
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch (error) {
+    expect(error).toMatchObject({ code: 'ECONNREFUSED' })
+    return false
+  } finally {
+    socket.destroy()
+  }
+}
 
 it('refuses an address that is not of this machine with a sentence', async () => {
   await expect(openBench({ listen: '192.0.2.1' })).rejects.toMatchObject({

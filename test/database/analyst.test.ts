@@ -191,18 +191,18 @@ describe('an analyst', () => {
   })
 
   test('one who floods the lane is told to come later, and surgetank is served meanwhile', async () => {
-    const slow = { query: 'SELECT sleep(1)', format: 'JSONEachRow' as const }
-    const flood = Array.from({ length: 70 }, () =>
+    const slow = { query: 'SELECT sleep(3)', format: 'JSONEachRow' as const }
+    const flood = Array.from({ length: 200 }, () =>
       raw(on.url, { path: `/?query=${encodeURIComponent(slow.query)}` }).then(answer => answer.status),
     )
     const first = await Promise.race(
       flood.map(one => one.then(status => (status === 503 ? status : new Promise(() => {})))),
     )
     expect(first).toBe(503)
-    let ended = 0
-    for (const one of flood) void one.catch(() => null).then(() => ended++)
+    let answered = 0
+    for (const one of flood) void one.catch(() => null).then(status => (answered += status === 200 ? 1 : 0))
     expect(await rows(on.writer, 'SELECT 1')).toEqual([[1]])
-    expect(ended).toBeLessThan(flood.length / 2)
+    expect(answered).toBeLessThan(60)
     await on.child.stop()
     await Promise.allSettled(flood)
     await on.restart()

@@ -147,45 +147,49 @@ describe('a range of the log', () => {
 })
 
 describe('[G2] waiting for the inserts of a source', () => {
-  /** One that takes two seconds, as a client sends it that is gone since. */
-  const slow = (token: string, table = 'telemetry.readings') =>
+  /** One that takes half a second for each row, as a client sends it that is gone since. */
+  const slow = (token: string, readings: number, signal = new AbortController().signal) =>
     on.writer.command({
-      query: `INSERT INTO ${table} (device) SELECT '${token}' FROM numbers(4) WHERE sleepEachRow(0.5) = 0 SETTINGS max_block_size = 1`,
+      query: `INSERT INTO telemetry.readings (device) SELECT '${token}' FROM numbers(${readings}) WHERE sleepEachRow(0.5) = 0 SETTINGS max_block_size = 1`,
       clickhouse_settings: { async_insert: 0, insert_deduplication_token: token },
+      abort_signal: signal,
     })
-  const under = (token: string) =>
-    until(async () => {
-      const running = `SELECT count() FROM system.processes WHERE query LIKE '%${token}%' AND query_kind = 'Insert'`
-      return (await scalar(on.writer, running)) === 1
-    }, `${token} is being inserted`)
+  const running = async (token: string) =>
+    (await scalar(
+      on.writer,
+      `SELECT count() FROM system.processes WHERE query LIKE '%${token}%' AND query_kind = 'Insert'`,
+    )) === 1
+  const under = (token: string) => until(() => running(token), `${token} is being inserted`)
+  /** Has one of another source under way meanwhile, and ends it then. */
+  async function beside(token: string, work: () => Promise<void>): Promise<void> {
+    const gone = new AbortController()
+    const insert = slow(token, 1_000, gone.signal).catch(() => {})
+    await under(token)
+    await work()
+    expect(await running(token)).toBe(true)
+    gone.abort()
+    await insert
+    await until(async () => !(await running(token)), `${token} has ended`)
+  }
   const stored = (token: string) =>
     scalar(on.writer, `SELECT count() FROM telemetry.readings WHERE device = '${token}'`)
 
   test.each(['waited/0/0-1', 'waited/0/0-1/0.0-0.1'])('ends when the last has: %s', async token => {
-    const insert = slow(token)
+    const insert = slow(token, 10)
     await under(token)
     await on.database.waitForInserts('waited/0')
-    expect(await stored(token)).toBe(4)
+    expect(await stored(token)).toBe(10)
     await insert
   })
 
-  test('does not wait for those of other sources', async () => {
-    const other = 'waited/1/0-1'
-    let ended = false
-    const insert = slow(other).then(() => (ended = true))
-    await under(other)
-    await on.database.waitForInserts('waited/0')
-    expect(ended).toBe(false)
-    await insert
-  })
+  test('does not wait for those of other sources', () =>
+    beside('waited/1/0-1', () => on.database.waitForInserts('waited/0')))
 
-  test('is given up by its signal, as something to try again', async () => {
-    const insert = slow('waited/2/0-1')
-    await under('waited/2/0-1')
-    await expect(on.database.waitForInserts('waited/2', AbortSignal.timeout(100))).rejects.toMatchObject({
-      code: 'database_unavailable',
-      fate: 'retry',
-    })
-    await insert
-  })
+  test('is given up by its signal, as something to try again', () =>
+    beside('waited/2/0-1', async () => {
+      await expect(on.database.waitForInserts('waited/2', AbortSignal.timeout(100))).rejects.toMatchObject({
+        code: 'database_unavailable',
+        fate: 'retry',
+      })
+    }))
 })

@@ -10,6 +10,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { openClient, publishPacket } from '../broker/harness.ts'
 import { freePorts, type RunningSystem, runCommand, type SystemOptions, startSystem } from '../crash/system.ts'
 import { type Fixture, openFixture, scalar } from '../database/database-fixture.ts'
+import { until } from '../waits.ts'
+import { metric } from './observed.ts'
 
 const MESSAGES = 500
 const LATER = "SELECT count() FROM telemetry.readings WHERE metric = 'later'"
@@ -52,6 +54,8 @@ it('stores every reading on the server, once, in the tables that its writer made
 })
 
 it('verify and doctor ask the server, by the settings that it was started with [G7]', async () => {
+  // Its rows show before the writer has moved on.
+  await until(async () => (await metric(system.ports, 'telemetry_lag_readings')) === 0, 'all is written')
   const verdict = await runCommand(['verify', '--json'], system)
   expect(verdict).toMatchObject({ code: 0 })
   expect(JSON.parse(verdict.stdout)).toMatchObject({ balanced: true, partitions: [{ accepted: MESSAGES, inLog: 0 }] })

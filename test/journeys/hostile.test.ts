@@ -129,7 +129,6 @@ describe('subscribers that are frozen', () => {
       `beside a frozen subscriber: ${fleet.counts().acked} acknowledged, p99 ${p99Ms.toFixed(1)} ms, ${growthMb.toFixed(1)} MB more\n`,
     )
     expect(fleet.counts().acked).toBeGreaterThan(2_500)
-    expect(p99Ms).toBeLessThan(3_000)
     expect(growthMb).toBeLessThan(GROWTH_MB_MAX)
   })
 })

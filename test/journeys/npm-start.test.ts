@@ -28,8 +28,8 @@ it('SIGTERM to `npm start` drains and ends every process, and releases the data 
 })
 
 it('SIGTERM to every process at once is the same, and starts no child again', async () => {
-  const { all, output } = await npmStart()
-  for (const pid of all.toReversed()) process.kill(pid, 'SIGTERM')
+  const { npm, all, output } = await npmStart()
+  process.kill(-npm, 'SIGTERM')
   await until(() => !all.some(isAlive), 'every process is gone')
   await until(() => output().includes('draining'), 'what it said is read')
   expect(output()).not.toContain('starting it again')
@@ -44,7 +44,12 @@ async function npmStart(): Promise<{ npm: number; all: number[]; output: () => s
     SURGETANK_HTTP_PORT: String(ports.http),
     SURGETANK_SQL_PORT: String(ports.sql),
   }
-  const child = spawn('npm', ['start'], { env: { ...process.env, ...settings }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn('npm', ['start'], {
+    env: { ...process.env, ...settings },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // A process group of its own.
+    detached: true,
+  })
   const npm = child.pid ?? 0
   left.push(npm)
   let output = ''

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeEach, describe, expect, it } from 'vitest'
 import { findRunning, openDataDir } from '../../manager/data-dir.ts'
+import { killProcess } from '../crash/system.ts'
 
 const PORTS = { mqtt: 1883, http: 8080, sql: 8123 }
 const root = mkdtempSync(join(tmpdir(), 'surgetank-lock-'))
@@ -82,16 +83,18 @@ describe('a lock is stale, and is taken over, when it names', () => {
 
   it('a process that has ended and was not yet collected by its parent', async () => {
     // The shell becomes a `sleep`, which never asks for the end of the child that it inherits.
-    const parent = spawn('sh', ['-c', 'sleep 0.3 & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] })
+    const parent = spawn('sh', ['-c', 'sleep 600 & echo $!; exec sleep 600'], { stdio: ['ignore', 'pipe', 'ignore'] })
+    const [line] = await once(parent.stdout, 'data')
+    const pid = Number(line)
     try {
-      const [line] = await once(parent.stdout, 'data')
-      const pid = Number(line)
       put(lockOf(pid, startTicks(pid)), '')
       expect(findRunning(dir)).toMatchObject({ pid })
+      process.kill(pid, 'SIGKILL')
       await zombie(pid)
       expect(findRunning(dir)).toBeNull()
       openDataDir(dir).release()
     } finally {
+      killProcess(pid)
       await end(parent)
     }
   })

@@ -107,7 +107,7 @@ test('a run that is stored once and unchanged is verified, with its states and r
   const { ledger, rows } = runOf(workload)
   await insert(rows)
   expect(
-    await verifyRun({ workload, ledger, stored, storedBefore: 0, waitMsMax: 10_000, progress: () => {} }),
+    await verifyRun({ workload, ledger, stored, storedBefore: 0, waitMsMax: 120_000, progress: () => {} }),
   ).toMatchObject({
     ok: true,
     settled: true,

@@ -104,6 +104,7 @@ describe('[G2] several writers at once', () => {
       }
       const before = log.commits.length
       engine.child.kill()
+      for (const partition of [0, 1, 2]) log.append(partition, 1)
       await engine.restart()
       // Somebody is stored again before the next kill.
       while (log.commits.length < before + 6) await pause(5)
