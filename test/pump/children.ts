@@ -15,16 +15,17 @@ export function startChild(role: string, dir: string, number = 0, env: Record<st
 export function told<T>(child: ChildProcess, key: string): Promise<T> {
   return new Promise((resolve, reject) => {
     child.on('message', hear)
-    child.once('exit', fail)
+    // After its last message, which an 'exit' may overtake.
+    child.once('disconnect', fail)
 
     function hear(message: unknown): void {
       if (!(key in (message as object))) return
       child.off('message', hear)
-      child.off('exit', fail)
+      child.off('disconnect', fail)
       resolve(message as T)
     }
-    function fail(code: number | null, signal: string | null): void {
-      reject(new Error(`The child ended before it told ${key}: ${code ?? signal}`))
+    function fail(): void {
+      reject(new Error(`The child ended before it told ${key}: ${child.exitCode ?? child.signalCode}`))
     }
   })
 }

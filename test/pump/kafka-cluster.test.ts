@@ -20,29 +20,25 @@ describe.skipIf(!kafkaHere)('the log on three brokers', () => {
   it.each([
     ['is restarted in order', (broker: KafkaServer) => broker.shutDown()],
     ['is killed', (broker: KafkaServer) => broker.kill()],
-  ])(
-    'holds each acknowledged batch once, and the table each line, while each leader %s [G1] [G2]',
-    async (_, end) => {
-      harness = await openKafkaHarness({ brokers: brokers.map(broker => broker.brokers).join(), partitions: 3 })
-      const load = startLoad(await harness.openInlet())
-      const sink = openSink(() => 5)
-      const outlet = await harness.openOutlet({ sessionMs: 6_000 })
-      const writer = outlet.consume(miniWriter({ insert: sink.insert, chunksMax: () => 5 }))
-      await load.acked(20)
-      for (const broker of brokers.slice(1)) {
-        await end(broker)
-        await load.acked(load.count + 60)
-        await broker.restart()
-        await load.acked(load.count + 60)
-      }
-      const acked = await load.stop()
-      const view = await harness.openView()
-      expect(await countLines(view)).toEqual(onceEach(acked))
-      await expect.poll(() => sink.rows.size).toBe(acked.length)
-      await writer.stop()
-      expect(sink.rows).toEqual(onceEach(acked))
-      expect(sink.overlaps).toBe(0)
-    },
-    150_000,
-  )
+  ])('holds each acknowledged batch once, and the table each line, while each leader %s [G1] [G2]', async (_, end) => {
+    harness = await openKafkaHarness({ brokers: brokers.map(broker => broker.brokers).join(), partitions: 3 })
+    const load = startLoad(await harness.openInlet())
+    const sink = openSink(() => 5)
+    const outlet = await harness.openOutlet()
+    const writer = outlet.consume(miniWriter({ insert: sink.insert, chunksMax: () => 5 }))
+    await load.acked(20)
+    for (const broker of brokers.slice(1)) {
+      await end(broker)
+      await load.acked(load.count + 60)
+      await broker.restart()
+      await load.acked(load.count + 60)
+    }
+    const acked = await load.stop()
+    const view = await harness.openView()
+    expect(await countLines(view)).toEqual(onceEach(acked))
+    await expect.poll(() => sink.rows.size).toBe(acked.length)
+    await writer.stop()
+    expect(sink.rows).toEqual(onceEach(acked))
+    expect(sink.overlaps).toBe(0)
+  })
 })

@@ -51,7 +51,7 @@ export async function openKafkaHarness(given: KafkaHarnessOptions): Promise<Kafk
     },
     openInlet,
     openOutlet: async more =>
-      held(await openKafkaOutlet({ ...options, sessionMs: 2_000, revokeMsMax: 1_000, trimMs: 0, ...more })),
+      held(await openKafkaOutlet({ ...options, sessionMs: 6_000, revokeMsMax: 1_000, trimMs: 0, ...more })),
     openView: async () => {
       // A view makes no topics: it is a broker or a writer that does.
       if (opened.length === 0) await openInlet()

@@ -9,6 +9,7 @@ import { type LogMeta, putLogMeta, readLogMeta } from '../../pump/lmdb-log.ts'
 import { openLmdbView } from '../../pump/lmdb-view.ts'
 import type { PumpBooks } from '../../pump/pump.ts'
 import { batchOf, holdClaim, lineOf } from '../contracts/pump-samples.ts'
+import { until } from '../waits.ts'
 import { buildShim, canMount, killed, onSmallDisk, startChild, told } from './children.ts'
 import { type LmdbHarness, openLmdbHarness } from './lmdb-harness.ts'
 
@@ -32,7 +33,8 @@ describe('the log on this disk', () => {
         acknowledged = appendedTo
       })
       await told(child, 'appendedTo')
-      await new Promise(resolve => setTimeout(resolve, 50 + 37 * round))
+      const goal = acknowledged + 100 + 37 * round
+      await until(() => acknowledged >= goal)
       await killed(child)
       acknowledged = await expectLines(acknowledged)
     }

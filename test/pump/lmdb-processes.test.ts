@@ -26,7 +26,7 @@ describe('the log on this disk, between processes', () => {
     for (let from = 0; from < lines; from += 100) {
       await inlet.append(batchOf(from, 100))
       // What is not written may lag by a few batches; the file must not hold more than that.
-      while ((await view.books()).bytesUnwritten > 1 << 20) await new Promise(resolve => setTimeout(resolve, 5))
+      while ((await view.books()).bytesUnwritten > 1 << 18) await new Promise(resolve => setTimeout(resolve, 5))
     }
     expect(await followed).toEqual({ followedTo: lines, gaps: 0 })
     expect((await view.books()).partitions[0]).toMatchObject({ readingsAppended: lines, readingsCommitted: lines })

@@ -62,7 +62,7 @@ export interface Secured {
   readonly password: string
 }
 
-const READY_MS_MAX = 60_000
+const READY_MS_MAX = 180_000
 const CLUSTER_ID = 'surgetankTestCluster01'
 
 export async function startKafka(options: KafkaServerOptions = {}): Promise<KafkaServer> {

@@ -68,7 +68,7 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
   test('a lost unit is given out again and again, to one process at a time, and watchers are told of its devices', async () => {
     const prefix = freshPrefix()
     const [first, second] = [
-      await openSpace(redis.url, { prefix }),
+      await openSpace(redis.url, { prefix, unit: false }),
       await openSpace(redis.url, { prefix, unit: false }),
     ]
     const child = await startUnit(redis.url, prefix)
@@ -84,7 +84,7 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     await child.kill()
 
     const lost = await given(first.claimLostUnits)
-    expect(Date.now() - before).toBeGreaterThan(LEASE_MS - 1_500)
+    expect(Date.now() - before).toBeGreaterThan(LEASE_MS - 4_000)
     expect(lost.units).toEqual([child.unit])
     expect(before - lost.mergedThrough).toBeLessThan(10_000)
     await until(() => told.has('a'))
@@ -156,7 +156,7 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
 
   test('a unit that ends while an append is in doubt keeps its lease until it ends, and is repaired from before the append', async () => {
     const prefix = freshPrefix()
-    const other = await openSpace(redis.url, { prefix })
+    const other = await openSpace(redis.url, { prefix, unit: false })
     const unit = await openRedisSpace(spaceOptions(redis.url, { prefix }))
     const now = Date.now()
     const inDoubtSince = now - 3_600_000
@@ -185,7 +185,7 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
 
   test('a unit that was frozen past its lease has its devices online again when it wakes, repaired or not', async () => {
     const prefix = freshPrefix()
-    const other = await openSpace(redis.url, { prefix })
+    const other = await openSpace(redis.url, { prefix, unit: false })
     const child = await startUnit(redis.url, prefix)
     const now = Date.now()
     await child.ask({ ask: 'merge', messages: [reading('a', now, 1)] })
@@ -207,7 +207,7 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
 
   test('a unit that was frozen past its lease, and was repaired meanwhile, costs no rebuild when it wakes', async () => {
     const prefix = freshPrefix()
-    const other = await openSpace(redis.url, { prefix })
+    const other = await openSpace(redis.url, { prefix, unit: false })
     const child = await startUnit(redis.url, prefix)
     const now = Date.now()
     await child.ask({ ask: 'merge', messages: [reading('a', now, 1)] })
@@ -217,7 +217,8 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     child.freeze()
     await (await given(other.claimLostUnits)).merged(Date.now())
     child.thaw()
-    const asked = child.ask({ ask: 'merge', messages: [reading('a', now + 1, 2)] })
+    // One that was frozen in the middle of a command has lost its connection; what it merges is kept until it has another.
+    const asked = child.ask({ ask: 'merge', messages: [reading('a', now + 1, 2)] }).catch(() => null)
     const epochs = new Set<unknown>()
     // Under its next tag it has told its device, and begun its numbers anew.
     await until(async () => {
@@ -225,7 +226,8 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
       return (await other.get('a'))?.online === true
     })
     await asked
-    expect(await other.get('a')).toMatchObject({ online: true, metrics: [{ value: 2 }] })
+    await until(async () => (await other.get('a'))?.metrics[0]?.value === 2)
+    expect(await other.get('a')).toMatchObject({ online: true })
     // Two heartbeats of the unit that woke.
     const lived = performance.now() + 2_500
     await until(() => {
@@ -271,7 +273,13 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
     child.freeze()
     const right = await given(other.claimRebuild)
     child.thaw()
-    await expect(child.ask({ ask: 'finish rebuild' })).rejects.toThrow(/begin anew/)
+    const refused = await given(() =>
+      child.ask({ ask: 'finish rebuild' }).then(
+        () => 'finished',
+        ({ message }: Error) => (message.includes('away') ? null : message),
+      ),
+    )
+    expect(refused).toMatch(/begin anew/)
     expect(other.warm).toBe(false)
     expect(right.lost.aborted).toBe(false)
     await right.finish()

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { Space } from '../../space/space.ts'
 import { redisHere, startCluster, startRedis, type TestCluster, type TestRedis } from '../servers/redis-server.ts'
-import { until } from '../waits.ts'
+import { timed, until } from '../waits.ts'
 import { freshPrefix, openSpace, reading } from './redis-spaces.ts'
 import { startUnit } from './unit-child.ts'
 
@@ -205,7 +205,7 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     const events: string[] = []
     first.sessions.onTaken(async client => {
       events.push(`closing ${client}`)
-      await new Promise(resolve => setTimeout(resolve, 50))
+      await new Promise(setImmediate)
       events.push(`closed ${client}`)
       return true
     })
@@ -236,14 +236,14 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     await child.ask({ ask: 'take', client: 'c1' })
     await child.ask({ ask: 'take', client: 'c2' })
     child.freeze()
-    expect(await timed(() => space.sessions.take('c1'))).toEqual({
+    expect(await withinASecond(() => space.sessions.take('c1'))).toEqual({
       answer: { moved: true, settled: false },
       inTime: true,
     })
     child.thaw()
     await until(async () => ((await child.ask({ ask: 'taken' })) as string[]).includes('c1'))
     await child.kill()
-    expect(await timed(() => space.sessions.take('c2'))).toEqual({
+    expect(await withinASecond(() => space.sessions.take('c2'))).toEqual({
       answer: { moved: true, settled: false },
       inTime: true,
     })
@@ -269,7 +269,7 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     const own = await startRedis()
     const space = await openSpace(own.url)
     await own.kill()
-    expect(await timed(() => space.sessions.take('c'))).toEqual({
+    expect(await withinASecond(() => space.sessions.take('c'))).toEqual({
       answer: { moved: true, settled: false },
       inTime: true,
     })
@@ -282,7 +282,7 @@ describe.skipIf(!redisHere)('between spaces on one Redis', () => {
     await space.merge([reading('a', 1_000, 1)])
     await space.settled()
     own.freeze()
-    expect(await timed(() => space.sessions.take('c'))).toEqual({
+    expect(await withinASecond(() => space.sessions.take('c'))).toEqual({
       answer: { moved: true, settled: false },
       inTime: true,
     })
@@ -315,10 +315,10 @@ async function deviceOf(space: Space, redis: TestRedis, ids: string): Promise<st
   }
 }
 
-async function timed<T>(ask: () => Promise<T>): Promise<{ answer: T; inTime: boolean }> {
-  const since = performance.now()
-  const answer = await ask()
-  return { answer, inTime: performance.now() - since < 1_500 }
+/** Whether it takes a second, and not the three that a call may take elsewhere. */
+async function withinASecond<T>(ask: () => Promise<T>): Promise<{ answer: T; inTime: boolean }> {
+  const { answer, ms } = await timed(ask)
+  return { answer, inTime: ms < 1_500 }
 }
 
 const json = (value: unknown) => JSON.stringify(value)
