@@ -23,8 +23,8 @@ export interface RunOptions {
 
 const EXIT_STOP = 1
 const EXIT_LIMIT_MS = 9_500
-/** Of `abort`: a disk or a Kafka that hangs must not hold up the end. */
-const ABORT_MS_MAX = 2_000
+/** Of `abort`: a disk or a Kafka that hangs must not hold up the end. After a drain that took too long there is less left. */
+const [ABORT_MS_MAX, LATE_ABORT_MS_MAX] = [2_000, 500]
 
 /** Resolves when it runs; it ends by itself from then on. */
 export async function run({ log, start }: RunOptions): Promise<void> {
@@ -50,7 +50,7 @@ export async function run({ log, start }: RunOptions): Promise<void> {
     log.info({ signal }, 'draining; a second signal ends it at once')
     setTimeout(() => {
       log.error('the drain took too long; what was acknowledged is durable')
-      end(0)
+      end(0, LATE_ABORT_MS_MAX)
     }, EXIT_LIMIT_MS)
     // A start under way notices the signal itself.
     if (running !== null) void drain()
@@ -65,10 +65,10 @@ export async function run({ log, start }: RunOptions): Promise<void> {
    * Ends it without a drain. Not by `process.exit` alone: that waits for LMDB's thread, which in the middle of a transaction
    * waits for this one.
    */
-  function end(code: number): void {
+  function end(code: number, msMax = ABORT_MS_MAX): void {
     if (ending) return
     ending = true
-    setTimeout(() => process.kill(process.pid, 'SIGKILL'), ABORT_MS_MAX)
+    setTimeout(() => process.kill(process.pid, 'SIGKILL'), msMax)
     void Promise.all([running?.abort(), flushed(log)]).finally(() => process.exit(code))
   }
 
