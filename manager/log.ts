@@ -11,10 +11,20 @@ const FLUSH_MS_MAX = 500
  */
 export function openLog(level: string, part: string): Logger {
   // With the default minLength of 0, `flush` would call back at once.
-  return pino({ level, base: { part } }, pino.destination({ dest: 2, minLength: 1, maxLength: BYTES_MAX }))
+  const stderr = pino.destination({ dest: 2, minLength: 1, maxLength: BYTES_MAX })
+  // pino calls it after `fatal` and at the exit, and it waits for whoever does not read, for ever: `flushed` is instead of it.
+  stderr.flushSync = () => {}
+  return pino({ level, base: { part } }, stderr)
 }
 
-/** Resolves when its lines are written: to be awaited before an end by SIGKILL, which a line under way does not survive. */
-export async function flushed(log: Logger): Promise<void> {
-  await within(FLUSH_MS_MAX, new Promise<void>(resolve => log.flush(() => resolve())))
+/** Whether its lines are written, soon. To be awaited before an end: a line under way does not survive that. */
+export async function flushed(log: Logger): Promise<boolean> {
+  const written = new Promise<true>(resolve => log.flush(() => resolve(true)))
+  return (await within(FLUSH_MS_MAX, written)) ?? false
+}
+
+/** Ends this process with its last lines written; by SIGKILL when nobody takes them, which `process.exit` would wait for. */
+export async function exitWritten(log: Logger, code: number): Promise<void> {
+  if (await flushed(log)) process.exit(code)
+  process.kill(process.pid, 'SIGKILL')
 }

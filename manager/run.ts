@@ -5,7 +5,7 @@
  */
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
-import { flushed } from './log.ts'
+import { exitWritten } from './log.ts'
 
 export interface Running {
   /** What a person reads once everything runs. */
@@ -58,7 +58,7 @@ export async function run({ log, start }: RunOptions): Promise<void> {
 
   async function drain(): Promise<void> {
     await running?.stop()
-    if (!ending) process.exit(0)
+    if (!ending) await exitWritten(log, 0)
   }
 
   /**
@@ -69,7 +69,7 @@ export async function run({ log, start }: RunOptions): Promise<void> {
     if (ending) return
     ending = true
     setTimeout(() => process.kill(process.pid, 'SIGKILL'), msMax)
-    void Promise.all([running?.abort(), flushed(log)]).finally(() => process.exit(code))
+    void Promise.resolve(running?.abort()).finally(() => exitWritten(log, code))
   }
 
   /** An error of ours is a sentence for whoever reads the terminal; a foreign one is for the log. */

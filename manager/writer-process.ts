@@ -7,7 +7,7 @@ import { constants, setPriority } from 'node:os'
 import { type ErrorCode, logFields, SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import type { ChildMessage, WriterConfig } from './child-messages.ts'
-import { flushed, openLog } from './log.ts'
+import { exitWritten, flushed, openLog } from './log.ts'
 import { openWriterPart } from './writer-part.ts'
 
 const METRICS_MS = 1_000
@@ -22,15 +22,17 @@ async function run(config: WriterConfig): Promise<void> {
   try {
     const { ended, close } = await openWriterPart(config, log)
     const reporting = setInterval(() => void reportMetrics(), METRICS_MS)
-    onEnd(() => {
+    onEnd(async () => {
       clearInterval(reporting)
-      return close()
+      await close()
+      await exitWritten(log, 0)
     })
     process.send?.({ kind: 'ready' })
     await ended
   } catch (error) {
     log.fatal(logFields(error), 'the writer cannot go on')
-    await Promise.all([tell({ kind: 'failed', ...aboutError(error) }), flushed(log)])
+    await tell({ kind: 'failed', ...aboutError(error) })
+    await flushed(log)
     endNow()
   }
 }
@@ -41,12 +43,12 @@ function endNow(): void {
 }
 
 /** A service manager and the parent may both ask for it: what is asked for again is under way. */
-function onEnd(close: () => Promise<void>): void {
+function onEnd(end: () => Promise<void>): void {
   let ending = false
   process.on('SIGTERM', () => {
     if (ending) return
     ending = true
-    void close().then(() => process.exit(0))
+    void end()
   })
   // The terminal's Ctrl-C reaches the children too; the parent decides the order of the end.
   process.on('SIGINT', () => {})

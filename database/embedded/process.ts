@@ -7,7 +7,7 @@
  * one of its own threads for ever, and abort when a connection is open. The data survives a kill.
  * SIGINT of a terminal reaches the whole group and is left to the parent, which drains in order.
  */
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, writeSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -32,6 +32,7 @@ export type ChildMessage =
   | { readonly ready: true; readonly port: number; readonly version: string }
   | { readonly ready: false; readonly why: 'folder_in_use' | 'port_in_use' | 'failed'; readonly detail: string }
 
+const STDERR = 2
 const LOCK_EVERY_MS = 200
 const DRAIN_MS = 3_000
 const ABORT_MS = 2_000
@@ -44,6 +45,10 @@ setPriority(constants.priority.PRIORITY_LOW)
 process.on('SIGINT', () => {})
 process.on('SIGTERM', () => void end(DRAIN_MS))
 process.once('disconnect', endNow)
+process.on('uncaughtException', error => {
+  writeSync(STDERR, `${error.stack}\n`)
+  endNow()
+})
 process.once('message', (message: OpenMessage) => void open(message))
 
 async function open({ folder, port, password, limits, folderMsMax }: OpenMessage): Promise<void> {

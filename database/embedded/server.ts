@@ -19,9 +19,9 @@ export const WRITER = 'surgetank'
 
 export interface SqlServer {
   readonly port: number
-  /** No new requests; resolves when those under way have ended, or after `msMax`. */
+  /** Takes no new connection; resolves when what is under way has ended, or after `msMax`. */
   drain(msMax: number): Promise<void>
-  /** Ends what is under way; resolves when nothing is. */
+  /** Ends what is under way, and the connections of clients that do not read its end; resolves when nothing is. */
   abort(): Promise<void>
 }
 
@@ -33,6 +33,7 @@ export interface SqlServerOptions {
 }
 
 const CONNECTIONS_MAX = 512
+const LAST_WORDS_MS = 500
 /** Of one request, its body included. */
 const REQUEST_MS_MAX = 10 * 60_000
 
@@ -90,8 +91,9 @@ export async function openSqlServer({ executor, password, port }: SqlServerOptio
 
   async function abort(): Promise<void> {
     for (const gone of running.keys()) gone.abort()
-    await ended()
+    await within(LAST_WORDS_MS, ended())
     server.closeAllConnections()
+    await ended()
   }
 
   async function ended(): Promise<void> {

@@ -22,13 +22,16 @@ const CUT =
   'open(my $dir, "<", $ARGV[0]) or die $!; my $flags = pack("I", 2); ioctl($dir, 0x8004587d, $flags) or die $!'
 
 /** False where this user may not mount, as in most containers, or where a tool is not there. */
-export function canCutPower(): boolean {
+export async function canCutPower(): Promise<boolean> {
+  let disk: CutDisk | null = null
   try {
-    const disk = openCutDisk(16)
+    disk = openCutDisk(16)
     disk.cutPower()
-    return spawnSync('umount', [disk.dir]).status === 0
+    return true
   } catch {
     return false
+  } finally {
+    await disk?.remove()
   }
 }
 
@@ -38,9 +41,14 @@ export function openCutDisk(megabytes: number): CutDisk {
   let restored = 0
   const dir = join(place, 'mounted')
   mkdirSync(dir)
-  run('truncate', '-s', `${megabytes}M`, file)
-  run('mkfs.ext4', '-q', '-F', file)
-  mount()
+  try {
+    run('truncate', '-s', `${megabytes}M`, file)
+    run('mkfs.ext4', '-q', '-F', file)
+    mount()
+  } catch (error) {
+    rmSync(place, { recursive: true, force: true })
+    throw error
+  }
   return { dir, cutPower: () => run('perl', '-e', CUT, dir), restore, remove }
 
   /** The journal is written when something is synced, and not also because time has passed. */

@@ -13,7 +13,7 @@ export interface PlantedBug {
   readonly file: string
   readonly from: RegExp
   readonly to: string
-  /** The process whose kill shows it, and what the checker must say. */
+  /** What shows it when it ends, and what the checker must say. */
   readonly target: Target
   readonly shows: 'lost' | 'duplicated' | 'statesWrong'
 }

@@ -15,7 +15,7 @@ describe('SIGKILL under load, 20 rounds', () => {
   })
 })
 
-const powered = canCutPower()
+const powered = await canCutPower()
 if (!powered) process.stderr.write('SKIPPED: the power cuts, for want of a mount of ext4 (root; mkfs.ext4 and perl).\n')
 
 describe.skipIf(!powered)('power cuts under load, 15 rounds', () => {

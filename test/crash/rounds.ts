@@ -7,10 +7,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { openFleet } from '../../bench/generator.ts'
+import { type Fleet, openFleet } from '../../bench/generator.ts'
 import { type CheckReport, check, openJournal } from './checker.ts'
 import { type CutDisk, openCutDisk } from './cut-disk.ts'
-import { freePorts, killProcess, type RunningSystem, startSystem } from './system.ts'
+import { freePorts, killProcess, type RunningSystem, type SystemOptions, startSystem } from './system.ts'
 
 export type Target = 'tree' | 'writer' | 'database' | 'power'
 
@@ -44,50 +44,54 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
   const journal = openJournal()
   const kills = { tree: 0, writer: 0, database: 0, power: 0 }
   const random = seeded(options.seed)
-  let running = await startSystem(system)
+  let running: RunningSystem | null = null
+  let fleet: Fleet | null = null
   const devices = Array.from({ length: DEVICES }, (_, n) => `crash-${String(n).padStart(3, '0')}`)
   const rate = options.rate ?? RATE
-  const fleet = await openFleet({
-    port: system.ports.mqtt,
-    devices,
-    connections: DEVICES,
-    window: WINDOW,
-    rate,
-    journal,
-  })
   try {
+    running = await startSystem(system)
+    fleet = await openFleet({
+      port: system.ports.mqtt,
+      devices,
+      connections: DEVICES,
+      window: WINDOW,
+      rate,
+      journal,
+    })
     fleet.start()
     for (let round = 0; round < options.rounds; round++) {
       await pause(700 + random() * 2_000)
       const target = targets[Math.floor(random() * targets.length)] ?? 'tree'
       kills[target]++
-      running = await kill(target, running, disk, () => startSystem(system))
+      running = await kill(target, { running, disk, system })
     }
     await pause(500)
     await fleet.drain(DRAIN_MS_MAX)
     return { ...(await check(journal, system, fleet)), kills, resent: fleet.counts().resent }
   } finally {
-    fleet.close()
-    await running.killTree()
+    fleet?.close()
+    await running?.killTree()
     if (disk === null) rmSync(root, { recursive: true, force: true })
     else await disk.remove()
   }
 }
 
-async function kill(
-  target: Target,
-  running: RunningSystem,
-  disk: CutDisk | null,
-  start: () => Promise<RunningSystem>,
-): Promise<RunningSystem> {
-  if (target === 'tree' || target === 'power') {
-    if (target === 'power') disk?.cutPower()
-    await running.killTree()
-    if (target === 'power') await disk?.restore()
-    return start()
+interface Round {
+  readonly running: RunningSystem
+  readonly disk: CutDisk | null
+  readonly system: SystemOptions
+}
+
+/** What runs afterwards. */
+async function kill(target: Target, { running, disk, system }: Round): Promise<RunningSystem> {
+  if (target === 'writer' || target === 'database') {
+    killProcess(await findChild(running, target))
+    return running
   }
-  killProcess(await findChild(running, target))
-  return running
+  if (target === 'power') disk?.cutPower()
+  await running.killTree()
+  if (target === 'power') await disk?.restore()
+  return startSystem(system)
 }
 
 /** A child that was killed in the round before may still be on its way back. */

@@ -55,7 +55,11 @@ export async function startSystem(options: SystemOptions): Promise<RunningSystem
   let output = ''
   for (const stream of [main.stdout, main.stderr]) stream.on('data', chunk => (output += chunk))
   const exited = new Promise<number | null>(resolve => main.once('exit', code => resolve(code)))
-  await ready(main, () => output)
+  await ready(main, () => output).catch((error: Error) => {
+    // Its children end with it.
+    main.kill('SIGKILL')
+    throw error
+  })
   const pid = main.pid ?? 0
   return { pid, ports, output: () => output, child, killTree, stop }
 

@@ -33,6 +33,7 @@ it('SIGTERM to every process at once is the same, and starts no child again', as
   await until(() => !all.some(isAlive), 'every process is gone')
   await until(() => output().includes('draining'), 'what it said is read')
   expect(output()).not.toContain('starting it again')
+  expect(output()).not.toContain('took too long')
   expectReleased()
 })
 

@@ -24,7 +24,6 @@ const CHUNKS = 3
 const MESSAGES = 10
 /** Of each message: a number, a text, and now and then what is refused. */
 const PLAIN_READINGS = 2
-/** Taking a batch apart is a hundred statements of an engine that gives way to all others: a busy machine needs minutes. */
 
 let engine: Fixture
 let log: LmdbHarness
