@@ -8,10 +8,10 @@
 -- be dropped from `readings` and counted twice in the rollup.
 --
 -- fsync_*: before an insert is answered, the files of its part and the part's own folder are on the disk. The folder of the
--- table, in which the part is then renamed into place, is not synced (ClickHouse issue 111861). The journal of ext4 takes
--- the name along (test/crash/cut-disk.ts cuts the power); on a file system that does not, a power loss, unlike a kill,
--- can still take a part that was answered. The log keeps committed chunks for SURGETANK_LOG_HOURS, from which such a loss
--- could be repaired.
+-- table, in which the part is then renamed into place, is not synced (ClickHouse issue 111861). The journals of ext4 and XFS
+-- take the name along with the part's own folder (test/crash/cut-disk.ts cuts the power); on a file system that does not, a
+-- power loss, unlike a kill, can still take a part that was answered. The log keeps committed chunks for
+-- SURGETANK_LOG_HOURS, from which such a loss could be repaired.
 --
 -- Nothing has a TTL: what was acknowledged is deleted by an operator's decision only.
 

@@ -1,6 +1,6 @@
 /**
- * A disk whose power can be cut: ext4 in a file, told by an ioctl to stop as at that moment. What the file system had not
- * written is gone: files that were not synced, and names in folders that were not.
+ * A disk whose power can be cut: a file system in a file, told by an ioctl to stop as at that moment. What it had not written
+ * is gone: files that were not synced, and names in folders that were not.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
@@ -17,15 +17,23 @@ export interface CutDisk {
   remove(): Promise<void>
 }
 
-/** `_IOR('X', 125, __u32)` with EXT4_GOING_FLAGS_NOLOGFLUSH, of fs/ext4/ext4.h in Linux: xfstests cut power with it. */
+export type FileSystem = 'ext4' | 'xfs'
+
+const MAKE = { ext4: ['mkfs.ext4', '-q', '-F'], xfs: ['mkfs.xfs', '-q', '-f'] } as const
+/** The journal of ext4 is written when something is synced, and not also because time has passed. */
+const MOUNT = { ext4: 'loop,commit=300', xfs: 'loop' }
+/** XFS is made of 300 at least. */
+const MEGABYTES = 2_048
+
+/** `_IOR('X', 125, __u32)` with EXT4_GOING_FLAGS_NOLOGFLUSH, of fs/ext4/ext4.h in Linux; XFS has the same. xfstests cut power with it. */
 const CUT =
   'open(my $dir, "<", $ARGV[0]) or die $!; my $flags = pack("I", 2); ioctl($dir, 0x8004587d, $flags) or die $!'
 
 /** False where this user may not mount, as in most containers, or where a tool is not there. */
-export async function canCutPower(): Promise<boolean> {
+export async function canCutPower(fileSystem: FileSystem): Promise<boolean> {
   let disk: CutDisk | null = null
   try {
-    disk = openCutDisk(16)
+    disk = openCutDisk(fileSystem)
     disk.cutPower()
     return true
   } catch {
@@ -35,15 +43,16 @@ export async function canCutPower(): Promise<boolean> {
   }
 }
 
-export function openCutDisk(megabytes: number): CutDisk {
+export function openCutDisk(fileSystem: FileSystem): CutDisk {
   const place = mkdtempSync(join(tmpdir(), 'surgetank-disk-'))
   let file = join(place, 'disk')
   let restored = 0
   const dir = join(place, 'mounted')
   mkdirSync(dir)
   try {
-    run('truncate', '-s', `${megabytes}M`, file)
-    run('mkfs.ext4', '-q', '-F', file)
+    const [make, ...options] = MAKE[fileSystem]
+    run('truncate', '-s', `${MEGABYTES}M`, file)
+    run(make, ...options, file)
     mount()
   } catch (error) {
     rmSync(place, { recursive: true, force: true })
@@ -51,9 +60,8 @@ export function openCutDisk(megabytes: number): CutDisk {
   }
   return { dir, cutPower: () => run('perl', '-e', CUT, dir), restore, remove }
 
-  /** The journal is written when something is synced, and not also because time has passed. */
   function mount(): void {
-    run('mount', '-o', 'loop,commit=300', file, dir)
+    run('mount', '-o', MOUNT[fileSystem], file, dir)
   }
 
   /** Mounted from a copy: another process's namespace may still hold the file system that was stopped. */

@@ -15,13 +15,21 @@ describe('SIGKILL under load, 20 rounds', () => {
   })
 })
 
-const powered = await canCutPower()
-if (!powered) process.stderr.write('SKIPPED: the power cuts, for want of a mount of ext4 (root; mkfs.ext4 and perl).\n')
+const CUT = { ext4: await canCutPower('ext4'), xfs: await canCutPower('xfs') }
+for (const [name, can] of Object.entries(CUT)) {
+  if (!can)
+    process.stderr.write(`SKIPPED: power cuts on ${name}, for want of a mount of it (root; mkfs.${name} and perl).\n`)
+}
 
-describe.skipIf(!powered)('power cuts under load, 15 rounds', () => {
-  it('lose, repeat, invent and change nothing [G1] [G2] [G4] [G7]', async () => {
-    const report = await runRounds({ rounds: 15, seed: 3, targets: ['power'] })
-    print('power cuts', report)
+describe.each([
+  { fileSystem: 'ext4', of: 'all', rounds: 15 },
+  { fileSystem: 'ext4', of: 'clickhouse', rounds: 8 },
+  { fileSystem: 'xfs', of: 'all', rounds: 8 },
+  { fileSystem: 'xfs', of: 'clickhouse', rounds: 8 },
+] as const)('power cuts under load, $rounds rounds, of $of on $fileSystem', ({ rounds, ...disk }) => {
+  it.skipIf(!CUT[disk.fileSystem])('lose, repeat, invent and change nothing [G1] [G2] [G4] [G7]', async () => {
+    const report = await runRounds({ rounds, seed: 3, targets: ['power'], disk })
+    print(`power cuts, ${disk.of} on ${disk.fileSystem}`, report)
     expect(holds(report), JSON.stringify(report, null, 2)).toBe(true)
   })
 })
@@ -45,7 +53,7 @@ describe('ClickHouse away for a minute under load', () => {
 
 describe('a planted bug is caught', () => {
   for (const bug of BUGS) {
-    it.skipIf(bug.target === 'power' && !powered)(bug.title, async () => {
+    it.skipIf(bug.target === 'power' && !CUT.ext4)(bug.title, async () => {
       const { root, dist } = plant(bug)
       try {
         const report = await runRounds({
@@ -53,6 +61,7 @@ describe('a planted bug is caught', () => {
           seed: 2,
           dist,
           targets: [bug.target],
+          ...(bug.target === 'power' ? { disk: { fileSystem: 'ext4', of: 'all' } as const } : {}),
           env: { SURGETANK_BATCH_MS: '50' },
         })
         print(bug.title, report)

@@ -3,13 +3,13 @@
  * random moment the whole tree, the writer or the database is killed, or the power of the disk is cut and with it all that runs;
  * what was not acknowledged is sent again. The same seed does the same after the same pauses.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type Fleet, openFleet } from '../../bench/generator.ts'
 import { type CheckReport, check, openJournal } from './checker.ts'
-import { type CutDisk, openCutDisk } from './cut-disk.ts'
+import { type CutDisk, type FileSystem, openCutDisk } from './cut-disk.ts'
 import { freePorts, killProcess, type RunningSystem, type SystemOptions, startSystem } from './system.ts'
 
 export type Target = 'tree' | 'writer' | 'database' | 'power'
@@ -18,9 +18,11 @@ export interface RoundsOptions {
   readonly rounds: number
   readonly seed: number
   readonly dist?: string
-  /** Kills only these; the first three in turn of chance when left out. 'power' needs a disk of its own: `canCutPower`. */
+  /** Kills only these; the first three in turn of chance when left out. */
   readonly targets?: readonly Target[]
   readonly rate?: number
+  /** The disk whose power 'power' cuts (`canCutPower`), and what lies on it: all, or ClickHouse alone. */
+  readonly disk?: { readonly fileSystem: FileSystem; readonly of: 'all' | 'clickhouse' }
   readonly env?: Readonly<Record<string, string>>
 }
 
@@ -34,13 +36,13 @@ const DEVICES = 100
 const RATE = 2_000
 const WINDOW = 100
 const DRAIN_MS_MAX = 120_000
-const DISK_MB = 2_048
 
 export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
   const { dist = 'dist', env = {}, targets = ['tree', 'writer', 'database'] } = options
-  const disk = targets.includes('power') ? openCutDisk(DISK_MB) : null
-  const root = disk?.dir ?? mkdtempSync(join(tmpdir(), 'surgetank-crash-'))
-  const system = { dataDir: join(root, 'data'), ports: await freePorts(), dist, env }
+  const disk = options.disk === undefined ? null : openCutDisk(options.disk.fileSystem)
+  const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-crash-'))
+  if (disk !== null) placeOn(disk.dir, dataDir, options.disk?.of === 'all' ? ['log', 'clickhouse'] : ['clickhouse'])
+  const system = { dataDir, ports: await freePorts(), dist, env }
   const journal = openJournal()
   const kills = { tree: 0, writer: 0, database: 0, power: 0 }
   const random = seeded(options.seed)
@@ -71,8 +73,16 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
   } finally {
     fleet?.close()
     await running?.killTree()
-    if (disk === null) rmSync(root, { recursive: true, force: true })
-    else await disk.remove()
+    rmSync(dataDir, { recursive: true, force: true })
+    await disk?.remove()
+  }
+}
+
+/** These folders of a data directory are folders of the disk. */
+function placeOn(disk: string, dataDir: string, folders: readonly string[]): void {
+  for (const folder of folders) {
+    mkdirSync(join(disk, folder))
+    symlinkSync(join(disk, folder), join(dataDir, folder))
   }
 }
 
