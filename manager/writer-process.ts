@@ -6,6 +6,7 @@
 import { constants, setPriority } from 'node:os'
 import { type ErrorCode, logFields, SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
+import { tellParent } from '../parent.ts'
 import type { ChildMessage, WriterConfig } from './child-messages.ts'
 import { exitWritten, flushed, openLog } from './log.ts'
 import { openWriterPart } from './writer-part.ts'
@@ -31,7 +32,7 @@ async function run(config: WriterConfig): Promise<void> {
     await ended
   } catch (error) {
     log.fatal(logFields(error), 'the writer cannot go on')
-    await tell({ kind: 'failed', ...aboutError(error) })
+    await tellParent<ChildMessage>({ kind: 'failed', ...aboutError(error) })
     await flushed(log)
     endNow()
   }
@@ -55,15 +56,7 @@ function onEnd(end: () => Promise<void>): void {
 }
 
 async function reportMetrics(): Promise<void> {
-  if (process.connected) await tell({ kind: 'metrics', metrics: await registry.getMetricsAsJSON() })
-}
-
-/** Resolves when it is on its way, or when the parent is gone. */
-function tell(message: ChildMessage): Promise<void> {
-  return new Promise(resolve => {
-    if (process.connected) process.send?.(message, () => resolve())
-    else resolve()
-  })
+  if (process.connected) await tellParent<ChildMessage>({ kind: 'metrics', metrics: await registry.getMetricsAsJSON() })
 }
 
 function aboutError(error: unknown): { code: ErrorCode; detail: string } {

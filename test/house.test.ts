@@ -17,7 +17,16 @@ const PARTS = ORDER.flat()
 const LINES_MAX = 400
 
 const sources = PARTS.flatMap(part => filesUnder(part, '.ts'))
-const roots = ['main.ts', 'settings.ts', 'setting-kinds.ts', 'errors.ts', 'metrics.ts', 'version.ts', 'within.ts']
+const roots = [
+  'main.ts',
+  'settings.ts',
+  'setting-kinds.ts',
+  'errors.ts',
+  'metrics.ts',
+  'version.ts',
+  'within.ts',
+  'parent.ts',
+]
 
 describe('the house', () => {
   it('has its parts as folders, and no drawer for the rest', () => {

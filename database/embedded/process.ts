@@ -11,6 +11,7 @@ import { mkdirSync, writeSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { tellParent } from '../../parent.ts'
 import type { AnalystLimits } from './analyst.ts'
 import { type Engine, openEngine } from './engine.ts'
 import { EngineError } from './engine-error.ts'
@@ -43,7 +44,7 @@ let ending = false
 // Before the engine makes its threads, which inherit it: a spike of telemetry has the CPU, and inserts and queries what is left.
 setPriority(constants.priority.PRIORITY_LOW)
 process.on('SIGINT', () => {})
-process.on('SIGTERM', () => void end(DRAIN_MS))
+process.on('SIGTERM', () => void end())
 process.once('disconnect', endNow)
 process.on('uncaughtException', error => {
   writeSync(STDERR, `${error.stack}\n`)
@@ -59,10 +60,11 @@ async function open({ folder, port, password, limits, folderMsMax }: OpenMessage
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
     const executor = await openExecutor({ engine, spool: openSpool(join(folder, 'tmp')), limits })
     server = await openSqlServer({ executor, password, port })
-    await tell({ ready: true, port: server.port, version: engine.version })
+    await tellParent<ChildMessage>({ ready: true, port: server.port, version: engine.version })
   } catch (error) {
-    await tell({ ready: false, why: whyOf(error), detail: error instanceof Error ? error.message : String(error) })
-    await end(0)
+    const detail = error instanceof Error ? error.message : String(error)
+    await tellParent<ChildMessage>({ ready: false, why: whyOf(error), detail })
+    endNow()
   }
 }
 
@@ -85,19 +87,11 @@ function whyOf(error: unknown): (ChildMessage & { ready: false })['why'] {
   return (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? 'port_in_use' : 'failed'
 }
 
-/** Resolves when it is on its way, or when the parent is gone. */
-function tell(message: ChildMessage): Promise<void> {
-  return new Promise(resolve => {
-    if (process.connected) process.send?.(message, () => resolve())
-    else resolve()
-  })
-}
-
 /** Ends this process by SIGTERM, or by SIGKILL when a statement cannot be ended in time. */
-async function end(drainMs: number): Promise<void> {
+async function end(): Promise<void> {
   if (ending) return
   ending = true
-  await server?.drain(drainMs)
+  await server?.drain(DRAIN_MS)
   setTimeout(endNow, ABORT_MS)
   await server?.abort()
   process.removeAllListeners('SIGTERM')

@@ -64,16 +64,16 @@ export async function startSystem(options: SystemOptions): Promise<RunningSystem
   return { pid, ports, output: () => output, child, killTree, stop }
 
   function child(name: 'writer' | 'database'): number {
-    const found = childrenOf(pid).find(({ command }) => command.includes(CHILD_PROCESS[name]))
+    const found = childrenOf(pid).find(one => textOf(one, 'cmdline').includes(CHILD_PROCESS[name]))
     if (found === undefined) throw new Error(`No ${name} runs under ${pid}.`)
-    return found.pid
+    return found
   }
 
   async function killTree(): Promise<void> {
-    const all = [pid, ...childrenOf(pid).map(found => found.pid)]
+    const all = [pid, ...childrenOf(pid)]
     for (const one of all) killProcess(one)
     await exited
-    await until(() => !all.some(isAlive), 'every process is gone')
+    await untilGone(all)
   }
 
   function stop(): Promise<number | null> {
@@ -106,30 +106,36 @@ function ready(main: ChildProcess, output: () => string): Promise<void> {
   })
 }
 
-function childrenOf(parent: number): { pid: number; command: string }[] {
+/** Those that a process has started and that are there. */
+export function childrenOf(parent: number): number[] {
   return readdirSync('/proc')
     .filter(name => /^\d+$/.test(name))
-    .map(name => ({ pid: Number(name), ...readProcess(name) }))
-    .filter(found => found.parent === parent)
+    .map(Number)
+    .filter(pid => Number(statOf(pid)[1]) === parent)
 }
 
 /** False for a process that has ended, also when nobody has asked for its exit code yet. */
 export function isAlive(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z'
-  } catch {
-    return false
-  }
+  const [state = 'Z'] = statOf(pid)
+  return state !== 'Z'
 }
 
-function readProcess(pid: string): { parent: number; command: string } {
+/** Resolves with the ms until none of them is alive. */
+export function untilGone(pids: readonly number[]): Promise<number> {
+  return until(() => !pids.some(isAlive), 'every process is gone')
+}
+
+/** Its state, its parent, and what else /proc tells; nothing when it is not there. */
+function statOf(pid: number): string[] {
+  const stat = textOf(pid, 'stat')
+  return stat === '' ? [] : stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+}
+
+function textOf(pid: number, file: 'stat' | 'cmdline'): string {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
-    return { parent, command: readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ') }
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8')
   } catch {
-    return { parent: -1, command: '' }
+    return ''
   }
 }
 

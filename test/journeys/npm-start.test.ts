@@ -3,12 +3,12 @@
  * every process at once, the way of a service manager, and no child is started again then.
  */
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 import { findRunning } from '../../manager/data-dir.ts'
-import { freePorts, isAlive, killProcess } from '../crash/system.ts'
+import { childrenOf, freePorts, isAlive, killProcess, untilGone } from '../crash/system.ts'
 import { until } from '../waits.ts'
 
 const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-npm-'))
@@ -22,7 +22,7 @@ afterAll(() => {
 it('SIGTERM to `npm start` drains and ends every process, and releases the data directory', async () => {
   const { npm, all } = await npmStart()
   process.kill(npm, 'SIGTERM')
-  const goneMs = await until(() => !all.some(isAlive), 'every process is gone')
+  const goneMs = await untilGone(all)
   expectReleased()
   process.stdout.write(`npm start and all of it gone ${Math.round(goneMs)} ms after SIGTERM\n`)
 })
@@ -30,7 +30,7 @@ it('SIGTERM to `npm start` drains and ends every process, and releases the data 
 it('SIGTERM to every process at once is the same, and starts no child again', async () => {
   const { npm, all, output } = await npmStart()
   process.kill(-npm, 'SIGTERM')
-  await until(() => !all.some(isAlive), 'every process is gone')
+  await untilGone(all)
   await until(() => output().includes('draining'), 'what it said is read')
   expect(output()).not.toContain('starting it again')
   expect(output()).not.toContain('took too long')
@@ -72,15 +72,5 @@ function expectReleased(): void {
 
 /** The ids of the processes that a process started, and those that they started. */
 function processesUnder(pid: number): number[] {
-  const children = readdirSync('/proc').filter(name => /^\d+$/.test(name) && parentOf(name) === pid)
-  return children.flatMap(child => [Number(child), ...processesUnder(Number(child))])
-}
-
-function parentOf(pid: string): number {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
-  } catch {
-    return -1
-  }
+  return childrenOf(pid).flatMap(child => [child, ...processesUnder(child)])
 }

@@ -8,11 +8,11 @@ import { type Fleet, openFleet } from '../../bench/generator.ts'
 import { check, type FleetJournal, holds, openJournal } from '../crash/checker.ts'
 import {
   freePorts,
-  isAlive,
   killProcess,
   type RunningSystem,
   type SystemOptions,
   startSystem,
+  untilGone,
 } from '../crash/system.ts'
 import { until } from '../waits.ts'
 
@@ -48,7 +48,7 @@ describe('under load', () => {
     const since = performance.now()
     expect(await running.stop(), running.output()).toBe(0)
     const stopMs = performance.now() - since
-    await until(() => !all.some(isAlive), 'every process is gone')
+    await untilGone(all)
     const startMs = await startAgain()
     tell(`stopped in ${Math.round(stopMs)} ms, ready again in ${Math.round(startMs)} ms`)
   })
@@ -60,7 +60,7 @@ describe('under load', () => {
     const since = performance.now()
     expect(await running.stop(), running.output()).toBe(0)
     const stopMs = performance.now() - since
-    await until(() => !all.some(isAlive), 'every process is gone')
+    await untilGone(all)
     tell(`stopped in ${Math.round(stopMs)} ms while ClickHouse hung`)
     await startAgain()
   })
@@ -76,7 +76,7 @@ describe('under load', () => {
     process.kill(running.pid, 'SIGTERM')
     expect(await exited).toBe(1)
     const endMs = performance.now() - since
-    await until(() => !all.some(isAlive), 'every process is gone')
+    await untilGone(all)
     tell(`a second signal ended it in ${Math.round(endMs)} ms`)
     await startAgain()
   })
@@ -85,7 +85,7 @@ describe('under load', () => {
     await acknowledgedMore()
     const all = processes()
     killProcess(running.pid)
-    const goneMs = await until(() => !all.some(isAlive), 'every process is gone')
+    const goneMs = await untilGone(all)
     tell(`children gone ${Math.round(goneMs)} ms after SIGKILL of their parent`)
     await startAgain()
   })
