@@ -8,7 +8,7 @@ import { attach } from '../../broker/aedes-internals.ts'
 import { openConnectRate } from '../../broker/connect-rate.ts'
 import { Connection } from '../../broker/connection.ts'
 import { registry } from '../../metrics.ts'
-import { until } from '../waits.ts'
+import { timed, until } from '../waits.ts'
 import { connectPacket, openBench, openClient, openRaw, ping, publishPacket } from './harness.ts'
 
 async function refusals(reason: string): Promise<number> {
@@ -121,8 +121,9 @@ describe('admission', () => {
     slow.socket.write(Buffer.from([0x10]))
     const dribble = setInterval(() => slow.socket.write(Buffer.from([0x10])), 1_000)
     const canary = await openClient(broker.port, { clientId: 'canary' })
-    await Promise.all([silent.closed, slow.closed])
+    const { ms } = await timed(() => Promise.all([silent.closed, slow.closed]))
     clearInterval(dribble)
+    expect(ms).toBeLessThan(15_000)
     await ping(canary)
   })
 

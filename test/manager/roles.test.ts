@@ -18,7 +18,7 @@ import { readSettings } from '../../settings.ts'
 import { acknowledged, openClient, publishPacket } from '../broker/harness.ts'
 import { freePorts } from '../crash/system.ts'
 import { type Fixture, openFixture } from '../database/database-fixture.ts'
-import { until } from '../waits.ts'
+import { timed, until } from '../waits.ts'
 
 const log = pino({ level: 'silent' })
 const SERVERS = { KAFKA_BROKERS: 'k:9092', REDIS_URL: 'redis://r', CLICKHOUSE_URL: 'http://c:8123' }
@@ -145,7 +145,7 @@ describe('the writer alone', () => {
     const { ready, role, failures } = await start('writer', { ...places, database })
     await until(async () => (await ready()).checks.clickhouse?.ok === false)
     expect((await ready()).status).toBe(200)
-    await role.stop()
+    expect((await timed(() => role.stop())).ms).toBeLessThan(10_000)
     expect(failures).toEqual([])
   })
 

@@ -9,7 +9,7 @@ import type { Space } from '../../space/space.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
 import { all, type ModelSources, openModelSources } from '../space/model-sources.ts'
 import { openSpace, reading } from '../space/redis-spaces.ts'
-import { until } from '../waits.ts'
+import { timed, until } from '../waits.ts'
 
 const log = pino({ level: 'silent' })
 
@@ -180,7 +180,7 @@ describe('a reader of a space in memory', () => {
     }
     const reader = openReader({ space, view: sources.view, database: { ...sources.database, ping }, log })
     await until(() => asked)
-    await reader.close()
+    expect((await timed(() => reader.close())).ms).toBeLessThan(5_000)
   })
 
   test('closes at once while ClickHouse hangs', async () => {
@@ -196,7 +196,7 @@ describe('a reader of a space in memory', () => {
     })
     const reader = openReader({ space, view: sources.view, database: { ...sources.database, latest }, log })
     await until(() => asked)
-    await reader.close()
+    expect((await timed(() => reader.close())).ms).toBeLessThan(5_000)
     expect(space.warm).toBe(false)
   })
 })
