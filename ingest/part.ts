@@ -98,7 +98,10 @@ export class Part<Held> {
     const { messages, readings, firstReceivedAt, lastReceivedAt, refused } = this
     if (messages.length === 0 && refused.length === 0) return null
     const lines = this.lines.subarray(0, Math.max(0, this.length - 1))
-    return { lines, messages: messages.length, readings, firstReceivedAt, lastReceivedAt, refused }
+    const received = messages.length + this.repetitions + refused.length
+    const counts = { received, repeated: this.repetitions, quarantined: refused.length, letGo: {} }
+    const times = { firstReceivedAt, lastReceivedAt }
+    return { lines, messages: messages.length, readings, ...times, refused, counts, repeated: [] }
   }
 
   private reserve(bytes: number): void {

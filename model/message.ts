@@ -15,6 +15,10 @@ export interface Message {
   readonly readings: readonly Reading[]
 }
 
+/** How lines are written. */
+export type LineFormat = 1 | 2
+export const LINE_FORMAT = 2
+
 const PLAIN_TEXT = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/
 
 /** The message as a line of the log, without the newline. */
@@ -72,7 +76,7 @@ const LARGE_INTEGER = /,-?\d{16,}\]/
  * Lines of the log, as messages. Throws SyntaxError on a line that `encodeLine` did not write; the checksum of a chunk
  * makes that a bug, not an input.
  */
-export function parseLines(lines: string): Message[] {
+export function parseLines(lines: string, _format?: LineFormat): Message[] {
   if (lines === '') return []
   const trimmed = lines.endsWith('\n') ? lines.slice(0, -1) : lines
   if (LARGE_INTEGER.test(trimmed)) return trimmed.split('\n').map(parseExactLine)

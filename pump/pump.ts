@@ -7,7 +7,11 @@
  *
  * Three users, each with the part it needs: ingest appends (`PumpInlet`), a writer claims partitions and commits
  * (`PumpOutlet`), and readers, `verify` and metrics look without touching (`PumpView`). They may be different processes.
+ *
+ * All times of this folder are ms since 1970 UTC. What stands in the lines is the lines' own: their format stands beside
+ * them, in each chunk.
  */
+import type { LineFormat } from '../model/message.ts'
 
 /** A message that ingest refused, kept as it came. */
 export interface Refused {
@@ -20,14 +24,47 @@ export interface Refused {
   readonly payload: Uint8Array
 }
 
+/** A message that was taken for one sent again: durable before, hence acknowledged and not stored a second time. */
+export interface Repeated {
+  readonly receivedAt: number
+  readonly device: string
+  readonly topic: string
+  /** `dup`: it came with DUP=1. `other_connection`: another connection had brought the original. */
+  readonly why: 'dup' | 'other_connection'
+  readonly payload: Uint8Array
+}
+
+/**
+ * What became of the messages that were received since the batch before, each in one of these: its own line, `repeated`,
+ * `quarantined`, or let go. So `received` = the batch's `messages` + `repeated` + `quarantined` + the sum of `letGo`; the
+ * log does not enforce it, `surgetank verify` checks it [G7].
+ */
+export interface MessageCounts {
+  readonly received: number
+  readonly repeated: number
+  /** As many as the batch has refused messages. */
+  readonly quarantined: number
+  /**
+   * By reason, those that are neither stored nor kept: `qos0_overload`, `presence`. A reason is a fixed word of small
+   * letters, digits and `_`, 32 at most; 16 reasons at most.
+   */
+  readonly letGo: Readonly<Record<string, number>>
+}
+
 /** The most of a batch, UTF-8 bytes of its lines and of its refused payloads; one message alone may be larger. */
 export const BATCH_BYTES_MAX = 4 * 1024 * 1024
 
+/** The most repetitions that a batch brings along to be listed; all of them are counted. */
+export const REPEATED_OF_BATCH_MAX = 64
+
 /** What one group commit makes durable. All of one UTC day of `receivedAt`: an insert must stay in one table partition. */
 export interface Batch {
-  /** Lines in order of arrival, UTF-8, with a newline between them. Must not change until the append has ended. */
+  /**
+   * Lines in order of arrival, UTF-8, of the format LINE_FORMAT, with a newline between them. Must not change until the
+   * append has ended.
+   */
   readonly lines: Buffer
-  /** How many lines; 0 when only refused messages came. */
+  /** How many lines; 0 when none came. Such a batch is appended all the same for what else is in it. */
   readonly messages: number
   /** Readings in all lines. */
   readonly readings: number
@@ -35,6 +72,9 @@ export interface Batch {
   readonly firstReceivedAt: number
   readonly lastReceivedAt: number
   readonly refused: readonly Refused[]
+  readonly counts: MessageCounts
+  /** To be listed: a sample of the repetitions, REPEATED_OF_BATCH_MAX at most. */
+  readonly repeated: readonly Repeated[]
 }
 
 export interface PumpInlet {
@@ -43,14 +83,21 @@ export interface PumpInlet {
    * batch meanwhile. Rejects with `log_unavailable` (fate `retry`) when the log takes nothing: its disk is full, it is at its
    * cap with readings that are not yet in ClickHouse, or it is out of reach. The caller must then append the very same batch
    * again, and no other before it: whether an attempt that failed has reached a log in another process is for the adapter
-   * to find out. Never resolves for a batch that is not durable.
+   * to find out. Never resolves for a batch that is not durable; only the list of repetitions may lack what was to be added.
    */
   append(batch: Batch): Promise<void>
+  /**
+   * The newest `lastReceivedAt` that the log has held, 0 when it never held a line: known as soon as the inlet is open, and
+   * growing with its appends. A receipt clock begins above it. Of a log in Kafka, the newest of the last thousands of messages
+   * that it holds.
+   */
+  readonly newestReceivedAt: number
   /** The newest lines of the log, newest chunk last, about as many as asked for: to know what was sent again. */
   tail(messagesMax: number): Promise<Chunk[]>
   /**
    * Chunks that other inlets appended since the last call, or since `tail`, up to the log's end as it is at this call; of a
-   * great many only the newest, about as many as `tail` gave. Own ones may be among them. Rejects with `log_unavailable`.
+   * great many only the newest: about as many as `tail` gives, own ones counted in. Never yields what this inlet appended.
+   * Rejects with `log_unavailable`.
    */
   appendedByOthers(): AsyncIterable<readonly Chunk[]>
   close(): Promise<void>
@@ -59,12 +106,17 @@ export interface PumpInlet {
 export interface Chunk {
   readonly partition: number
   readonly position: number
+  /** Of its lines: how `parseLines` reads them. */
+  readonly format: LineFormat
+  /** How many lines; a chunk of none keeps what was counted, or is a record that somebody else put into the log. */
   readonly messages: number
   readonly readings: number
   readonly firstReceivedAt: number
   readonly lastReceivedAt: number
   /** Newline-separated lines; its checksum was verified when it was read. */
   readonly lines: Buffer
+  /** As the batch had them; of a chunk of format 1, which did not count, `received` is `messages` and the rest 0. */
+  readonly counts: MessageCounts
 }
 
 /** A range of chunks that is about to be inserted: from the committed position up to, not including, `to`. */
@@ -162,8 +214,34 @@ export interface PartitionBooks extends PartitionPlace {
   readonly oldestUnwrittenAt: number | null
 }
 
+/**
+ * What became of every message that was received: `received` = `accepted` + `repeated` + `quarantined`, all four + the sum
+ * of `letGo`, at any moment [G7].
+ */
+export interface MessageBooks {
+  /**
+   * Since when messages are counted; null: since the log was made. A log that began in format 1 knows of the messages before
+   * only those that were quarantined, and they are counted in where it knows their number.
+   */
+  readonly since: number | null
+  readonly received: number
+  /** Those that have a line in the log. */
+  readonly accepted: number
+  readonly repeated: number
+  /** `evicted`: made room for newer ones. Nothing can retry or drop one yet. */
+  readonly quarantined: {
+    readonly waiting: number
+    readonly retried: number
+    readonly dropped: number
+    readonly evicted: number
+  }
+  /** By reason; neither stored nor kept. */
+  readonly letGo: Readonly<Record<string, number>>
+}
+
 export interface PumpBooks {
   readonly partitions: readonly PartitionBooks[]
+  readonly messages: MessageBooks
   /** Messages that were ever quarantined, and how many of them are still kept. */
   readonly quarantined: number
   readonly quarantinedKept: number
@@ -198,6 +276,15 @@ export interface QuarantineEntry {
   readonly bytes: Uint8Array
 }
 
+/** A repetition, as `surgetank repeated` lists it. */
+export interface RepeatedEntry extends Omit<Repeated, 'payload'> {
+  /** The beginning of the payload, REPEATED_PAYLOAD_BYTES_MAX at most, and how long all of it was. */
+  readonly payload: Uint8Array
+  readonly payloadBytes: number
+}
+
+export const REPEATED_PAYLOAD_BYTES_MAX = 4 * 1024
+
 export interface PumpView {
   /** Every partition, in order. */
   places(): Promise<PartitionPlace[]>
@@ -211,5 +298,7 @@ export interface PumpView {
   /** Newest first. */
   quarantine(entriesMax: number): Promise<QuarantineEntry[]>
   quarantineEntry(id: string): Promise<QuarantineEntry | null>
+  /** Of a device, or of all: the newest repetitions that are still listed, newest first. */
+  repeated(entriesMax: number, device: string | null): Promise<RepeatedEntry[]>
   close(): Promise<void>
 }

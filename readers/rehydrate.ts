@@ -91,7 +91,7 @@ async function mergeLog(
       if (last === undefined) break
       // After the end it is ingest's to merge.
       for (const chunk of chunks.filter(({ position }) => position < end)) {
-        await merge.next(parseLines(chunk.lines.toString('utf8')))
+        await merge.next(parseLines(chunk.lines.toString('utf8'), chunk.format))
         messages += chunk.messages
       }
       from = last.position + 1

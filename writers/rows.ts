@@ -23,9 +23,9 @@ export interface RowPlace {
 export function encodeRows(source: string, chunks: readonly Chunk[], keep?: (ordinal: number) => boolean): RowBlock {
   const block = openRowBlock()
   let ordinal = 0
-  for (const { position, lines } of chunks) {
+  for (const { position, lines, format } of chunks) {
     let index = 0
-    for (const { device, receivedAt, readings } of parseLines(lines.toString('utf8'))) {
+    for (const { device, receivedAt, readings } of parseLines(lines.toString('utf8'), format)) {
       for (const reading of readings) {
         if (keep === undefined || keep(ordinal)) block.add({ device, receivedAt, reading, source, position, index })
         index++
@@ -41,7 +41,7 @@ export function listRows(chunks: readonly Chunk[]): RowPlace[] {
   const rows: RowPlace[] = []
   for (const chunk of chunks) {
     let index = 0
-    for (const message of parseLines(chunk.lines.toString('utf8'))) {
+    for (const message of parseLines(chunk.lines.toString('utf8'), chunk.format)) {
       const line = encodeLine(message)
       for (let of = message.readings.length; of > 0; of--) {
         const { device, receivedAt } = message

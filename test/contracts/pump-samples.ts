@@ -1,14 +1,23 @@
 /** What tests of the pump append, claim and expect. */
 import { SurgetankError } from '../../errors.ts'
-import type { Batch, Claim, Consumption, DeadLetter, PumpOutlet, Refused } from '../../pump/pump.ts'
+import { LINE_FORMAT } from '../../model/message.ts'
+import { acceptedOnly } from '../../pump/message-counts.ts'
+import type { Batch, Chunk, Claim, Consumption, DeadLetter, PumpOutlet, Refused } from '../../pump/pump.ts'
 
 export const RECEIVED_AT = Date.UTC(2026, 10, 20, 12)
+
+/** What a chunk of so many messages says of them, when nothing else was received. */
+export function accepted(messages: number): Pick<Chunk, 'format' | 'messages' | 'counts'> {
+  return { format: LINE_FORMAT, messages, counts: acceptedOnly(messages) }
+}
 
 /** A batch of `count` lines of one reading each, numbered from `from` on. */
 export function batchOf(from: number, count: number, more: Partial<Batch> = {}): Batch {
   const lines = Buffer.from(Array.from({ length: count }, (_, i) => lineOf(from + i)).join('\n'))
   const times = { firstReceivedAt: RECEIVED_AT + from, lastReceivedAt: RECEIVED_AT + from + count }
-  return { lines, messages: count, readings: count, ...times, refused: [], ...more }
+  const { refused = [] } = more
+  const counts = { received: count + refused.length, repeated: 0, quarantined: refused.length, letGo: {} }
+  return { lines, messages: count, readings: count, ...times, refused, counts, repeated: [], ...more }
 }
 
 export function lineOf(number: number): string {

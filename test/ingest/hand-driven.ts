@@ -3,6 +3,7 @@ import type { IngestLog } from '../../ingest/commit-loop.ts'
 import type { Message } from '../../model/message.ts'
 import type { Batch, Chunk, PumpInlet } from '../../pump/pump.ts'
 import type { Space } from '../../space/space.ts'
+import { accepted } from '../contracts/pump-samples.ts'
 
 export interface Append {
   readonly batch: Batch
@@ -119,5 +120,5 @@ export function turn(): Promise<void> {
 function chunkOf(lines: readonly string[]): Chunk {
   const text = lines.map(line => `${line}\n`).join('')
   const head = { partition: 0, position: 0, firstReceivedAt: 0, lastReceivedAt: 0 }
-  return { ...head, messages: lines.length, readings: lines.length, lines: Buffer.from(text) }
+  return { ...head, ...accepted(lines.length), readings: lines.length, lines: Buffer.from(text) }
 }

@@ -3,6 +3,7 @@ import { expect, it } from 'vitest'
 import { readNewest } from '../../pump/kafka-newest.ts'
 import type { KafkaReader } from '../../pump/kafka-reader.ts'
 import type { Chunk, ReadLimits } from '../../pump/pump.ts'
+import { accepted } from '../contracts/pump-samples.ts'
 
 const LARGE = Buffer.alloc(100_000)
 const SMALL = Buffer.alloc(100)
@@ -21,7 +22,7 @@ function openLog(large: number, small: number) {
       bytes += lines.length
       if (found.length > 0 && bytes > bytesMax) break
       const at = { firstReceivedAt: position, lastReceivedAt: position }
-      found.push({ partition, position, messages: 1, readings: 1, ...at, lines })
+      found.push({ partition, position, ...accepted(1), readings: 1, ...at, unit: null, lines })
     }
     held = found.reduce((sum, { lines }) => sum + lines.length, 0)
     heldMax = Math.max(heldMax, held)

@@ -7,6 +7,7 @@ import { encodeLine, type Message } from '../../model/message.ts'
 import type { Chunk, PumpView } from '../../pump/pump.ts'
 import { openMemorySpace } from '../../space/memory-space.ts'
 import type { Space } from '../../space/space.ts'
+import { accepted } from '../contracts/pump-samples.ts'
 
 export interface ModelSources {
   readonly view: PumpView
@@ -51,7 +52,7 @@ export function openModelSources(): ModelSources {
     const chunk: Chunk = {
       partition: 0,
       position: end++,
-      messages: messages.length,
+      ...accepted(messages.length),
       readings: messages.reduce((sum, { readings }) => sum + readings.length, 0),
       firstReceivedAt: Math.min(...receipts),
       lastReceivedAt: Math.max(...receipts),

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Chunk } from '../../pump/pump.ts'
 import { takeBatch } from '../../writers/batch.ts'
+import { accepted } from '../contracts/pump-samples.ts'
 
 const LIMITS = { rowsMax: 10, bytesMax: 1_000 }
 const NOON = Date.UTC(2026, 10, 20, 12)
@@ -27,5 +28,5 @@ describe('a batch', () => {
 
 function chunk(position: number, readings: number, bytes = 10, at = NOON): Chunk {
   const lines = Buffer.alloc(bytes)
-  return { partition: 0, position, messages: 1, readings, firstReceivedAt: at, lastReceivedAt: at, lines }
+  return { partition: 0, position, ...accepted(1), readings, firstReceivedAt: at, lastReceivedAt: at, lines }
 }

@@ -10,6 +10,7 @@ import type { RowBlock } from '../../database/database.ts'
 import { encodeLine } from '../../model/message.ts'
 import type { Chunk, Claim, DeadLetter, Plan, PumpOutlet } from '../../pump/pump.ts'
 import { openWriter } from '../../writers/writer.ts'
+import { accepted } from '../contracts/pump-samples.ts'
 import {
   INSERT_FATES,
   type InsertFate,
@@ -299,7 +300,7 @@ function makeChunk(position: number): Chunk {
   return {
     partition: 0,
     position,
-    messages: 1,
+    ...accepted(1),
     readings: READINGS_PER_CHUNK,
     firstReceivedAt: at,
     lastReceivedAt: at,

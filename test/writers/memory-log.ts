@@ -9,6 +9,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../../errors.ts'
 import { encodeLine } from '../../model/message.ts'
 import type { Chunk, Claim, DeadLetter, Plan, PumpOutlet } from '../../pump/pump.ts'
+import { accepted } from '../contracts/pump-samples.ts'
 
 export const LOG_DAY = Date.UTC(2026, 10, 20, 12)
 export const READINGS_PER_CHUNK = 20
@@ -173,6 +174,6 @@ function makeChunk(partition: number, position: number, { textBytes, metricOf }:
     return { metric: metricOf(position, index), ts, value, sentTs: ts }
   })
   const lines = Buffer.from(encodeLine({ device: 'shared', receivedAt: at, readings }))
-  const counts = { messages: 1, readings: READINGS_PER_CHUNK, firstReceivedAt: at, lastReceivedAt: at }
+  const counts = { ...accepted(1), readings: READINGS_PER_CHUNK, firstReceivedAt: at, lastReceivedAt: at }
   return { partition, position, ...counts, lines }
 }

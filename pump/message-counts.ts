@@ -1,0 +1,65 @@
+/** The sums of what became of messages: of a partition, or of a whole log. Pure functions. */
+import type { Batch, Chunk, MessageBooks, MessageCounts } from './pump.ts'
+
+/** Messages since counting began. */
+export interface MessageSums extends MessageCounts {
+  readonly accepted: number
+}
+
+export const NO_MESSAGES: MessageSums = { received: 0, accepted: 0, repeated: 0, quarantined: 0, letGo: {} }
+
+/** Of a sum, in which those of several versions may come together. A reason beyond them is counted as `other`. */
+const REASONS_MAX = 64
+const OTHER_REASON = 'other'
+
+/** Of messages that each have a line and nothing else: chunks of format 1, which did not count. */
+export function acceptedOnly(messages: number): MessageCounts {
+  return { received: messages, repeated: 0, quarantined: 0, letGo: {} }
+}
+
+/** The sums with those of one more batch or chunk. */
+export function addMessages(
+  sums: MessageSums,
+  { messages, counts }: Pick<Batch | Chunk, 'messages' | 'counts'>,
+): MessageSums {
+  return addSums(sums, { ...counts, accepted: messages })
+}
+
+export function addSums(a: MessageSums, b: MessageSums): MessageSums {
+  return {
+    received: a.received + b.received,
+    accepted: a.accepted + b.accepted,
+    repeated: a.repeated + b.repeated,
+    quarantined: a.quarantined + b.quarantined,
+    letGo: addReasons(a.letGo, b.letGo),
+  }
+}
+
+function addReasons(a: MessageCounts['letGo'], b: MessageCounts['letGo']): MessageCounts['letGo'] {
+  const entries = Object.entries(b)
+  if (entries.length === 0) return a
+  const sums: Record<string, number> = { ...a }
+  for (const [reason, messages] of entries) {
+    const isFull = sums[reason] === undefined && Object.keys(sums).length >= REASONS_MAX
+    const counted = isFull ? OTHER_REASON : reason
+    sums[counted] = (sums[counted] ?? 0) + messages
+  }
+  return sums
+}
+
+/** Received and in none of the others: more than 0 is lost, less than 0 is counted twice. */
+export function differenceOf({ received, accepted, repeated, quarantined, letGo }: MessageSums): number {
+  return received - accepted - repeated - quarantined - sumOf(letGo)
+}
+
+export function sumOf(letGo: MessageCounts['letGo']): number {
+  return Object.values(letGo).reduce((sum, messages) => sum + messages, 0)
+}
+
+/** `waiting`: how many quarantined messages are still kept. */
+export function toMessageBooks(sums: MessageSums, waiting: number, since: number | null): MessageBooks {
+  const { received, accepted, repeated, quarantined, letGo } = sums
+  const kept = Math.min(waiting, quarantined)
+  const quarantine = { waiting: kept, retried: 0, dropped: 0, evicted: quarantined - kept }
+  return { since, received, accepted, repeated, quarantined: quarantine, letGo }
+}
