@@ -8,7 +8,7 @@ export interface MetricState extends Moment {
 export interface DeviceState {
   readonly device: string
   readonly online: boolean
-  /** When the broker last heard of it (a reading, a connect, a disconnect), ms since 1970 UTC. */
+  /** When the broker last heard of it (a reading, a connect, a disconnect), µs since 1970 UTC. */
   readonly lastSeen: number
   /** In order of their names, bytewise. */
   readonly metrics: readonly MetricState[]

@@ -8,12 +8,21 @@
 /** What a device can say. `bigint` only for integers that a double cannot hold exactly; `null` is a value a device sends. */
 export type Value = number | bigint | boolean | string | null
 
-export interface Reading {
-  readonly metric: string
-  /** The reading's time, ms since 1970 UTC: `effectiveTs(sentTs, receivedAt)`. */
+/** What [G4] compares: the reading's time, then its receipt, then the value itself. */
+export interface Moment {
+  /** The reading's time, µs since 1970 UTC: `effectiveTs(sentTs, receivedAt)`. */
   readonly ts: number
+  /**
+   * When its unit received it, µs since 1970 UTC. Grows strictly within a unit: with each message, and within a list with each
+   * element, so that of one connection the later wins.
+   */
+  readonly receivedAt: number
   readonly value: Value
-  /** The time the device gave, ms; null when it gave none. Differs from `ts` when the device's clock was too far ahead. */
+}
+
+export interface Reading extends Moment {
+  readonly metric: string
+  /** The time the device gave, µs; null when it gave none. Differs from `ts` when the device's clock was too far ahead. */
   readonly sentTs: number | null
 }
 
@@ -22,11 +31,11 @@ export const KIND = { number: 1, integer: 2, bool: 3, string: 4, null: 5 } as co
 export type Kind = keyof typeof KIND
 
 /** A device time further ahead of receipt than this would pin its metric for as long; it is replaced, and `sentTs` kept. */
-export const CLOCK_AHEAD_MS_MAX = 5 * 60_000
+export const CLOCK_AHEAD_US_MAX = 5 * 60_000_000
 
-/** The time that orders a reading: the device's, unless it gave none or its clock is too far ahead. */
+/** The time that orders a reading, in µs: the device's, unless it gave none or its clock is too far ahead. */
 export function effectiveTs(sentTs: number | null, receivedAt: number): number {
-  return sentTs === null || sentTs > receivedAt + CLOCK_AHEAD_MS_MAX ? receivedAt : sentTs
+  return sentTs === null || sentTs > receivedAt + CLOCK_AHEAD_US_MAX ? receivedAt : sentTs
 }
 
 export function kindOf(value: Value): Kind {
@@ -43,18 +52,12 @@ export function kindOf(value: Value): Kind {
   }
 }
 
-/** What [G4] compares: the reading's time, then its receipt, then the value itself. */
-export interface Moment {
-  readonly ts: number
-  readonly receivedAt: number
-  readonly value: Value
-}
-
 /**
  * True when `a` replaces `b` as the newest reading of a metric [G4].
  *
  * The order is total: ts, then receivedAt, then kind, then the number, then the text bytewise. It is the same as
- * ClickHouse's `max` over the tuple (ts, received_at, kind, value or 0, value_str).
+ * ClickHouse's `max` over the tuple (ts, received_at, kind, value or 0, value_str). Readings of one unit never tie in their
+ * receipt, so the value decides only between two units that received at the same µs.
  */
 export function isNewer(a: Moment, b: Moment): boolean {
   if (a.ts !== b.ts) return a.ts > b.ts

@@ -124,7 +124,7 @@ function unlessStopped<T>(promise: Promise<T>, stopped: AbortSignal): Promise<T>
 
 /** A reading that came late is not the newest, but its device was heard of when it came: a message without readings. */
 function toMessages({ device, metric, ts, receivedAt, value, seenAt }: LatestRow): Message[] {
-  const newest = { device, receivedAt, readings: [{ metric, ts, value, sentTs: ts }] }
+  const newest = { device, receivedAt, readings: [{ metric, ts, receivedAt, value, sentTs: ts }] }
   return seenAt > receivedAt ? [newest, { device, receivedAt: seenAt, readings: [] }] : [newest]
 }
 
