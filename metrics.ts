@@ -16,14 +16,15 @@ export const metrics = {
   ]),
   accepted: counter('telemetry_readings_accepted_total', 'Readings made durable in the log since this start.'),
   acked: counter('telemetry_messages_acked_total', 'PUBACKs and PUBRECs written.'),
-  duplicates: counter(
-    'telemetry_messages_duplicate_total',
-    'Messages that were already durable; acknowledged, not stored again.',
+  messagesAccepted: counter('telemetry_messages_accepted_total', 'Messages made durable in the log since this start.'),
+  repeated: counter(
+    'telemetry_messages_repeated_total',
+    'Messages sent again of which the log has the original; acknowledged, not stored again.',
   ),
   quarantined: counter('telemetry_messages_quarantined_total', 'Messages refused with a reason and kept.', ['reason']),
-  dropped: counter(
-    'telemetry_messages_dropped_total',
-    'QoS 0 messages dropped in overload or while the log is unavailable.',
+  letGo: counter(
+    'telemetry_messages_let_go_total',
+    'Messages neither stored nor kept: qos0_overload, QoS 0 in overload or while the log is unavailable; presence, statuses, which the state takes.',
     ['reason'],
   ),
   presenceIgnored: counter('telemetry_presence_ignored_total', 'Wills and presence changes that were not taken.', [
@@ -50,6 +51,10 @@ export const metrics = {
     'Bytes that messages take that were received and are not yet acknowledged, their objects included.',
   ),
   backpressure: gauge('telemetry_backpressure_state', '1 for the state that holds.', ['state']),
+  receiptAhead: gauge(
+    'telemetry_receipt_ahead_seconds',
+    'How far the receipts of messages run ahead of the clock: more than a moment means that the clock was set back.',
+  ),
   ackSeconds: histogram(
     'telemetry_ack_duration_seconds',
     'From a PUBLISH to its acknowledgement: of the message that waited longest in each group commit.',

@@ -1,5 +1,6 @@
 /** What a history request asks for, decided from its parameters alone: nothing is touched here. */
 import type { Aggregate, HistoryQuery } from '../database/database.ts'
+import { US_PER_MS } from '../model/time.ts'
 import { decodeCursor } from './paging.ts'
 import { invalidQuery } from './problems.ts'
 
@@ -31,7 +32,7 @@ export interface BucketPlan {
 
 export const POINTS_MAX = 10_000
 const POINTS = 1_000
-const RANGE_MS = 3_600_000
+const RANGE_US = 3_600_000_000
 const UNIT_MS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 export const AGGREGATES: readonly Aggregate[] = ['avg', 'min', 'max', 'sum', 'count', 'last']
 const AGGREGATES_BY_DEFAULT: readonly Aggregate[] = ['avg', 'min', 'max', 'count']
@@ -50,7 +51,8 @@ export function planHistory(device: string, parameters: HistoryParameters, now: 
   if (cursor !== undefined) throw invalidQuery('cursor', 'goes with raw rows; buckets come whole')
   const { from, to } = planRange(parameters, now)
   const everyMs = parseEvery(every)
-  const buckets = Math.ceil(to / everyMs) - Math.floor(from / everyMs)
+  const everyUs = everyMs * US_PER_MS
+  const buckets = Math.ceil(to / everyUs) - Math.floor(from / everyUs)
   if (buckets * (metrics?.length ?? 1) > POINTS_MAX) {
     throw invalidQuery('every', `would make more than ${POINTS_MAX} buckets; take a longer one or a shorter range`)
   }
@@ -58,34 +60,43 @@ export function planHistory(device: string, parameters: HistoryParameters, now: 
   return { kind: 'buckets', query, every, everyMs, aggregates: parseAggregates(agg) }
 }
 
+/** In µs. */
 function planRange({ from, to }: HistoryParameters, now: number): { from: number; to: number } {
-  const toMs = to === undefined ? now : parseTime('to', to)
-  const fromMs = from === undefined ? toMs - RANGE_MS : parseTime('from', from)
-  if (fromMs >= toMs) throw invalidQuery('from', 'must be before to')
-  return { from: fromMs, to: toMs }
+  const toUs = to === undefined ? now * US_PER_MS : parseTime('to', to)
+  const fromUs = from === undefined ? toUs - RANGE_US : parseTime('from', from)
+  if (fromUs >= toUs) throw invalidQuery('from', 'must be before to')
+  return { from: fromUs, to: toUs }
 }
 
 /** The `+` of an offset that was not escaped in a URL arrives as a space. */
-const RFC_3339 = /^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?)([Zz]|[+\- ]\d{2}:\d{2})$/
+const RFC_3339 = /^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+\- ]\d{2}:\d{2})$/
 const EPOCH_MS_MAX = Date.UTC(9999, 11, 31)
+/** A count from here on is of µs, as in a message. */
+const COUNT_OF_US_MIN = 1e14
 
+/** In µs; what lies after 2255, where no reading can, is cut to it. */
 function parseTime(parameter: 'from' | 'to', text: string): number {
-  const ms = /^\d{1,15}$/.test(text) ? Number(text) : parseRfc3339(text)
-  if (isTime(ms)) return ms
-  throw invalidQuery(parameter, 'is neither RFC 3339, such as 2026-11-20T12:00:00Z, nor ms since 1970')
+  const us = /^\d{1,16}$/.test(text) ? parseCount(Number(text)) : parseRfc3339(text)
+  if (us >= 0 && us <= EPOCH_MS_MAX * US_PER_MS) return Math.min(us, Number.MAX_SAFE_INTEGER)
+  throw invalidQuery(parameter, 'is neither RFC 3339, such as 2026-11-20T12:00:00Z, nor ms or µs since 1970')
 }
 
-function isTime(ms: unknown): ms is number {
-  return Number.isSafeInteger(ms) && (ms as number) >= 0 && (ms as number) <= EPOCH_MS_MAX
+function parseCount(count: number): number {
+  return count < COUNT_OF_US_MIN ? count * US_PER_MS : count
+}
+
+function isTime(us: unknown): us is number {
+  return Number.isSafeInteger(us) && (us as number) >= 0
 }
 
 function parseRfc3339(text: string): number {
-  const [, date, time, zone] = RFC_3339.exec(text) ?? []
+  const [, date, time, fraction = '', zone] = RFC_3339.exec(text) ?? []
   if (date === undefined || time === undefined || zone === undefined) return Number.NaN
   // V8 makes a 2nd of March of a 30th of February.
   const midnight = new Date(`${date}T00:00:00Z`)
   if (Number.isNaN(midnight.getTime()) || !midnight.toISOString().startsWith(date)) return Number.NaN
-  return Date.parse(`${date}T${time}${zone.toUpperCase().replace(' ', '+')}`)
+  const seconds = Date.parse(`${date}T${time}${zone.toUpperCase().replace(' ', '+')}`)
+  return seconds * US_PER_MS + Number(fraction.slice(0, 6).padEnd(6, '0'))
 }
 
 function parseEvery(every: string): number {

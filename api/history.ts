@@ -8,20 +8,21 @@
 import type { IncomingMessage } from 'node:http'
 import { Type } from 'typebox'
 import type { BucketPoint, RawPoint } from '../database/database.ts'
+import { timeText, US_PER_MS } from '../model/time.ts'
 import type { ApiOptions, Server } from './api.ts'
 import { unknownDevice } from './devices.ts'
 import { type BucketPlan, POINTS_MAX, planHistory, type RawPlan } from './history-plan.ts'
 import { encodeCursor, linkNext } from './paging.ts'
 import { ApiProblem, invalidQuery } from './problems.ts'
 import { answers, DeviceId, Next, PersistedThrough, problemAnswer, Time, Value } from './schemas.ts'
-import { jsonValue, timeText } from './state-document.ts'
+import { jsonValue } from './state-document.ts'
 import { openTurnstile } from './turnstile.ts'
 
 const QUERIES_MAX = 8
 const QUERY_MS_MAX = 30_000
 
 const When = (description: string) =>
-  Type.String({ maxLength: 40, description: `RFC 3339 or ms since 1970. ${description}` })
+  Type.String({ maxLength: 40, description: `RFC 3339, or ms or µs since 1970. ${description}` })
 
 const Head = { device: DeviceId, from: Time, to: Time, persisted_through: PersistedThrough }
 const RawHistory = Type.Object({
@@ -166,7 +167,7 @@ async function abortable<Result>(
 
 function head({ query: { device, from, to } }: RawPlan | BucketPlan, through: number): string {
   const range = `"from":"${timeText(from)}","to":"${timeText(to)}"`
-  return `{"device":${JSON.stringify(device)},${range},"persisted_through":"${timeText(through)}"`
+  return `{"device":${JSON.stringify(device)},${range},"persisted_through":"${timeText(through * US_PER_MS)}"`
 }
 
 function rawItem({ metric, ts, receivedAt, value }: RawPoint): string {

@@ -7,7 +7,10 @@ export const DeviceId = Type.String({
   description: 'A device id, as in the topic.',
 })
 
-export const Time = Type.String({ format: 'date-time', description: 'RFC 3339, UTC, milliseconds.' })
+export const Time = Type.String({
+  format: 'date-time',
+  description: 'RFC 3339, UTC, with milliseconds; with microseconds where they are not 0.',
+})
 
 export const Value = Type.Union([Type.Number(), Type.String(), Type.Boolean(), Type.Null()], {
   description: 'As the device sent it. An integer that a double cannot hold comes as a string of its digits.',
@@ -18,7 +21,7 @@ export const StateDocument = Type.Object(
     device: DeviceId,
     version: Type.Integer({
       description:
-        'The newest receive time that this state is made of, ms since 1970 UTC; never falls. Equals last_seen.',
+        'The newest receive time that this state is made of, µs since 1970 UTC; never falls. Equals last_seen.',
     }),
     online: Type.Boolean({ description: 'Whether its MQTT connection is open.' }),
     last_seen: Time,

@@ -7,6 +7,7 @@
 import type { DeviceState, MetricState } from '../model/device-state.ts'
 import { encodeValue } from '../model/message.ts'
 import type { Value } from '../model/reading.ts'
+import { timeText, US_PER_MS } from '../model/time.ts'
 
 export interface DocumentView {
   /** ms since 1970 UTC. */
@@ -26,16 +27,11 @@ export function stateDocument(state: DeviceState, view: DocumentView): string {
 }
 
 function metricDocument({ value, ts, receivedAt }: MetricState, { now, staleAfterMs }: DocumentView): string {
-  const stale = now - receivedAt > staleAfterMs
+  const stale = now - receivedAt / US_PER_MS > staleAfterMs
   return `{"value":${jsonValue(value)},"ts":"${timeText(ts)}","received_at":"${timeText(receivedAt)}","stale":${stale}}`
 }
 
 /** A value on the wire to people and dashboards. */
 export function jsonValue(value: Value): string {
   return typeof value === 'bigint' ? `"${value}"` : encodeValue(value)
-}
-
-/** RFC 3339, UTC, with milliseconds. */
-export function timeText(ms: number): string {
-  return new Date(ms).toISOString()
 }

@@ -25,7 +25,13 @@ export class Held {
   }
 }
 
+/** Connections are numbered in turn, as ingest tells them apart. */
+const NUMBER_MAX = 0xffff
+let lastNumber = 0
+
 export class Connection {
+  /** 1 to 65,535. */
+  readonly number: number = (lastNumber = (lastNumber % NUMBER_MAX) + 1)
   readonly socket: Socket
   /** Set once, right after the socket was handed to Aedes and the gate was put before it. */
   client: Client | null = null
@@ -48,6 +54,8 @@ export class Connection {
   /** Called once nothing of it is on its way into the log any more; set by whoever waits for that. */
   settled: (() => void) | null = null
 
+  /** It has sent a message with DUP=1. */
+  marksDup = false
   /** Telemetry topics that it published to, and what they mean. */
   readonly topics = new KnownTopics()
   /** The newest message that is not acknowledged. */

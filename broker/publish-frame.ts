@@ -8,6 +8,7 @@ import type { Telemetry } from './topics.ts'
 /** Where the parts of a whole PUBLISH lie. One object, used again and again. */
 export class PublishFrame {
   qos = 0
+  dup = false
   /** 0 for QoS 0. */
   messageId = 0
   topicAt = 0
@@ -19,6 +20,7 @@ export class PublishFrame {
   read(bytes: Buffer, at: number): boolean {
     const first = bytes[at] ?? 0
     this.qos = (first >> 1) & 3
+    this.dup = (first & 0x08) !== 0
     if (first >> 4 !== 3 || this.qos === 3) return false
     let length = 0
     let next = at + 1

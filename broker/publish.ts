@@ -7,7 +7,7 @@
  * would send it again for ever; only what breaks MQTT itself does.
  */
 import type { AedesOptions, Client, PublishPacket } from 'aedes'
-import type { Ingest } from '../ingest/ingest.ts'
+import type { Ingest, Publish } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { Acknowledger } from './acknowledge.ts'
 import { connectionOf, leaveToUs } from './aedes-internals.ts'
@@ -43,6 +43,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
   const { ingest, acknowledger, presence, floodgate, clock, violated } = options
   const received = [0, 0, 0]
   let dropped = 0
+  let statuses = 0
 
   return { authorizePublish, takeKnown, count }
 
@@ -69,20 +70,24 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const state = route.kind === 'status' ? parseStatus(packet.payload) : null
     if (route.kind === 'status' && state !== null) {
       received[packet.qos] = (received[packet.qos] ?? 0) + 1
+      statuses++
       takeStatus(connection, packet, route.device, state)
       return
     }
     const receivedAt = clock()
-    const held = admit(connection, packet.qos, packet.messageId ?? 0, receivedAt)
+    const { qos, dup } = packet
+    const messageId = qos === 0 ? 0 : (packet.messageId ?? 0)
+    const held = admit(connection, qos, messageId, receivedAt)
     if (held === undefined) return
     const payload = packet.payload as Buffer
+    const came = originOf(connection, { messageId, dup })
     if (route.kind !== 'telemetry') {
       const { device, reason, detail } = route.kind === 'status' ? refuseStatus(route.device) : route
-      const kept = { device, metric: null, topic: keptTopic(topic), payload, receivedAt, held }
+      const kept = { device, metric: null, topic: keptTopic(topic), payload, receivedAt, held, ...came }
       ingest.offerRefused(kept, reason, detail)
       return
     }
-    ingest.offer({ device: route.device, metric: route.metric, topic, payload, receivedAt, held })
+    ingest.offer({ device: route.device, metric: route.metric, topic, payload, receivedAt, held, ...came })
     connection.topics.add(topic, route)
     // After the offer, so that the space knows the device by now.
     presence.hold(connection, route.device, true)
@@ -92,7 +97,12 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const receivedAt = clock()
     const held = admit(connection, frame.qos, frame.messageId, receivedAt)
     if (held === undefined) return
-    ingest.offer({ device: route.device, metric: route.metric, topic, payload, receivedAt, held })
+    const { device, metric } = route
+    const { number, marksDup } = connection
+    const { messageId: packet, dup } = frame
+    if (dup) connection.marksDup = true
+    // One literal, and no spread: this is the hot path.
+    ingest.offer({ device, metric, topic, payload, receivedAt, held, connection: number, packet, dup, marksDup })
   }
 
   /** What acknowledges the message; null for QoS 0; undefined when it was dropped: QoS 0 never waits. */
@@ -139,9 +149,25 @@ export function openPublishing(options: PublishingOptions): Publishing {
       metrics.received.inc({ qos: String(qos) }, received[qos])
       received[qos] = 0
     }
-    if (dropped > 0) metrics.dropped.inc({ reason: 'overload' }, dropped)
+    letGo('qos0_overload', dropped)
+    letGo('presence', statuses)
     dropped = 0
+    statuses = 0
   }
+
+  function letGo(reason: string, messages: number): void {
+    if (messages === 0) return
+    metrics.letGo.inc({ reason }, messages)
+    ingest.letGo(reason, messages)
+  }
+}
+
+type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup'>
+
+/** Where a message comes from, as ingest wants to know it. */
+function originOf(connection: Connection, { messageId, dup }: { messageId: number; dup: boolean }): Came {
+  if (dup) connection.marksDup = true
+  return { connection: connection.number, packet: messageId, dup, marksDup: connection.marksDup }
 }
 
 /**

@@ -1,6 +1,9 @@
 /**
  * The commit loop: takes parts in order, one append in flight, and hands each on only when it is durable [G1].
  *
+ * What was durable before, repetitions only, is handed on without an append; that they came is in the tally, which the next
+ * append takes along, or one of its own a second later.
+ *
  * A part that the log does not take is tried again, the very same part, after a growing pause, until the log takes it or
  * the loop is closed: nothing is given up and nothing is acknowledged meanwhile [G5]. What waits is bounded by the caller,
  * which tells the broker to stop reading.
@@ -9,6 +12,7 @@ import { hasFate, type SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import type { PumpInlet } from '../pump/pump.ts'
 import { openLineMemory, Part } from './part.ts'
+import type { Tally } from './tally.ts'
 
 /** The part of a pino logger that ingest uses. */
 export interface IngestLog {
@@ -19,6 +23,7 @@ export interface IngestLog {
 
 export interface CommitLoopOptions<Held> {
   readonly pump: Pick<PumpInlet, 'append'>
+  readonly tally: Tally
   readonly log: IngestLog
   /** ms from any start, for durations. */
   readonly clock: () => number
@@ -40,6 +45,8 @@ export interface CommitLoop<Held> {
    * `close`, of what the append in flight was to store and may have stored.
    */
   readonly oldestAt: number | null
+  /** Begins an append for what is in the tally, unless one is under way anyway. */
+  keepTally(): void
   /** Ends after the append in flight; parts not yet durable are dropped, unacknowledged. */
   close(): Promise<void>
 }
@@ -50,7 +57,7 @@ const RETRY_MS_MAX = 1_000
 const SLOW_MS = 2_000
 
 export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLoop<Held> {
-  const { pump, log, clock } = options
+  const { pump, tally, log, clock } = options
   const memory = openLineMemory()
   let parts: Part<Held>[] = []
   /** The part whose append is in flight, or ended in doubt with the loop. */
@@ -69,6 +76,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     get oldestAt() {
       return current?.oldestAt ?? parts.find(part => part.oldestAt !== null)?.oldestAt ?? null
     },
+    keepTally,
     close,
   }
 
@@ -77,9 +85,19 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     const last = parts.at(-1)
     if (last?.isLarge && nextTurn !== null) begin()
     else if (last?.hasRoom(receivedAt, bytes)) return last
+    return openPart()
+  }
+
+  function openPart(): Part<Held> {
     const part = new Part<Held>(memory.take())
     parts.push(part)
     return part
+  }
+
+  function keepTally(): void {
+    if (tally.isEmpty || closed || running !== null || nextTurn !== null) return
+    openPart()
+    begin()
   }
 
   /**
@@ -97,7 +115,9 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
       const part = parts.shift()
       if (part === undefined) break
       current = part
-      if (!(await commit(part))) break
+      tally.repeat(part.repetitions, part.repeated)
+      // What repetitions repeat was taken by an earlier append, and those have all resolved.
+      if (!(part.isDurable && part.held.length > 0) && !(await commit(part))) break
       current = null
       options.committed(part)
       memory.giveBack(part.lines)
@@ -107,9 +127,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
 
   /** True when the part is durable; false when the loop was closed before. */
   async function commit(part: Part<Held>): Promise<boolean> {
-    const batch = part.batch()
-    // Only repetitions: what they repeat was taken by an earlier append, and those have all resolved.
-    if (batch === null) return true
+    const batch = part.batch(tally)
     for (let pauseMs = RETRY_MS_MIN; !closed; pauseMs = Math.min(pauseMs * 2, RETRY_MS_MAX)) {
       const start = clock()
       const slow = setTimeout(hangs, SLOW_MS)

@@ -5,7 +5,7 @@
  */
 import { isAscii, isUtf8 } from 'node:buffer'
 import type { Reading } from '../model/reading.ts'
-import { openJsonReader } from './json-readings.ts'
+import { openJsonReader, type Written } from './json-readings.ts'
 import { checkName } from './names.ts'
 import { parsePlainValue } from './plain-value.ts'
 import { Refusal } from './refusal.ts'
@@ -14,16 +14,23 @@ const BYTE_ORDER_MARK = 0xfeff
 
 const json = openJsonReader()
 
+export type { Written } from './json-readings.ts'
+
+/** What `decodePayload` fills in. */
+export function openWritten(): Written {
+  return { values: [], sent: [] }
+}
+
 /**
  * The readings of a payload, at least one and at most 1,000, or why there are none.
- * `metric` is the metric of a plain-value topic, null when the payload is JSON; `receivedAt` in ms since 1970 UTC. `written`
- * gets, for each reading, its value as the device wrote it when that is a JSON number, else null: for `encodeReadings`.
+ * `metric` is the metric of a plain-value topic, null when the payload is JSON; `receivedAt` in µs since 1970 UTC, of the first
+ * element. `written` gets what the device wrote, for `encodeReadings`.
  */
 export function decodePayload(
   payload: Buffer,
   metric: string | null,
   receivedAt: number,
-  written: (string | null)[] = [],
+  written: Written = openWritten(),
 ): Reading[] | Refusal {
   try {
     const ascii = isAscii(payload)
@@ -32,8 +39,9 @@ export function decodePayload(
       if (text.charCodeAt(0) === BYTE_ORDER_MARK) throw new Refusal('invalid_json', 'It starts with a byte order mark.')
       return json.read(text, ascii, receivedAt, written)
     }
-    written.length = 0
-    return [{ metric: checkName(metric), ts: receivedAt, value: parsePlainValue(text), sentTs: null }]
+    written.values.length = 0
+    written.sent.length = 0
+    return [{ metric: checkName(metric), ts: receivedAt, receivedAt, value: parsePlainValue(text), sentTs: null }]
   } catch (error) {
     if (error instanceof Refusal) return error
     throw error

@@ -13,18 +13,21 @@ import type { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import { encodeReadings, lineHead } from '../model/message.ts'
 import type { Reading } from '../model/reading.ts'
-import type { PumpInlet } from '../pump/pump.ts'
+import { toMs } from '../model/time.ts'
+import type { PumpInlet, Repeated } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
 import { type IngestLog, openCommitLoop } from './commit-loop.ts'
-import { decodePayload } from './decode.ts'
+import { decodePayload, openWritten } from './decode.ts'
 import type { Ingest, IngestEvents, Publish } from './ingest.ts'
 import { MESSAGE_BYTES, type Part } from './part.ts'
+import { crossesMidnight, openReceipts } from './receipts.ts'
 import { REASONS, Refusal } from './refusal.ts'
-import { openRepetitions } from './repetitions.ts'
+import { openRepetitions, type Repetition } from './repetitions.ts'
 import { openSpaceFeed } from './space-feed.ts'
+import { openTally } from './tally.ts'
 
 export interface IngestOptions {
-  readonly pump: Pick<PumpInlet, 'append' | 'tail' | 'appendedByOthers'>
+  readonly pump: Pick<PumpInlet, 'append' | 'tail' | 'appendedByOthers' | 'newestReceivedAt'>
   readonly space: Pick<Space, 'merge' | 'claimMetric' | 'trackUnmerged'>
   readonly limits: {
     /** Bytes held: of each message MESSAGE_BYTES, and its payload or its line, whichever is longer. */
@@ -34,6 +37,8 @@ export interface IngestOptions {
   }
   /** ms from any start, for durations. */
   readonly clock?: () => number
+  /** ms since 1970 UTC, which receipts follow. */
+  readonly wallClock?: () => number
   readonly log: IngestLog
   /** The log failed for good (fate `stop`): nothing more is appended or acknowledged, and the process must end. */
   readonly failed: (error: SurgetankError) => void
@@ -48,19 +53,28 @@ export interface OpenIngest<Held> extends Ingest<Held> {
 type BackpressureState = 'open' | 'full' | 'stalled'
 
 const TAIL_MESSAGES_MAX = 200_000
+/** How long what is counted waits for an append to take it along. */
+const TALLY_MS = 1_000
+/** A log whose last receipt is further ahead of the clock was written by a clock that was wrong, or this one is. */
+const RECEIPT_AHEAD_MS_MAX = 60_000
 
 /** Opens ingest; rejects when the end of the log cannot be read. */
 export async function openIngest<Held>(options: IngestOptions, events: IngestEvents<Held>): Promise<OpenIngest<Held>> {
-  const { pump, space, limits, log, failed, clock = () => performance.now() } = options
+  const { pump, space, limits, log, failed, clock = () => performance.now(), wallClock = Date.now } = options
   const repetitions = openRepetitions(() => randomInt(2 ** 32))
-  for (const chunk of await pump.tail(limits.tailMessagesMax ?? TAIL_MESSAGES_MAX)) {
-    repetitions.rememberLines(chunk.lines)
+  for (const { lines, format } of await pump.tail(limits.tailMessagesMax ?? TAIL_MESSAGES_MAX)) {
+    repetitions.rememberLines(lines, format)
   }
+  const receipts = openReceipts(pump.newestReceivedAt)
+  checkReceipts()
+  const tally = openTally()
   const feed = openSpaceFeed(space, log)
-  const loop = openCommitLoop<Held>({ pump, log, clock, committed, stalledChanged: updatePressure, failed })
+  const loop = openCommitLoop<Held>({ pump, tally, log, clock, committed, stalledChanged: updatePressure, failed })
   space.trackUnmerged(() => loop.oldestAt)
+  const keeping = setInterval(everySecond, TALLY_MS)
+  keeping.unref()
   /** Of the message at hand. */
-  const written: (string | null)[] = []
+  const written = openWritten()
   let heldMessages = 0
   let heldBytes = 0
   let overBound = false
@@ -74,6 +88,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
   return {
     offer,
     offerRefused,
+    letGo: tally.letGo,
     get pressure() {
       return pressure
     },
@@ -91,12 +106,12 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     },
     catchUp,
     drain,
-    close: loop.close,
+    close,
   }
 
   function offer(publish: Publish<Held>): void {
-    const { device, receivedAt, payload, held } = publish
-    const readings = decodePayload(payload, publish.metric, receivedAt, written)
+    const { device, payload, packet, held } = publish
+    const readings = receive(publish)
     if (readings instanceof Refusal) {
       offerRefused(publish, readings.reason, readings.detail)
       return
@@ -106,18 +121,27 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
       offerRefused(publish, claimed, REASONS[claimed])
       return
     }
-    const encoded = encodeReadings(readings, written)
-    const head = lineHead(device, receivedAt)
-    const part = loop.partFor(receivedAt, head.length + encoded.length)
+    const receivedAt = (readings[0] as Reading).receivedAt
+    const encoded = encodeReadings(readings, written.values, written.sent)
+    const head = lineHead(device, receivedAt, packet)
+    const part = loop.partFor(toMs(receivedAt), head.length + encoded.length)
     const bytes = MESSAGE_BYTES + Math.max(payload.length, part.write(head, encoded))
-    const { lines, readingsAt, readingsEnd } = part
-    if (hasOwnTimes(readings) && repetitions.remember(device, lines, readingsAt, readingsEnd)) {
-      part.addRepetition(held, bytes)
-      hold(bytes)
-      return
-    }
-    part.add(held, bytes, { device, receivedAt, readings })
+    const repeats = hasOwnTimes(readings) ? repetitions.remember(device, part, publish) : null
+    if (repeats === null) part.add(held, bytes, { device, receivedAt, readings })
+    else part.addRepetition(held, bytes, () => describeRepetition(publish, repeats))
     hold(bytes)
+  }
+
+  /** Its readings with their receipts, or why there are none. */
+  function receive({ payload, metric, receivedAt }: Publish<Held>): Reading[] | Refusal {
+    const first = receipts.next(receivedAt)
+    let readings = decodePayload(payload, metric, first, written)
+    if (readings instanceof Refusal) return readings
+    if (crossesMidnight(first, lastReceipt(readings))) {
+      readings = decodePayload(payload, metric, receipts.nextDay(first), written) as Reading[]
+    }
+    receipts.use(lastReceipt(readings))
+    return readings
   }
 
   function offerRefused(publish: Publish<Held>, reason: string, detail: string): void {
@@ -159,8 +183,9 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
 
   function count(part: Part<Held>): void {
     metrics.commitMessages.observe(part.held.length)
+    if (part.messages.length > 0) metrics.messagesAccepted.inc(part.messages.length)
     if (part.readings > 0) metrics.accepted.inc(part.readings)
-    if (part.repetitions > 0) metrics.duplicates.inc(part.repetitions)
+    if (part.repetitions > 0) metrics.repeated.inc(part.repetitions)
     for (const [reason, messages] of countReasons(part)) metrics.quarantined.inc({ reason }, messages)
   }
 
@@ -196,8 +221,30 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
 
   async function lookOnce(): Promise<void> {
     for await (const chunks of pump.appendedByOthers()) {
-      for (const { lines } of chunks) repetitions.rememberLines(lines)
+      for (const { lines, format } of chunks) repetitions.rememberLines(lines, format)
     }
+  }
+
+  /** Said at each start: receipts go on from there, hardly moving, until the clock is past it. */
+  function checkReceipts(): void {
+    const aheadMs = receipts.aheadMs(wallClock())
+    metrics.receiptAhead.set(aheadMs / 1_000)
+    if (aheadMs <= RECEIPT_AHEAD_MS_MAX) return
+    const lastReceipt = new Date(pump.newestReceivedAt).toISOString()
+    log.error(
+      { lastReceipt, aheadSeconds: Math.round(aheadMs / 1_000) },
+      'the last receipt in the log is ahead of the clock; receipts stand still there until the clock is past it: set the clock right',
+    )
+  }
+
+  function everySecond(): void {
+    metrics.receiptAhead.set(receipts.aheadMs(wallClock()) / 1_000)
+    loop.keepTally()
+  }
+
+  async function close(): Promise<void> {
+    clearInterval(keeping)
+    await loop.close()
   }
 
   async function drain(waitMs: number): Promise<void> {
@@ -215,6 +262,15 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
 function hasOwnTimes(readings: readonly Reading[]): boolean {
   for (const { sentTs } of readings) if (sentTs === null) return false
   return true
+}
+
+function lastReceipt(readings: readonly Reading[]): number {
+  return (readings.at(-1) as Reading).receivedAt
+}
+
+/** The payload as a copy: it is a view of a whole read of its socket. */
+function describeRepetition({ receivedAt, device, topic, payload }: Publish<unknown>, why: Repetition): Repeated {
+  return { receivedAt, device, topic, why, payload: Buffer.from(payload) }
 }
 
 function countReasons(part: Part<unknown>): Map<string, number> {

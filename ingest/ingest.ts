@@ -6,15 +6,16 @@
  * the commit everything of the batch is handed back in order of arrival, to be acknowledged; the space is merged beside
  * it, so that a space that is away never holds a PUBACK [G1].
  */
+import type { Origin } from './repetitions.ts'
 
 /** A publish as the broker hands it over. `held` is the broker's own: what it needs to acknowledge. */
-export interface Publish<Held> {
+export interface Publish<Held> extends Origin {
   readonly device: string
   /** The metric of a plain-value topic; null when the payload is JSON. */
   readonly metric: string | null
   readonly topic: string
   readonly payload: Buffer
-  /** ms since 1970 UTC. */
+  /** When the broker read it, ms since 1970 UTC. */
   readonly receivedAt: number
   readonly held: Held
 }
@@ -30,6 +31,8 @@ export interface Ingest<Held> {
    * is none. `reason` is a fixed word, never text of a device; `publish.device` may be empty.
    */
   offerRefused(publish: Publish<Held>, reason: string, detail: string): void
+  /** Counts messages that are neither stored nor kept; the log keeps how many [G7]. `reason` is a fixed word. */
+  letGo(reason: string, messages: number): void
   /** True while what is held is over the bound. */
   readonly pressure: boolean
   /** True while the log refuses appends (disk full, cap): nothing is acknowledged until it takes them again. */

@@ -4,12 +4,13 @@
  * JSON.parse keeps the last of two equal keys and takes any depth; here both are refused. Invariants: a character is read
  * at most twice, nothing grows beyond the limits, and nesting never passes `payloadDepthMax`.
  *
- * Shapes: an object; `{ts, values}`, where `seq` may stand beside and is not stored; a list of those. `ts` and `values` make
- * an object timestamped only together; either of them alone is a metric like any other. Nested names are joined with `.`,
+ * Shapes: an object; `{ts, values}`, where `seq` and `id` may stand beside: they are no readings but tell messages apart; a
+ * list of those. `ts` and `values` make an object timestamped only together; either of them alone is a metric like any other. Nested names are joined with `.`,
  * places in a list count from 0. An empty object or list inside holds no reading. A path may stand once in an object, as a
  * value or as a branch, however it is spelled: {"a.b":1,"a":{"b":2}} is refused.
  */
 import { LIMITS } from '../model/limits.ts'
+import { encodeSent } from '../model/message.ts'
 import { effectiveTs, type Reading, type Value } from '../model/reading.ts'
 import { JsonCursor } from './json-cursor.ts'
 import { openNameTable } from './names.ts'
@@ -18,12 +19,20 @@ import { parseTime } from './timestamp.ts'
 
 type Draft = { -readonly [Key in keyof Reading]: Reading[Key] }
 
+/** What a payload says besides its readings: filled anew for each one. */
+export interface Written {
+  /** For each reading its value as the device wrote it when that is a JSON number, else null. */
+  readonly values: (string | null)[]
+  /** For each element what `encodeSent` makes of its time, `seq` and `id`; '' for one without. */
+  readonly sent: string[]
+}
+
 export interface JsonReader {
   /**
-   * The readings of a payload, at least one, and in `written` the numbers among their values as the device wrote them, null
-   * for other values. `isAscii`: every character is. Throws Refusal.
+   * The readings of a payload, at least one. Element k of a list is received at `receivedAt` + k, in µs. `isAscii`: every
+   * character is. Throws Refusal.
    */
-  read(payload: string, isAscii: boolean, receivedAt: number, written: (string | null)[]): Reading[]
+  read(payload: string, isAscii: boolean, receivedAt: number, written: Written): Reading[]
 }
 
 const QUOTE = 0x22
@@ -42,17 +51,19 @@ export function openJsonReader(): JsonReader {
   const cursor = new JsonCursor()
   const names = openNameTable()
   let readings: Draft[] = []
-  let written: (string | null)[] = []
+  let written: Written = { values: [], sent: [] }
+  /** Of the element at hand, µs. */
   let receivedAt = 0
   let branches = 0
 
   return { read }
 
-  function read(payload: string, isAscii: boolean, at: number, literals: (string | null)[]): Reading[] {
+  function read(payload: string, isAscii: boolean, at: number, into: Written): Reading[] {
     const found: Draft[] = []
     readings = found
-    written = literals
-    written.length = 0
+    written = into
+    written.values.length = 0
+    written.sent.length = 0
     receivedAt = at
     branches = 0
     names.startMessage()
@@ -90,37 +101,50 @@ export function openJsonReader(): JsonReader {
     } while (!endsAfter(CLOSE_LIST))
   }
 
-  /** An object of readings. One that starts like {ts, values} and turns out to be none is read a second time. */
   function readElement(depth: number): void {
+    const before = readings.length
+    const sent = readObjectOfReadings(depth)
+    // One without readings is no element of what is stored.
+    if (readings.length === before) return
+    written.sent.push(sent)
+    receivedAt++
+  }
+
+  /** Returns what it says of itself. One that starts like {ts, values} and turns out to be none is read a second time. */
+  function readObjectOfReadings(depth: number): string {
     const start = cursor.at
-    if (opensEmpty(CLOSE_OBJECT)) return
+    if (opensEmpty(CLOSE_OBJECT)) return ''
     const members = cursor.at
     const readingsBefore = readings.length
     const branchesBefore = branches
     names.startObject()
-    if (mayBeTimed() && readTimed(depth)) return
+    const sent = mayBeTimed() ? readTimed(depth) : null
+    if (sent !== null) return sent
     if (cursor.at !== members) {
       cursor.at = start + 1
       readings.length = readingsBefore
-      written.length = readingsBefore
+      written.values.length = readingsBefore
       branches = branchesBefore
       names.startObject()
     }
     readFlat(depth)
+    return ''
   }
 
-  /** A first key of t, v, s or an escape may be ts, values or seq; any other object is flat and need not be tried. */
+  /** A first key of t, v, s, i or an escape may be ts, values, seq or id; any other object is flat and need not be tried. */
   function mayBeTimed(): boolean {
     const letter = cursor.next() === QUOTE ? cursor.codeAt(cursor.at + 1) : 0
-    return letter === 0x74 || letter === 0x76 || letter === 0x73 || letter === BACKSLASH
+    return letter === 0x74 || letter === 0x76 || letter === 0x73 || letter === 0x69 || letter === BACKSLASH
   }
 
-  /** {ts, values}: true when it is that and nothing else; its readings then have their time. */
-  function readTimed(depth: number): boolean {
+  /** {ts, values}: what it says of itself, when it is that and nothing else; its readings then have their time. Else null. */
+  function readTimed(depth: number): string | null {
     const from = readings.length
     let ts: Value | undefined
+    let tsWritten: string | null = null
+    let seq: Value | undefined
+    let id: Value | undefined
     let hasValues = false
-    let hasSeq = false
     do {
       const key = readKey()
       const first = cursor.next()
@@ -130,16 +154,18 @@ export function openJsonReader(): JsonReader {
         hasValues = true
       } else if (key === 'ts' && ts === undefined && !isBranch) {
         ts = cursor.scanScalar(first)
-      } else if (key === 'seq' && !hasSeq && !isBranch) {
-        cursor.scanScalar(first)
-        hasSeq = true
+        tsWritten = cursor.written
+      } else if (key === 'seq' && seq === undefined && !isBranch) {
+        seq = cursor.scanScalar(first)
+      } else if (key === 'id' && id === undefined && !isBranch) {
+        id = cursor.scanScalar(first)
       } else {
-        return false
+        return null
       }
     } while (!endsAfter(CLOSE_OBJECT))
-    if (ts === undefined || !hasValues) return false
-    stamp(from, parseTime(ts))
-    return true
+    if (ts === undefined || !hasValues) return null
+    stamp(from, parseTime(ts, tsWritten))
+    return encodeSent(tsWritten ?? String(ts), seq, id)
   }
 
   function stamp(from: number, sentTs: number): void {
@@ -163,7 +189,7 @@ export function openJsonReader(): JsonReader {
     if (!hasTs || !hasValues) return
     throw new Refusal(
       'invalid_shape',
-      'ts and values need one time in ts, an object in values, and only seq beside them.',
+      'ts and values need one time in ts, an object in values, and only seq and id beside them.',
     )
   }
 
@@ -199,8 +225,8 @@ export function openJsonReader(): JsonReader {
     if (first === OPEN_OBJECT) readObject(metric, depth + 1)
     else if (first === OPEN_LIST) readPlaces(metric, depth + 1)
     else if (readings.length < LIMITS.readingsPerMessageMax) {
-      readings.push({ metric, ts: receivedAt, value: cursor.scanScalar(first), sentTs: null })
-      written.push(cursor.written)
+      readings.push({ metric, ts: receivedAt, receivedAt, value: cursor.scanScalar(first), sentTs: null })
+      written.values.push(cursor.written)
     } else throw new Refusal('too_many_readings', `It holds more than ${LIMITS.readingsPerMessageMax} readings.`)
   }
 

@@ -6,8 +6,10 @@
  * written as bytes when they come: strings that wait for the commit would be copied by every collection of garbage.
  */
 import type { Message } from '../model/message.ts'
+import { toMs } from '../model/time.ts'
 import { utcDay } from '../model/utc-day.ts'
-import type { Batch, Refused } from '../pump/pump.ts'
+import { type Batch, REPEATED_OF_BATCH_MAX, type Refused, type Repeated } from '../pump/pump.ts'
+import type { Tally } from './tally.ts'
 
 const PART_BYTES_MAX = 1024 * 1024
 const PART_BYTES_LARGE = 256 * 1024
@@ -25,6 +27,8 @@ export class Part<Held> {
   readonly refused: Refused[] = []
   readings = 0
   repetitions = 0
+  /** Some of the repetitions, to be listed. */
+  readonly repeated: Repeated[] = []
   /** What its messages take until they are settled: MESSAGE_BYTES each, and its payload or its line, whichever is longer. */
   bytes = 0
   lines: Buffer
@@ -34,6 +38,7 @@ export class Part<Held> {
   private length = 0
   /** Bytes that the append takes: lines and refused payloads. */
   private appended = 0
+  /** Of the messages, ms. */
   private firstReceivedAt = 0
   private lastReceivedAt = 0
 
@@ -47,7 +52,7 @@ export class Part<Held> {
     return this.appended >= PART_BYTES_LARGE
   }
 
-  /** False when this message, of about so many bytes in the append, must begin another part. */
+  /** False when this message, received at this ms and of about so many bytes in the append, must begin another part. */
   hasRoom(receivedAt: number, bytes: number): boolean {
     if (this.held.length === 0) return true
     if (this.held.length === PART_MESSAGES_MAX || this.appended + bytes > PART_BYTES_MAX) return false
@@ -67,9 +72,9 @@ export class Part<Held> {
 
   /** The message of the line written last. */
   add(held: Held, bytes: number, message: Message): void {
-    const { receivedAt } = message
-    if (this.messages.length === 0 || receivedAt < this.firstReceivedAt) this.firstReceivedAt = receivedAt
-    if (this.messages.length === 0 || receivedAt > this.lastReceivedAt) this.lastReceivedAt = receivedAt
+    // Receipts grow.
+    if (this.messages.length === 0) this.firstReceivedAt = toMs(message.receivedAt)
+    this.lastReceivedAt = toMs(message.readings.at(-1)?.receivedAt ?? message.receivedAt)
     this.appended += this.readingsEnd + 2 - this.length
     this.length = this.readingsEnd + 2
     this.messages.push(message)
@@ -83,25 +88,29 @@ export class Part<Held> {
     this.hold(held, bytes)
   }
 
-  addRepetition(held: Held, bytes: number): void {
+  /** `describe` is called for those that are listed. */
+  addRepetition(held: Held, bytes: number, describe: () => Repeated): void {
     this.repetitions++
+    if (this.repeated.length < REPEATED_OF_BATCH_MAX) this.repeated.push(describe())
     this.hold(held, bytes)
   }
 
-  /** When the oldest message that is to be stored was received; null when there is none. */
+  /** When the oldest message that is to be stored was received, ms; null when there is none. */
   get oldestAt(): number | null {
     return this.messages.length === 0 ? null : this.firstReceivedAt
   }
 
-  /** Null when there is nothing to append: all of it was durable before. */
-  batch(): Batch | null {
+  /** True when all of it was durable before: it can be acknowledged at once. */
+  get isDurable(): boolean {
+    return this.messages.length === 0 && this.refused.length === 0
+  }
+
+  /** What to append, with all that the tally holds. */
+  batch(tally: Tally): Batch {
     const { messages, readings, firstReceivedAt, lastReceivedAt, refused } = this
-    if (messages.length === 0 && refused.length === 0) return null
     const lines = this.lines.subarray(0, Math.max(0, this.length - 1))
-    const received = messages.length + this.repetitions + refused.length
-    const counts = { received, repeated: this.repetitions, quarantined: refused.length, letGo: {} }
-    const times = { firstReceivedAt, lastReceivedAt }
-    return { lines, messages: messages.length, readings, ...times, refused, counts, repeated: [] }
+    const counted = tally.take(messages.length, refused.length)
+    return { lines, messages: messages.length, readings, firstReceivedAt, lastReceivedAt, refused, ...counted }
   }
 
   private reserve(bytes: number): void {

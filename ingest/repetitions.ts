@@ -1,36 +1,74 @@
 /**
  * The window of recent messages, so that what a device sends again is stored once.
  *
- * A device that did not see its PUBACK sends the message again, often after our restart. Such a message is recognised by
- * its device and its encoded readings, and only when every reading carries the device's own time: two equal messages
- * without one may be two measurements, so they are always stored. (MQTT's DUP flag proves nothing: a client sets it on
- * messages that never arrived, too.) At start the window is filled from the end of the log.
+ * A device that did not see its PUBACK sends the message again, often after our restart or to another broker. Whether its
+ * original was acknowledged is not asked: the PUBACK may be lost. A message is a repetition only when it can be one:
  *
- * Memory is fixed: two generations of ENTRIES_MAX fingerprints, 25 MB. When the younger is full, the older is forgotten:
- * the last ENTRIES_MAX to 2 × ENTRIES_MAX messages are known, and what is older and sent again is stored again.
+ * - On one connection a message with DUP=0 is never sent again [MQTT-4.4.0-1, MQTT-3.3.1-1]: a door that opens, closes and
+ *   opens within one second of its clock has sent three messages.
+ * - One with DUP=1 repeats the message of the same identity with the same packet identifier [MQTT-4.4.0-1].
+ * - One with DUP=0 repeats a message of the same identity that another connection brought, and uses it up for its own
+ *   connection: of open, close, open sent again, each finds its own original. A connection that has set DUP sets it on all
+ *   that it sends again [MQTT-3.3.1-1], so what it sends with DUP=0 is new.
  *
- * A wrong match would lose a reading. A fingerprint has 96 bits, so against 2^20 entries a message matches wrongly with a
- * probability below 2^20 × 2^-96 = 2^-76; at 100,000 messages a second for ten years (2^45) that is below 2^-31 in all.
+ * The identity is that of `model/message.ts`: device, values, times as written, `seq` and `id`. Only messages are kept whose
+ * readings all carry the device's own time: without one, two equal messages may be two measurements. At start the window
+ * is filled from the end of the log; what comes from there counts as brought by another connection.
+ *
+ * Memory is fixed: two generations of ENTRIES_MAX entries, 25 MB. When the younger is full, the older is forgotten: the last
+ * ENTRIES_MAX to 2 × ENTRIES_MAX messages are known, and what is older and sent again is stored again. Of one identity
+ * the last ALIKE_MAX messages are known, so that a device that says the same all the time costs no more than others.
+ *
+ * A wrong match would lose a reading. A message is compared with the few entries that follow its own place, by 80 bits: below
+ * 2^-76 in each look, and below 2^-31 in ten years of 100,000 messages a second (2^45).
  */
+import type { LineFormat } from '../model/message.ts'
 import { openFingerprinter } from './fingerprint.ts'
 
+/** Where a message comes from. */
+export interface Origin {
+  /** Tells connections apart: 1 to 65,535, used again in turn. */
+  readonly connection: number
+  /** The MQTT packet identifier; 0 for none. */
+  readonly packet: number
+  readonly dup: boolean
+  /** This connection has sent a message with DUP=1. */
+  readonly marksDup: boolean
+}
+
+/** A line that was just written: `lines` hold the message's identity, but for the device, from `readingsAt` up to `readingsEnd`. */
+export interface WrittenLine {
+  readonly lines: Buffer
+  readonly readingsAt: number
+  readonly readingsEnd: number
+}
+
+/** Why a message is taken for a repetition. */
+export type Repetition = 'dup' | 'other_connection'
+
 export interface Repetitions {
-  /**
-   * True when this message is in the window; else it is put there. `bytes` hold, from `from` up to `to`, what `encodeReadings`
-   * wrote; each reading must have the device's own time.
-   */
-  remember(device: string, bytes: Buffer, from: number, to: number): boolean
+  /** Puts the message into the window, or says why it repeats one that is there. Each reading must have the device's own time. */
+  remember(device: string, line: WrittenLine, origin: Origin): Repetition | null
   /** Puts lines of the log into the window, oldest first. */
-  rememberLines(lines: Buffer): void
+  rememberLines(lines: Buffer, format: LineFormat): void
 }
 
 const ENTRIES_MAX = 2 ** 19
-/** 32-bit words of a fingerprint; the first is never 0, which stands for a free place. */
-const WORDS = 3
+/** Places for each entry: a third of them stay free. */
+const PLACES_PER_ENTRY = 1.5
+/**
+ * 32-bit words of an entry: two of the fingerprint, the first never 0, which stands for a free place; 16 bits more of it and the
+ * packet identifier; the connection that brought it and the last one that used it up.
+ */
+const WORDS = 4
+const ALIKE_MAX = 128
+/** The connection of what comes from the log. */
+const LOG = 0
 
 const NEWLINE = 0x0a
 const LINE_HEAD = '{"device":"'
 const LINE_READINGS = ',"readings":'
+const LINE_PACKET = /,"packet":(\d+)$/
 /** Stands in a line when a reading has no time of its own. A text that holds it makes its line unknown, which is harmless. */
 const WITHOUT_TIME = '",null,'
 
@@ -39,27 +77,67 @@ interface Generation {
   entries: number
 }
 
-/** `random` gives whole numbers of 32 bits, such as `() => randomInt(2 ** 32)`; `entriesMax` a power of two. */
+/** `random` gives whole numbers of 32 bits, such as `() => randomInt(2 ** 32)`. */
 export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX): Repetitions {
   const fingerprint = openFingerprinter(random)
   const print = new Int32Array(4)
   let young = newGeneration(entriesMax)
   let old = newGeneration(entriesMax)
+  let overwritten = 0
 
   return { remember, rememberLines }
 
-  function remember(device: string, bytes: Buffer, from: number, to: number): boolean {
+  function remember(device: string, line: WrittenLine, origin: Origin): Repetition | null {
+    const { lines, readingsAt, readingsEnd } = line
+    print4(device, lines, readingsAt, readingsEnd)
+    if (origin.dup || !origin.marksDup) {
+      if (takeFrom(old, origin) || takeFrom(young, origin)) return origin.dup ? 'dup' : 'other_connection'
+    }
+    add(origin.packet, origin.connection)
+    return null
+  }
+
+  function print4(device: string, bytes: Buffer, from: number, to: number): void {
     fingerprint(device, bytes, from, to, print)
     if (print[0] === 0) print[0] = 1
-    if (isTaken(old, find(old, print))) return true
-    const place = find(young, print)
-    if (isTaken(young, place)) return true
-    if (young.entries < entriesMax) add(place)
-    else {
-      turn()
-      add(find(young, print))
+  }
+
+  /** True when an entry is an original of the message; it is used up for this connection then. */
+  function takeFrom({ words }: Generation, { dup, packet, connection }: Origin): boolean {
+    for (let at = homeOf(words, print); words[at] !== 0; at = nextPlace(words, at)) {
+      if (!isAlike(words, at, print)) continue
+      const entryPacket = (words[at + 2] as number) & 0xffff
+      const bringer = (words[at + 3] as number) >>> 16
+      const user = (words[at + 3] as number) & 0xffff
+      const isOther = bringer !== connection && user !== connection
+      // Lines of format 1 do not tell their packet identifier.
+      const isOriginal = dup && entryPacket !== 0 ? entryPacket === packet : isOther
+      if (!isOriginal) continue
+      words[at + 3] = (bringer << 16) | connection
+      return true
     }
     return false
+  }
+
+  function add(packet: number, connection: number): void {
+    if (young.entries >= entriesMax) turn()
+    const { words } = young
+    let alike = 0
+    let at = homeOf(words, print)
+    for (; words[at] !== 0; at = nextPlace(words, at)) if (isAlike(words, at, print)) alike++
+    if (alike >= ALIKE_MAX) at = placeOfAlike(words, overwritten++ % ALIKE_MAX)
+    else young.entries++
+    words[at] = print[0] as number
+    words[at + 1] = print[1] as number
+    words[at + 2] = ((print[2] as number) & 0xffff0000) | packet
+    words[at + 3] = connection << 16
+  }
+
+  function placeOfAlike(words: Int32Array, number: number): number {
+    let left = number
+    let at = homeOf(words, print)
+    for (; !isAlike(words, at, print) || left-- > 0; at = nextPlace(words, at));
+    return at
   }
 
   function turn(): void {
@@ -70,16 +148,12 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
     young.entries = 0
   }
 
-  function add(place: number): void {
-    for (let word = 0; word < WORDS; word++) young.words[place + word] = print[word] as number
-    young.entries++
-  }
-
-  function rememberLines(lines: Buffer): void {
+  function rememberLines(lines: Buffer, format: LineFormat): void {
     for (let from = 0; from < lines.length; ) {
       const newline = lines.indexOf(NEWLINE, from)
       const to = newline === -1 ? lines.length : newline
-      rememberLine(lines.subarray(from, to))
+      const line = lines.subarray(from, to)
+      rememberLine(format === 1 ? withMicroseconds(line) : line)
       from = to + 1
     }
   }
@@ -89,31 +163,40 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
     const deviceEnd = line.indexOf('"', LINE_HEAD.length)
     const head = line.indexOf(LINE_READINGS, deviceEnd)
     if (head === -1 || line.includes(WITHOUT_TIME)) return
-    remember(line.toString('latin1', LINE_HEAD.length, deviceEnd), line, head + LINE_READINGS.length, line.length - 1)
+    const packet = Number(LINE_PACKET.exec(line.toString('latin1', deviceEnd, head))?.[1] ?? 0)
+    const device = line.toString('latin1', LINE_HEAD.length, deviceEnd)
+    print4(device, line, head + LINE_READINGS.length, line.length - 1)
+    add(packet, LOG)
   }
+}
+
+/**
+ * A line of format 1 with its times as format 2 has them. What format 1 did not keep (`seq`, a time that was not written in
+ * ms) is missing: sent again after the upgrade, such a message is stored again.
+ */
+function withMicroseconds(line: Buffer): Buffer {
+  const text = line.toString('latin1').replace(/",(\d+),/g, (_, ms: string) => `",${ms}000,`)
+  return Buffer.from(text, 'latin1')
 }
 
 /** Written once at start, so that a spike later does not grow the process by it. */
 function newGeneration(entriesMax: number): Generation {
-  return { words: new Int32Array(entriesMax * 2 * WORDS).fill(0), entries: 0 }
+  return { words: new Int32Array(Math.ceil(entriesMax * PLACES_PER_ENTRY) * WORDS).fill(0), entries: 0 }
 }
 
-/** Where this fingerprint stands, or the free place where it would. There is one: half of all places are free. */
-function find(generation: Generation, print: Int32Array): number {
-  const { words } = generation
-  const first = print[0]
-  const second = print[1]
-  const third = print[2]
-  const size = words.length
-  let at = (((print[3] as number) >>> 0) % (size / WORDS)) * WORDS
-  for (;;) {
-    const word = words[at]
-    if (word === 0 || (word === first && words[at + 1] === second && words[at + 2] === third)) return at
-    at += WORDS
-    if (at === size) at = 0
-  }
+/** Where an entry of this fingerprint stands, or in one of the places behind it, up to a free one. */
+function homeOf(words: Int32Array, print: Int32Array): number {
+  return (((print[3] as number) >>> 0) % (words.length / WORDS)) * WORDS
 }
 
-function isTaken(generation: Generation, place: number): boolean {
-  return generation.words[place] !== 0
+function nextPlace(words: Int32Array, at: number): number {
+  return at + WORDS === words.length ? 0 : at + WORDS
+}
+
+function isAlike(words: Int32Array, at: number, print: Int32Array): boolean {
+  return (
+    words[at] === print[0] &&
+    words[at + 1] === print[1] &&
+    ((words[at + 2] as number) ^ (print[2] as number)) >>> 16 === 0
+  )
 }

@@ -44,7 +44,10 @@ const PLAIN_TEXT = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/
 const WHOLE_MS = /^[1-9]\d{12}$/
 
 /** The message as a line of the log, without the newline. */
-export function encodeLine({ device, receivedAt, readings }: Message, { packet = 0, sent = [] }: LineExtras = {}): string {
+export function encodeLine(
+  { device, receivedAt, readings }: Message,
+  { packet = 0, sent = [] }: LineExtras = {},
+): string {
   return `${lineHead(device, receivedAt, packet)}${encodeReadings(readings, [], sent)}}`
 }
 

@@ -34,10 +34,10 @@ export interface DeviceTable {
   firstSlot(index: number): number
   slots(index: number): number
   setSlots(index: number, first: number, count: number): void
-  /** Moves the time the device was last heard of, if `at` is newer; true when it was. */
+  /** Moves the time the device was last heard of, µs, if `at` is newer; true when it was. */
   see(index: number, at: number): boolean
   lastSeen(index: number): number
-  /** Keeps the newer presence, offline at the same `at`; true when it changed. */
+  /** Keeps the newer presence, `at` in ms, offline at the same; true when it changed. */
   setPresence(index: number, online: boolean, at: number): boolean
   isOnline(index: number): boolean
   /** Lists the device; true when it was not listed before. */

@@ -9,6 +9,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { DeviceState, MetricState, Presence } from '../model/device-state.ts'
 import type { Message } from '../model/message.ts'
+import { US_PER_MS } from '../model/time.ts'
 import { compareBytewise } from './bytewise.ts'
 import { openClaims } from './claims.ts'
 import { openDeviceTable } from './device-table.ts'
@@ -65,9 +66,9 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
   function mergeMessage({ device, receivedAt, readings }: Message) {
     const index = claims.findOrAdd(device)
     if (index < 0) return
-    let changed = table.see(index, receivedAt)
+    let changed = table.see(index, readings.at(-1)?.receivedAt ?? receivedAt)
     let hint = 0
-    for (const { metric, ts, value } of readings) {
+    for (const { metric, ts, receivedAt, value } of readings) {
       const slot = claims.slotOf(index, metric, hint)
       if (slot < 0) continue
       hint = slot - table.firstSlot(index) + 1
@@ -92,7 +93,7 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
 
   function applyPresence(index: number, { online, at }: Presence) {
     const came = table.setPresence(index, online, at)
-    const seen = table.see(index, at)
+    const seen = table.see(index, at * US_PER_MS)
     const listed = listNow(index)
     if ((came || seen || listed) && watchers.any) watchers.mark(index)
   }

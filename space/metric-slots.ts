@@ -1,7 +1,7 @@
 /**
  * Metric slots: the newest reading of each metric of each device, in typed arrays.
  *
- * A slot is one metric of one device: 28 bytes, of which 24 are its moment (ts, receivedAt, value as doubles, side by side:
+ * A slot is one metric of one device: 28 bytes, of which 24 are its moment (ts, receivedAt, value as doubles, the times in µs, side by side:
  * one or two cache lines for five metrics) and 4 its tag: the number of the metric's name and the kind of the value. The
  * slots of a device lie side by side in one block, in order of their first claim; a block that is full moves to a larger one
  * and leaves its place to the next device of that size. Blocks lie in chunks that never move, so growing copies nothing but
@@ -50,7 +50,7 @@ export interface MetricSlots {
   find(first: number, count: number, name: number, hint: number): number
   /** Adds an empty slot for `name` to a block with `count` slots. Returns the block's first slot, which may be another than before. */
   add(first: number, count: number, name: number): number
-  /** Merges a reading; true when it is now the newest of its metric. */
+  /** Merges a reading, its times in µs; true when it is now the newest of its metric. */
   merge(slot: number, ts: number, receivedAt: number, value: Value): boolean
   /** What was merged into a slot, or null. */
   read(slot: number): SlotMoment | null

@@ -7,11 +7,11 @@
  */
 import type { Message } from '../model/message.ts'
 import { isNewer, type Moment } from '../model/reading.ts'
-import { encodeMoment, fieldOf } from './redis-state.ts'
+import { encodeMoment, encodeTime, fieldOf } from './redis-state.ts'
 
 export interface Entry {
   readonly device: string
-  /** The newest receipt; null when no reading came. */
+  /** The newest receipt, µs; null when no reading came. */
   heardAt: number | null
   readonly readings: Map<string, Moment>
   presence: { readonly online: boolean; readonly at: number } | null
@@ -70,8 +70,9 @@ export function openRedisBuffer({ devicesMax, bytesMax }: BufferBounds, clock: (
     const entry = entryOf(device)
     if (entry === null) return readings.length
     let letGo = 0
-    entry.heardAt = Math.max(entry.heardAt ?? receivedAt, receivedAt)
-    for (const { metric, ts, value } of readings) {
+    const heardAt = readings.at(-1)?.receivedAt ?? receivedAt
+    entry.heardAt = Math.max(entry.heardAt ?? heardAt, heardAt)
+    for (const { metric, ts, receivedAt, value } of readings) {
       if (!mergeReading(entry, metric, { ts, receivedAt, value })) letGo++
     }
     return letGo
@@ -198,8 +199,8 @@ function encodeEntry({ device, heardAt, readings, presence, claimed }: Entry): r
     greatestTs = Math.max(greatestTs, moment.ts)
     fields.push(fieldOf(metric), encodeMoment(moment))
   }
-  const [least, greatest] = fields.length === 0 ? ['', ''] : [String(leastTs), String(greatestTs)]
-  const heard = heardAt === null ? '' : String(heardAt)
+  const [least, greatest] = fields.length === 0 ? ['', ''] : [encodeTime(leastTs), encodeTime(greatestTs)]
+  const heard = heardAt === null ? '' : encodeTime(heardAt)
   const [at, online] = presence === null ? ['', 0] : [String(presence.at), presence.online ? 1 : 0]
   return [device, heard, least, greatest, claimed ? 1 : 0, at, online, fields]
 }

@@ -4,13 +4,26 @@
  *
  * A metric's value is its whole moment, "<ts> <receivedAt - ts> <kind>:<value>", plain to read with redis-cli and exact
  * [G3]. `apply.lua` decides from it by the order of `isNewer` [G4]: at the same ts the later receipt has the greater difference.
+ *
+ * Times stand in ms, with three decimals where they have µs: Lua's doubles tell µs apart until 2109, and versions before that knew
+ * ms only read and compare the same text.
  */
 import type { DeviceState, MetricState } from '../model/device-state.ts'
 import { KIND, kindOf, type Moment, type Value } from '../model/reading.ts'
+import { US_PER_MS } from '../model/time.ts'
 import { compareBytewise } from './bytewise.ts'
 
 export function encodeMoment({ ts, receivedAt, value }: Moment): string {
-  return `${ts} ${receivedAt - ts} ${KIND[kindOf(value)]}:${encodeValue(value)}`
+  return `${encodeTime(ts)} ${encodeTime(receivedAt - ts)} ${KIND[kindOf(value)]}:${encodeValue(value)}`
+}
+
+/** A time, or a difference of two, in µs: as it stands in Redis, in ms. */
+export function encodeTime(us: number): string {
+  return us % US_PER_MS === 0 ? String(us / US_PER_MS) : (us / US_PER_MS).toFixed(3)
+}
+
+function decodeTime(text: string): number {
+  return Math.round(Number(text) * US_PER_MS)
 }
 
 /** The kind tells what it was; so a double needs no sign that it is no integer. */
@@ -35,7 +48,7 @@ export function decodeState(
   let online = false
   for (let at = 0; at + 1 < flat.length; at += 2) {
     const [field, value] = [flat[at] as string, flat[at + 1] as string]
-    if (field === '~') lastSeen = Number(value.slice(value.indexOf(' ') + 1))
+    if (field === '~') lastSeen = decodeTime(value.slice(value.indexOf(' ') + 1))
     else if (field === '@') online = isOnline(value, isLive)
     else metrics.push({ metric: field.slice(1), ...decodeMoment(value) })
   }
@@ -52,8 +65,8 @@ function isOnline(presence: string, isLive: (tag: string) => boolean): boolean {
 function decodeMoment(text: string): Moment {
   const afterTs = text.indexOf(' ')
   const afterDelay = text.indexOf(' ', afterTs + 1)
-  const ts = Number(text.slice(0, afterTs))
-  const receivedAt = ts + Number(text.slice(afterTs + 1, afterDelay))
+  const ts = decodeTime(text.slice(0, afterTs))
+  const receivedAt = ts + decodeTime(text.slice(afterTs + 1, afterDelay))
   return { ts, receivedAt, value: decodeValue(Number(text[afterDelay + 1]), text.slice(afterDelay + 3)) }
 }
 

@@ -217,14 +217,14 @@ describe('a repetition', () => {
 
   it('is acknowledged in its place and stored once', async () => {
     const { ingest, pump, settled } = await open()
-    const before = await total(metrics.duplicates)
+    const before = await total(metrics.repeated)
     for (const held of ['a', 'a again', 'b', 'a once more']) ingest.offer(own(held, held === 'b' ? NOW : undefined))
     const append = await pump.next()
     expect(append.batch.messages).toBe(2)
     expect(append.batch.readings).toBe(2)
     await append.succeed()
     expect(settled).toEqual(['a', 'a again', 'b', 'a once more'])
-    expect((await total(metrics.duplicates)) - before).toBe(2)
+    expect((await total(metrics.repeated)) - before).toBe(2)
   })
 
   it('is never acknowledged before what it repeats is durable [G1]', async () => {
@@ -513,7 +513,7 @@ function values(batch: Batch): unknown[] {
   return parseLines(batch.lines.toString()).map(({ readings }) => readings[0]?.value)
 }
 
-async function total(metric: typeof metrics.duplicates, labels: Record<string, string> = {}): Promise<number> {
+async function total(metric: typeof metrics.repeated, labels: Record<string, string> = {}): Promise<number> {
   const { values } = await metric.get()
   return values
     .filter(value => Object.entries(labels).every(([name, label]) => value.labels[name] === label))

@@ -183,7 +183,7 @@ function publish(client: Awaited<ReturnType<typeof openClient>>, messages: numbe
 }
 
 async function repetitions(): Promise<number> {
-  const metric = await registry.getSingleMetric('telemetry_messages_duplicate_total')?.get()
+  const metric = await registry.getSingleMetric('telemetry_messages_repeated_total')?.get()
   return metric?.values[0]?.value ?? 0
 }
 
