@@ -25,13 +25,17 @@ export class Held {
   }
 }
 
-/** Connections are numbered in turn, as ingest tells them apart. */
 const NUMBER_MAX = 0xffff
 let lastNumber = 0
 
+/** Connections are numbered in turn, so that ingest can tell them apart: 1 to 65,535, and from 1 again. */
+function nextNumber(): number {
+  lastNumber = (lastNumber % NUMBER_MAX) + 1
+  return lastNumber
+}
+
 export class Connection {
-  /** 1 to 65,535. */
-  readonly number: number = (lastNumber = (lastNumber % NUMBER_MAX) + 1)
+  readonly number: number = nextNumber()
   readonly socket: Socket
   /** Set once, right after the socket was handed to Aedes and the gate was put before it. */
   client: Client | null = null
