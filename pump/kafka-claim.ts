@@ -8,10 +8,11 @@ import type { EndWatch } from './kafka-ends.ts'
 import { unavailable } from './kafka-errors.ts'
 import type { Membership } from './kafka-group.ts'
 import { openLane, toSideTopic } from './kafka-lane.ts'
-import { encodePosition, type Position } from './kafka-positions.ts'
+import { countedBefore, encodePosition, type Position } from './kafka-positions.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import { groupRecords, letterRecord } from './kafka-record.ts'
 import type { LogTopic } from './kafka-topics.ts'
+import { addMessages, addSums, type MessageSums, NO_MESSAGES } from './message-counts.ts'
 import type { Chunk, Claim, DeadLetter, Plan, ReadLimits } from './pump.ts'
 
 export interface HeldClaim {
@@ -40,14 +41,20 @@ export interface ClaimOptions {
   readonly committed: (position: number) => void
 }
 
+/** Of chunks: their readings, and what they count of messages. */
+interface Tally {
+  readonly readings: number
+  readonly messages: MessageSums
+}
+
 const COUNT_LIMITS: ReadLimits = { chunksMax: 500, bytesMax: 16 << 20 }
 
 export function holdClaim(options: ClaimOptions): HeldClaim {
   const { client, reader, ends, membership, partition, source } = options
   const lost = new AbortController()
   const lane = openLane(client)
-  /** Readings of the chunks that were read and not committed yet, by position. */
-  const counted = new Map<number, number>()
+  /** Of the chunks that were read and not committed yet, by position. */
+  const counted = new Map<number, Tally>()
   let { from: record } = options
   let lettersAt = -1
   let finishing = false
@@ -83,7 +90,7 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
   async function read(from: number, limits: ReadLimits): Promise<Chunk[]> {
     const chunks = await reader.chunks(partition, from, limits)
     if (chunks.length === 0 && ends.known(partition) > 0 && ends.known(partition) < from) await options.checkEnd(from)
-    for (const { position, readings } of chunks) if (position >= record.position) counted.set(position, readings)
+    for (const chunk of chunks) if (chunk.position >= record.position) counted.set(chunk.position, tallyOf(chunk))
     return chunks
   }
 
@@ -91,10 +98,14 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
     if (lost.signal.aborted && (membership.lost.aborted || (finishing && plan !== null))) throw claimLost(source)
     if (position < record.position)
       throw new RangeError(`A position never goes back: ${record.position} to ${position}.`)
-    const readings = record.readings + (await readingsUpTo(position))
+    const passed = await tallyUpTo(position)
+    const readings = record.readings + passed.readings
+    const { since, sums } = countedBefore(record, Date.now())
+    const messages = { since, sums: addSums(sums, passed.messages) }
     const isRepeated = lettersAt === position
     if (letters.length > 0 && !isRepeated) await keepLetters(letters)
-    const next = { position, plan, readings, deadLetters: record.deadLetters + (isRepeated ? 0 : letters.length) }
+    const deadLetters = record.deadLetters + (isRepeated ? 0 : letters.length)
+    const next = { position, plan, readings, deadLetters, messages }
     await membership.commit(partition, position, encodePosition(options.topic.id, next)).catch((error: unknown) => {
       lost.abort()
       throw error
@@ -108,22 +119,22 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
   }
 
   /** Of the chunks from the position on; those that this claim has not read are read for it. */
-  async function readingsUpTo(position: number): Promise<number> {
-    let readings = 0
+  async function tallyUpTo(position: number): Promise<Tally> {
+    let tally: Tally = { readings: 0, messages: NO_MESSAGES }
     for (let at = record.position; at < position; ) {
       const known = counted.get(at)
       if (known !== undefined) {
-        readings += known
+        tally = addTallies(tally, known)
         at++
         continue
       }
       const chunks = await reader.chunks(partition, at, COUNT_LIMITS)
       const last = chunks.at(-1)
       if (last === undefined) throw unavailable(`${source} does not show what lies before ${position}.`)
-      for (const chunk of chunks) if (chunk.position < position) readings += chunk.readings
+      for (const chunk of chunks) if (chunk.position < position) tally = addTallies(tally, tallyOf(chunk))
       at = last.position + 1
     }
-    return readings
+    return tally
   }
 
   /** Whoever has the partition next writes them again when this or the commit after it fails; the view shows each once. */
@@ -137,6 +148,14 @@ export function holdClaim(options: ClaimOptions): HeldClaim {
     finishing = true
     if (record.plan === null) lost.abort()
   }
+}
+
+function tallyOf(chunk: Chunk): Tally {
+  return { readings: chunk.readings, messages: addMessages(NO_MESSAGES, chunk) }
+}
+
+function addTallies(a: Tally, b: Tally): Tally {
+  return { readings: a.readings + b.readings, messages: addSums(a.messages, b.messages) }
 }
 
 function claimLost(source: string): SurgetankError {

@@ -8,12 +8,22 @@
  */
 import type { Logger } from 'pino'
 import { hasFate, type SurgetankError } from '../errors.ts'
+import { checkBatch } from './chunk.ts'
 import type { KafkaClient, KafkaRecord } from './kafka-client.ts'
 import { unavailable } from './kafka-errors.ts'
 import { openLane, type SendTo, toSideTopic } from './kafka-lane.ts'
 import { readNewest } from './kafka-newest.ts'
 import type { KafkaReader } from './kafka-reader.ts'
-import { type AppendName, chunkRecord, groupRecords, isOf, newUnit, refusedRecord } from './kafka-record.ts'
+import {
+  type AppendName,
+  chunkRecord,
+  groupRecords,
+  isOf,
+  type KafkaChunk,
+  newUnit,
+  refusedRecord,
+} from './kafka-record.ts'
+import { openRepeatedList } from './kafka-repeated.ts'
 import { replacedBy, watchTopicId } from './kafka-topic-id.ts'
 import type { LogTopic } from './kafka-topics.ts'
 import type { Batch, Chunk, PumpInlet } from './pump.ts'
@@ -45,16 +55,21 @@ const BLIND_MS = 10_000
 const NEWEST_BYTES_MAX = 64 << 20
 const NEWEST_MESSAGES_MAX = 200_000
 const FIND_BYTES = 4 << 20
+/** Of each partition, what is looked at for the newest receipt. */
+const RECEIPT_MESSAGES = 10_000
+const RECEIPT_BYTES = 8 << 20
 /** How much the size of one chunk moves the mean of them all. */
 const MEAN_WEIGHT = 0.05
 
-/** Resolves when it is known where the log ends. */
+/** Resolves when it is known where the log ends, and when it was last received. */
 export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   const { client, reader, topic, bytesMax, log } = parts
   const lane = openLane(client)
   const unit = newUnit()
   /** Up to where the log is known to ingest. */
   let knownTo = await reader.ends(reader.partitions())
+  let newestReceivedAt = await newestReceiptIn(reader, knownTo)
+  const repeated = openRepeatedList(client, topic.repeated)
   let number = 0
   let open: Append | null = null
   let turn = { at: Math.floor(Math.random() * reader.partitions().length), bytes: 0, since: performance.now() }
@@ -71,26 +86,39 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   const looking = setInterval(() => void look(), LOOK_MS)
   looking.unref()
 
-  return { append, tail, appendedByOthers, close }
+  return {
+    append,
+    get newestReceivedAt() {
+      return newestReceivedAt
+    },
+    tail,
+    appendedByOthers,
+    close,
+  }
 
   async function append(batch: Batch): Promise<void> {
     if (open !== null && open.batch !== batch) throw new Error('A batch that failed must be appended again first.')
     if (failure !== null) throw failure
     if (open === null) {
+      checkBatch(batch)
       if (batch.messages > 0 && bytesUnwritten + batch.lines.length > bytesMax) throw logFull(bytesMax, blind?.error)
       open = begin(batch)
     }
     for (; open.refused !== undefined; open.refused = open.moreRefused.next().value) {
       await lane.send(open.refused, toSideTopic(topic.quarantine))
     }
-    if (open.chunk.length > 0) await lane.send(open.chunk, toLog(open.name))
-    if (batch.messages > 0) count(batch.lines.length)
+    if (open.chunk.length > 0) {
+      await lane.send(open.chunk, toLog(open.name))
+      count(batch.lines.length)
+    }
+    if (batch.messages > 0) newestReceivedAt = Math.max(newestReceivedAt, batch.lastReceivedAt)
+    repeated.add(batch.repeated)
     open = null
   }
 
   function begin(batch: Batch): Append {
     const name = { unit, number: number++ }
-    const chunk = batch.messages === 0 ? [] : [chunkRecord(batch, name)]
+    const chunk = batch.messages + batch.counts.received === 0 ? [] : [chunkRecord(batch, name)]
     const moreRefused = groupRecords(batch.refused, refusedRecord)
     return { batch, name, refused: moreRefused.next().value, moreRefused, chunk }
   }
@@ -153,12 +181,13 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     const ends = await reader.ends(partitions)
     const chunks = await newest(firsts, ends, messagesMax)
     knownTo = ends
-    return chunks
+    return chunks.filter(({ messages }) => messages > 0)
   }
 
   async function* appendedByOthers(): AsyncGenerator<readonly Chunk[]> {
     const ends = await reader.ends(reader.partitions())
-    yield await newest(knownTo, ends, NEWEST_MESSAGES_MAX)
+    const chunks = await newest(knownTo, ends, NEWEST_MESSAGES_MAX)
+    yield chunks.filter(chunk => chunk.messages > 0 && chunk.unit !== unit)
     knownTo = ends
   }
 
@@ -166,7 +195,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     froms: ReadonlyMap<number, number>,
     ends: ReadonlyMap<number, number>,
     messagesMax: number,
-  ): Promise<Chunk[]> {
+  ): Promise<KafkaChunk[]> {
     const ranges = new Map(Array.from(ends, ([partition, to]) => [partition, { from: froms.get(partition) ?? 0, to }]))
     return readNewest(reader, { ranges, messagesMax, bytesMax: NEWEST_BYTES_MAX })
   }
@@ -176,6 +205,18 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     endWatch()
     await client.close()
   }
+}
+
+/** 0 when nothing is held. */
+async function newestReceiptIn(reader: KafkaReader, ends: ReadonlyMap<number, number>): Promise<number> {
+  const firsts = await reader.firsts([...ends.keys()])
+  let newest = 0
+  for (const [partition, to] of ends) {
+    const ranges = new Map([[partition, { from: firsts.get(partition) ?? 0, to }]])
+    const chunks = await readNewest(reader, { ranges, messagesMax: RECEIPT_MESSAGES, bytesMax: RECEIPT_BYTES })
+    for (const { messages, lastReceivedAt } of chunks) if (messages > 0) newest = Math.max(newest, lastReceivedAt)
+  }
+  return newest
 }
 
 function logFull(bytesMax: number, blindBy?: unknown) {

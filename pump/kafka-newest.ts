@@ -1,6 +1,6 @@
 /** The newest chunks of partitions, without knowing beforehand how far back they begin. */
 import type { KafkaReader } from './kafka-reader.ts'
-import type { Chunk } from './pump.ts'
+import type { KafkaChunk } from './kafka-record.ts'
 
 export interface NewestWanted {
   /** Of each partition: not before this offset, and not from this one on. */
@@ -17,10 +17,10 @@ const STEP_MIN = 16
 export async function readNewest(
   reader: KafkaReader,
   { ranges, messagesMax, bytesMax }: NewestWanted,
-): Promise<Chunk[]> {
+): Promise<KafkaChunk[]> {
   if (messagesMax === 0) return []
   const bytesEach = Math.ceil(bytesMax / Math.max(1, ranges.size))
-  const found: Chunk[] = []
+  const found: KafkaChunk[] = []
   for (const [partition, range] of ranges) {
     let [messages, bytes, step, end] = [0, 0, STEP_MIN, range.to]
     while (end > range.from && messages < messagesMax && bytes < bytesEach) {
@@ -47,9 +47,9 @@ interface Range {
 }
 
 /** All chunks of a range that are still there; null when they are more than may be, and it is more than one. */
-async function readRange(reader: KafkaReader, partition: number, range: Range): Promise<Chunk[] | null> {
+async function readRange(reader: KafkaReader, partition: number, range: Range): Promise<KafkaChunk[] | null> {
   const { from, to, bytesMax } = range
-  const found: Chunk[] = []
+  const found: KafkaChunk[] = []
   for (let at = from; at < to; ) {
     const chunks = await reader.chunks(partition, at, { chunksMax: to - at, bytesMax })
     const last = chunks.at(-1)
@@ -61,16 +61,16 @@ async function readRange(reader: KafkaReader, partition: number, range: Range): 
   return found
 }
 
-function bytesOf(chunks: readonly Chunk[]): number {
+function bytesOf(chunks: readonly KafkaChunk[]): number {
   return chunks.reduce((sum, { lines }) => sum + lines.length, 0)
 }
 
-function byReceipt(a: Chunk, b: Chunk): number {
+function byReceipt(a: KafkaChunk, b: KafkaChunk): number {
   return a.lastReceivedAt - b.lastReceivedAt || a.partition - b.partition || a.position - b.position
 }
 
 /** As few as hold `messagesMax`. */
-function cutOldest(chunks: readonly Chunk[], messagesMax: number): Chunk[] {
+function cutOldest(chunks: readonly KafkaChunk[], messagesMax: number): KafkaChunk[] {
   let messages = 0
   let first = chunks.length
   while (first > 0 && messages < messagesMax) messages += chunks[--first]?.messages ?? 0

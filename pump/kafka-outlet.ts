@@ -9,7 +9,7 @@ import { type HeldClaim, holdClaim } from './kafka-claim.ts'
 import type { KafkaClient } from './kafka-client.ts'
 import { openEndWatch } from './kafka-ends.ts'
 import { joinGroup, type Membership } from './kafka-group.ts'
-import { fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
+import { beginningAt, fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import { replacedBy, topicIdOf, watchTopicId } from './kafka-topic-id.ts'
 import type { LogTopic } from './kafka-topics.ts'
@@ -156,8 +156,7 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
       await checkPartitionEnd(partition, Math.max(committed.position, committed.plan?.to ?? 0))
       return committed
     }
-    const first = await reader.firstOf(partition)
-    return { position: first, plan: null, readings: 0, deadLetters: 0 }
+    return beginningAt(await reader.firstOf(partition))
   }
 }
 

@@ -1,14 +1,12 @@
 import type { KafkaClient } from './kafka-client.ts'
 import { unavailable } from './kafka-errors.ts'
-import { fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
+import { beginningAt, fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import type { LogTopic } from './kafka-topics.ts'
 import type { PartitionPlace } from './pump.ts'
 
 /** A place with what the writers counted. */
 export type CountedPlace = PartitionPlace & Position
-
-const BEGINNING: Position = { position: 0, plan: null, readings: 0, deadLetters: 0 }
 
 /**
  * Where each partition begins, ends and was committed last. The positions are asked for first: the log only grows, so what
@@ -23,7 +21,7 @@ export async function fetchPlaces(client: KafkaClient, reader: KafkaReader, topi
     const first = firsts.get(partition) ?? 0
     const end = ends.get(partition)
     if (end === undefined) throw unavailable(`Where partition ${partition} ends is not known.`)
-    const position = positions.get(partition) ?? { ...BEGINNING, position: first }
+    const position = positions.get(partition) ?? beginningAt(first)
     return { partition, source: sourceOf(topic, partition), first, end, committed: position.position, ...position }
   })
 }

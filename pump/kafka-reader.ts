@@ -5,8 +5,8 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { type FetchedRecord, ISOLATION, type KafkaClient } from './kafka-client.ts'
 import { isNamed, kafkaErrorType, translateKafkaError, UNREADABLE, unavailable } from './kafka-errors.ts'
-import { toChunk } from './kafka-record.ts'
-import type { Chunk, ReadLimits } from './pump.ts'
+import { type KafkaChunk, toChunk } from './kafka-record.ts'
+import type { ReadLimits } from './pump.ts'
 
 /** Special times of a ListOffsets request. */
 const LATEST = -1
@@ -47,7 +47,7 @@ export interface KafkaReader {
    */
   records(partition: number, from: number, bytesMax: number): Promise<FetchedRecord[]>
   /** The same, as chunks within the limits but for the first. */
-  chunks(partition: number, from: number, limits: ReadLimits): Promise<Chunk[]>
+  chunks(partition: number, from: number, limits: ReadLimits): Promise<KafkaChunk[]>
 }
 
 /** `foreign` is told of records that are not ours. */
@@ -141,12 +141,12 @@ export function openKafkaReader(
     })
   }
 
-  async function chunks(partition: number, from: number, { chunksMax, bytesMax }: ReadLimits): Promise<Chunk[]> {
-    const taken: Chunk[] = []
+  async function chunks(partition: number, from: number, { chunksMax, bytesMax }: ReadLimits): Promise<KafkaChunk[]> {
+    const taken: KafkaChunk[] = []
     let bytes = 0
     for (const record of await records(partition, from, bytesMax)) {
-      const { chunk, foreign: isForeign } = toChunk(partition, record)
-      if (isForeign) foreign(partition, chunk.position)
+      const chunk = toChunk(partition, record)
+      if (chunk.unit === null) foreign(partition, chunk.position)
       bytes += chunk.lines.length
       if (taken.length > 0 && (taken.length >= chunksMax || bytes > bytesMax)) break
       taken.push(chunk)

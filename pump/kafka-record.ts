@@ -1,19 +1,33 @@
 /**
- * Chunks, refused messages and dead letters as Kafka records. Pure functions.
+ * Chunks, refused messages, repetitions and dead letters as Kafka records. Pure functions.
  *
  * A chunk is one record: its value is the chunk's lines (`model/message.ts`), as any consumer can read them; one header,
  * `surgetank`, says the rest in words with spaces between: version, unit, number, messages, readings, first and last receipt
- * (ms), CRC-32 of the lines. Unit and number name the append that made it: a unit looks for them when it cannot know
- * whether an attempt arrived.
+ * (ms), CRC-32 of the lines; from version 2 on also what was counted: received, repeated, quarantined, and by reason what was
+ * let go, as JSON. The version is that of the lines, too. Unit and number name the append that made it: a unit looks for
+ * them when it cannot know whether an attempt arrived. A record without lines holds what was counted when none came.
  */
 import { randomBytes } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { SurgetankError } from '../errors.ts'
+import { LINE_FORMAT, type LineFormat } from '../model/message.ts'
 import type { FetchedRecord, KafkaRecord } from './kafka-client.ts'
-import type { Batch, Chunk, DeadLetter, QuarantineEntry, Refused } from './pump.ts'
+import { acceptedOnly } from './message-counts.ts'
+import {
+  type Batch,
+  type Chunk,
+  type DeadLetter,
+  type MessageCounts,
+  type QuarantineEntry,
+  REPEATED_PAYLOAD_BYTES_MAX,
+  type Refused,
+  type Repeated,
+  type RepeatedEntry,
+} from './pump.ts'
 
 const HEADER = 'surgetank'
-const VERSION = '1'
+/** How many words a header of each version has. */
+const WORDS: Readonly<Record<string, number>> = { 1: 8, 2: 12 }
 /**
  * Of one send to a side topic. A record may be larger alone, and always fits: the largest message and the longest line take less
  * than every topic of ours does (`max.message.bytes`).
@@ -33,31 +47,46 @@ export function newUnit(): string {
   return randomBytes(9).toString('base64url')
 }
 
+/** Always of the newest version: what is appended has lines of LINE_FORMAT. */
 export function chunkRecord(batch: Batch, { unit, number }: AppendName): KafkaRecord {
-  const { lines, messages, readings, firstReceivedAt, lastReceivedAt } = batch
-  const words = [VERSION, unit, number, messages, readings, firstReceivedAt, lastReceivedAt, crc32(lines)]
-  return { value: lines, headers: { [HEADER]: words.join(' ') } }
+  const { lines, messages, readings, firstReceivedAt, lastReceivedAt, counts } = batch
+  const chunk = [LINE_FORMAT, unit, number, messages, readings, firstReceivedAt, lastReceivedAt, crc32(lines)]
+  const counted = [counts.received, counts.repeated, counts.quarantined, JSON.stringify(counts.letGo)]
+  return { value: lines, headers: { [HEADER]: [...chunk, ...counted].join(' ') } }
+}
+
+/** A chunk, and the unit that appended it; null when that is none of ours. */
+export interface KafkaChunk extends Chunk {
+  readonly unit: string | null
 }
 
 /**
  * The chunk of a record of the log. A record that somebody else put into the topic is a chunk of nothing, so that it holds
- * up nobody; `foreign` tells. Throws `log_corrupt` when one of ours is not as it was written.
+ * up nobody; its unit is null. Throws `log_corrupt` when one of ours is not as it was written, and `log_newer` when it is of a
+ * version that this program does not know.
  */
-export function toChunk(partition: number, record: FetchedRecord): { chunk: Chunk; foreign: boolean } {
+export function toChunk(partition: number, record: FetchedRecord): KafkaChunk {
   const position = Number(record.offset)
+  // What has no lines has no receipt of its own: it counts as of when Kafka took it.
+  const at = Number(record.timestamp)
   const words = headerWords(record)
   if (words === null) {
-    const at = Number(record.timestamp)
-    const nothing = { messages: 0, readings: 0, firstReceivedAt: at, lastReceivedAt: at, lines: Buffer.alloc(0) }
-    return { chunk: { partition, position, ...nothing }, foreign: true }
+    const nothing = { messages: 0, readings: 0, counts: acceptedOnly(0), lines: Buffer.alloc(0), unit: null }
+    return { partition, position, format: LINE_FORMAT, ...nothing, firstReceivedAt: at, lastReceivedAt: at }
   }
-  const [messages = 0, readings = 0, firstReceivedAt = 0, lastReceivedAt = 0, crc] = words.slice(3).map(Number)
+  const [version, unit = ''] = words
+  const format = Number(version) as LineFormat
+  const [messages = 0, readings = 0, firstReceivedAt = 0, lastReceivedAt = 0, crc] = words.slice(3, 8).map(Number)
   const lines = record.value
   if (lines === null || crc32(lines) !== crc) throw corrupt(`Offset ${position} of partition ${partition}`)
-  return {
-    chunk: { partition, position, messages, readings, firstReceivedAt, lastReceivedAt, lines },
-    foreign: false,
-  }
+  const times = messages === 0 ? { firstReceivedAt: at, lastReceivedAt: at } : { firstReceivedAt, lastReceivedAt }
+  const counts = format === 1 ? acceptedOnly(messages) : countsOf(words)
+  return { partition, position, format, messages, readings, ...times, lines, counts, unit }
+}
+
+function countsOf(words: readonly string[]): MessageCounts {
+  const [received = 0, repeated = 0, quarantined = 0] = words.slice(8, 11).map(Number)
+  return { received, repeated, quarantined, letGo: JSON.parse(words[11] ?? '{}') as MessageCounts['letGo'] }
 }
 
 export function isOf(record: FetchedRecord, { unit, number }: AppendName): boolean {
@@ -70,8 +99,9 @@ function headerWords({ headers }: FetchedRecord): string[] | null {
   const header = headers[HEADER]
   if (header === undefined) return null
   const words = header.toString().split(' ')
-  if (words[0] === VERSION && words.length === 8) return words
-  throw new SurgetankError('log_newer', `A record of version ${words[0]} stands in the topic: run the newer surgetank.`)
+  if (words.length === WORDS[words[0] ?? '']) return words
+  const detail = `A record of version ${words[0]} stands in the topic, and this version knows up to ${LINE_FORMAT}. Start the newer surgetank.`
+  throw new SurgetankError('log_newer', detail)
 }
 
 /** A refused message: the value is its payload. */
@@ -84,6 +114,17 @@ export function toRefusedEntry(record: FetchedRecord): QuarantineEntry | null {
   if (about === null) return null
   const { receivedAt, device, topic, reason, detail } = about
   return { id: `m${numberOf(record)}`, receivedAt, device, where: topic, reason, detail, bytes: bytesOf(record) }
+}
+
+/** A repetition: the value is the beginning of its payload. */
+export function repeatedRecord({ payload, ...about }: Repeated): KafkaRecord {
+  const header = JSON.stringify({ ...about, payloadBytes: payload.length })
+  return { value: Buffer.from(payload.subarray(0, REPEATED_PAYLOAD_BYTES_MAX)), headers: { [HEADER]: header } }
+}
+
+export function toRepeatedEntry(record: FetchedRecord): RepeatedEntry | null {
+  const about = aboutOf<Omit<RepeatedEntry, 'payload'>>(record)
+  return about === null ? null : { ...about, payload: bytesOf(record) }
 }
 
 /** A dead letter: the value is the line it came in. */

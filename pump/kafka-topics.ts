@@ -16,6 +16,8 @@ export interface TopicNames {
   readonly log: string
   readonly quarantine: string
   readonly letters: string
+  /** The list of repetitions; null where it could not be made: nothing but the list needs it. */
+  readonly repeated: string | null
   /** The consumer group of the writers: where their positions and plans stand. */
   readonly group: string
 }
@@ -36,11 +38,12 @@ export interface TopicOptions {
   readonly log: Logger
 }
 
-function topicNames(topic: string): TopicNames {
+function topicNames(topic: string): TopicNames & { readonly repeated: string } {
   return {
     log: topic,
     quarantine: `${topic}.quarantine`,
     letters: `${topic}.dead-letters`,
+    repeated: `${topic}.repeated`,
     group: `${topic}.writers`,
   }
 }
@@ -50,6 +53,9 @@ const MESSAGE_BYTES = 8 << 20
 const MESSAGE_BYTES_MIN = 5 << 20
 /** Room that the writers make is given back by the segment. */
 const SEGMENT_BYTES = 128 << 20
+/** Of the list of repetitions: the newest 4 MB, and the segment that is being written. */
+const REPEATED_BYTES = 4 << 20
+const REPEATED_SEGMENT_BYTES = 2 << 20
 const TOPIC_RESOURCE = 2
 const POSITIONS_TOPIC = '__consumer_offsets'
 /** Values of compression.type; what is sent is not compressed. kafkajs knows no other. */
@@ -65,8 +71,25 @@ export async function ensureTopics(client: KafkaClient, options: TopicOptions): 
   for (const topic of [names.quarantine, names.letters]) {
     await ensureTopic(client, topic, { ...options, partitions: 1, retentionBytes: options.quarantineBytesMax })
   }
-  for (const advice of await examineTopics(client, names)) options.log.warn({ topic: names.log }, advice)
-  return { ...names, id: await topicIdOf(client, names.log) }
+  const found = { ...names, repeated: await ensureRepeated(client, names.repeated, options) }
+  for (const advice of await examineTopics(client, found)) options.log.warn({ topic: names.log }, advice)
+  return { ...found, id: await topicIdOf(client, names.log) }
+}
+
+/** Null, and a warning, when this user may not make it: a version before it had none, and the log works without. */
+async function ensureRepeated(client: KafkaClient, topic: string, options: TopicOptions): Promise<string | null> {
+  const bounds = { partitions: 1, retentionBytes: REPEATED_BYTES, segmentBytes: REPEATED_SEGMENT_BYTES }
+  try {
+    await ensureTopic(client, topic, { ...options, ...bounds })
+    return topic
+  } catch (error) {
+    if (!hasFate(error, 'stop')) throw error
+    options.log.warn(
+      { err: error, topic },
+      'repetitions are counted, and not listed: the topic for them cannot be made',
+    )
+    return null
+  }
 }
 
 /** The topics that somebody else made. Rejects with `log_missing` when nobody has. */
@@ -80,7 +103,8 @@ export async function findTopics(client: KafkaClient, { topic }: Pick<TopicOptio
       )
     }
   }
-  return { ...names, id: await topicIdOf(client, names.log) }
+  const isListed = (await client.knowTopic(names.repeated)) === 'known'
+  return { ...names, repeated: isListed ? names.repeated : null, id: await topicIdOf(client, names.log) }
 }
 
 /** How a topic is made. */
@@ -88,6 +112,7 @@ interface OneTopic {
   readonly partitions: number
   readonly replication: number
   readonly retentionBytes: number
+  readonly segmentBytes?: number
   readonly log: Logger
 }
 
@@ -113,7 +138,7 @@ async function createTopic(client: KafkaClient, topic: string, options: OneTopic
     'retention.ms': '-1',
     'retention.bytes': String(options.retentionBytes),
     'max.message.bytes': String(MESSAGE_BYTES),
-    'segment.bytes': String(SEGMENT_BYTES),
+    'segment.bytes': String(options.segmentBytes ?? SEGMENT_BYTES),
     'compression.type': 'producer',
     'message.timestamp.type': 'LogAppendTime',
     'unclean.leader.election.enable': 'false',
@@ -150,7 +175,19 @@ export async function examineTopics(client: KafkaClient, names: TopicNames): Pro
     const thin = isThin ? [`it has ${replicas} replicas of each partition, fewer than it could have.`] : []
     advice.push(...[...warnings, ...thin].map(sentence => `Topic ${topic}: ${sentence}`))
   }
-  return [...advice, ...(await examinePositions(client, names.group))]
+  return [
+    ...advice,
+    ...(await examineRepeated(client, names.repeated)),
+    ...(await examinePositions(client, names.group)),
+  ]
+}
+
+/** Nothing but the list needs it, so nothing that is wrong with it stops anybody. */
+async function examineRepeated(client: KafkaClient, topic: string | null): Promise<string[]> {
+  if (topic === null) return []
+  const replicas = Math.min(...client.partitions(topic).map(partition => partition.replicas.length))
+  const { refusal } = judgeTopic(await configOf(client, topic), { replicas, isLog: false })
+  return refusal === null ? [] : [`Topic ${topic}, the list of repetitions: ${refusal}`]
 }
 
 /** The writers' positions stand in a topic of Kafka's own, which Kafka makes when it is first asked for a group. */

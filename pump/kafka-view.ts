@@ -6,11 +6,23 @@
  */
 import type { KafkaClient } from './kafka-client.ts'
 import { type CountedPlace, fetchPlaces, unwrittenIn } from './kafka-places.ts'
+import { type CountedMessages, countedBefore } from './kafka-positions.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
-import { toLetterEntry, toRefusedEntry } from './kafka-record.ts'
+import { toLetterEntry, toRefusedEntry, toRepeatedEntry } from './kafka-record.ts'
 import { watchTopicId } from './kafka-topic-id.ts'
 import type { LogTopic } from './kafka-topics.ts'
-import type { Chunk, PartitionBooks, PumpBooks, PumpLag, PumpView, QuarantineEntry, ReadLimits } from './pump.ts'
+import { addMessages, addSums, NO_MESSAGES, toMessageBooks } from './message-counts.ts'
+import type {
+  Chunk,
+  MessageBooks,
+  PartitionBooks,
+  PumpBooks,
+  PumpLag,
+  PumpView,
+  QuarantineEntry,
+  ReadLimits,
+  RepeatedEntry,
+} from './pump.ts'
 
 export interface KafkaViewParts {
   readonly client: KafkaClient
@@ -19,16 +31,28 @@ export interface KafkaViewParts {
   readonly bytesMax: number
 }
 
-/** Readings before an offset. */
+/** Readings and messages before an offset. */
 interface Count {
   readonly at: number
   readonly readings: number
+  readonly messages: CountedMessages
+}
+
+/** Some chunks that stand for all: the oldest position and receipt among them, and of one chunk, on average, what it holds. */
+interface Sample {
+  readonly position: number
+  readonly firstReceivedAt: number
+  readonly readings: number
+  readonly bytes: number
 }
 
 const READ: ReadLimits = { chunksMax: 500, bytesMax: 8 << 20 }
-const ONE: ReadLimits = { chunksMax: 1, bytesMax: 1 }
+/** A record without lines among others must not stand for them. */
+const SAMPLE: ReadLimits = { chunksMax: 16, bytesMax: 64 << 10 }
 /** Of the refused messages and the dead letters, what one look reads. */
 const ENTRIES_BYTES = 4 << 20
+/** Of the repetitions, the newest. */
+const REPEATED_MAX = 1_000
 
 export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewParts): PumpView {
   let topic = opened
@@ -42,8 +66,8 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
   const letterReader = openKafkaReader(client, topic.letters)
   /** By partition: up to where its readings were counted. */
   const counts = new Map<number, Count>()
-  /** By partition: the oldest chunk that was not written when it was looked for. */
-  const oldest = new Map<number, Chunk>()
+  /** By partition: the oldest chunks that were not written when they were looked for. */
+  const oldest = new Map<number, Sample>()
 
   return {
     places: countedPlaces,
@@ -54,6 +78,7 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
       reader.partitions().includes(partition) ? reader.chunks(partition, from, limits) : none(),
     quarantine,
     quarantineEntry,
+    repeated,
     close: async () => {
       endWatch()
       await client.close()
@@ -69,33 +94,36 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
     let oldestUnwrittenAt: number | null = null
     for (const place of await countedPlaces()) {
       const { partition, first, committed, end } = place
-      const chunk = committed < end ? await oldestFrom(partition, committed) : oldest.get(partition)
-      if (chunk === undefined) continue
-      // Like the one that was looked at: all others would have to be read.
-      const [size, unwritten] = [chunk.lines.length, unwrittenIn(place)]
-      sums.readings += unwritten * chunk.readings
-      sums.bytesUnwritten += unwritten * size
-      sums.bytes += (end - first) * size
-      if (unwritten > 0) oldestUnwrittenAt = Math.min(oldestUnwrittenAt ?? Infinity, chunk.firstReceivedAt)
+      const sample = committed < end ? await oldestFrom(partition, committed) : oldest.get(partition)
+      if (sample === undefined) continue
+      // Like those that were looked at: all others would have to be read.
+      const unwritten = unwrittenIn(place)
+      sums.readings += Math.round(unwritten * sample.readings)
+      sums.bytesUnwritten += Math.round(unwritten * sample.bytes)
+      sums.bytes += Math.round((end - first) * sample.bytes)
+      if (unwritten > 0) oldestUnwrittenAt = Math.min(oldestUnwrittenAt ?? Infinity, sample.firstReceivedAt)
     }
     return { ...sums, oldestUnwrittenAt, bytesMax }
   }
 
-  async function oldestFrom(partition: number, committed: number): Promise<Chunk | undefined> {
+  async function oldestFrom(partition: number, committed: number): Promise<Sample | undefined> {
     const held = oldest.get(partition)
     if (held !== undefined && held.position >= committed) return held
-    const [chunk] = await reader.chunks(partition, committed, ONE)
-    if (chunk !== undefined) oldest.set(partition, chunk)
-    return chunk
+    const sample = sampleOf(await reader.chunks(partition, committed, SAMPLE))
+    if (sample !== undefined) oldest.set(partition, sample)
+    return sample
   }
 
   async function books(): Promise<PumpBooks> {
     const places = await countedPlaces()
-    const booked = await Promise.all(places.map(bookOf))
+    const counted = new Map<number, Count>()
+    for (const place of places) counted.set(place.partition, await countTo(place))
+    const booked = await Promise.all(places.map(place => bookOf(place, counted.get(place.partition)?.readings ?? 0)))
     const { bytes, bytesUnwritten } = await lag()
     const refused = await rangeOf(quarantineReader)
     return {
       partitions: booked,
+      messages: messageBooksOf([...counted.values()], refused.end - refused.first),
       quarantined: refused.end,
       quarantinedKept: refused.end - refused.first,
       bytes,
@@ -104,10 +132,9 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
     }
   }
 
-  async function bookOf(place: CountedPlace): Promise<PartitionBooks> {
+  async function bookOf(place: CountedPlace, readingsAppended: number): Promise<PartitionBooks> {
     const { partition, source, first, end, committed, plan, readings, deadLetters } = place
-    const readingsAppended = await countTo(place)
-    const chunk = committed < end ? await oldestFrom(partition, committed) : undefined
+    const sample = committed < end ? await oldestFrom(partition, committed) : undefined
     return {
       partition,
       source,
@@ -118,23 +145,27 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
       readingsAppended,
       readingsCommitted: readings,
       deadLetters,
-      oldestUnwrittenAt: chunk?.firstReceivedAt ?? null,
+      oldestUnwrittenAt: sample?.firstReceivedAt ?? null,
     }
   }
 
-  /** Readings before the end. */
-  async function countTo({ partition, committed, end, readings }: CountedPlace): Promise<number> {
+  /** All before the end. */
+  async function countTo(place: CountedPlace): Promise<Count> {
+    const { partition, committed, end, readings } = place
     const before = counts.get(partition)
-    let count = before === undefined || before.at < committed ? { at: committed, readings } : before
+    const isBehind = before === undefined || before.at < committed
+    let count = isBehind ? { at: committed, readings, messages: countedBefore(place, Date.now()) } : before
     while (count.at < end) {
       const chunks = (await reader.chunks(partition, count.at, READ)).filter(({ position }) => position < end)
       const last = chunks.at(-1)
       if (last === undefined) break
       const more = chunks.reduce((sum, chunk) => sum + chunk.readings, 0)
-      count = { at: last.position + 1, readings: count.readings + more }
+      const { since, sums } = count.messages
+      const messages = { since, sums: chunks.reduce(addMessages, sums) }
+      count = { at: last.position + 1, readings: count.readings + more, messages }
     }
     counts.set(partition, count)
-    return count.readings
+    return count
   }
 
   async function rangeOf(of: KafkaReader): Promise<{ first: number; end: number }> {
@@ -157,6 +188,23 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
     const [record] = await (kind === 'm' ? quarantineReader : letterReader).records(0, offset, ENTRIES_BYTES)
     if (record === undefined || Number(record.offset) !== offset) return null
     return kind === 'm' ? toRefusedEntry(record) : (toLetterEntry(record)?.entry ?? null)
+  }
+
+  /** The newest REPEATED_MAX are looked at. */
+  async function repeated(entriesMax: number, device: string | null): Promise<RepeatedEntry[]> {
+    if (topic.repeated === null) return []
+    const of = openKafkaReader(client, topic.repeated)
+    const { first, end } = await rangeOf(of)
+    const entries: RepeatedEntry[] = []
+    for (let at = Math.max(first, end - REPEATED_MAX); at < end; ) {
+      const records = await of.records(0, at, ENTRIES_BYTES)
+      const last = records.at(-1)
+      if (last === undefined) break
+      const found = records.map(toRepeatedEntry).filter(entry => entry !== null)
+      entries.push(...found.filter(entry => device === null || entry.device === device))
+      at = Number(last.offset) + 1
+    }
+    return entries.reverse().slice(0, entriesMax)
   }
 
   /** Newest first, one for each place. */
@@ -182,6 +230,22 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
     }
     return [...found.values()].reverse()
   }
+}
+
+/** Since the newest beginning of them all: before it some were not counted. */
+function messageBooksOf(counts: readonly Count[], quarantinedKept: number): MessageBooks {
+  const sums = counts.reduce((all, { messages }) => addSums(all, messages.sums), NO_MESSAGES)
+  const since = counts.map(({ messages }) => messages.since).filter(at => at !== null)
+  return toMessageBooks(sums, quarantinedKept, since.length === 0 ? null : Math.max(...since))
+}
+
+/** Undefined for no chunks. */
+function sampleOf(chunks: readonly Chunk[]): Sample | undefined {
+  const [first] = chunks
+  if (first === undefined) return undefined
+  const readings = chunks.reduce((sum, chunk) => sum + chunk.readings, 0) / chunks.length
+  const bytes = chunks.reduce((sum, chunk) => sum + chunk.lines.length, 0) / chunks.length
+  return { position: first.position, firstReceivedAt: first.firstReceivedAt, readings, bytes }
 }
 
 async function none(): Promise<Chunk[]> {

@@ -1,13 +1,14 @@
 /**
  * The inlet of the log on this disk: what ingest appends to. One process has it at a time.
  *
- * An append is one transaction: the chunk, the refused messages, and the removal of what may go. It is durable before it
+ * An append is one transaction: the chunk, the refused messages, what was counted, and the removal of what may go. It is durable before it
  * resolves and not there at all when it rejects [G1]. What is not yet committed by the writers is never removed [G5].
  */
 import { randomBytes } from 'node:crypto'
 import { SurgetankError } from '../errors.ts'
-import { type ChunkHeader, checkBatch, footprint, HEADER_BYTES, packHeader } from './chunk.ts'
+import { type ChunkHeader, checkBatch, footprint, headerBytes, packHeader } from './chunk.ts'
 import { openDisk } from './disk.ts'
+import { beginCounting, countBatch, newestHeld } from './lmdb-counted.ts'
 import { type Db, type Env, openEnv } from './lmdb-env.ts'
 import {
   behindPositions,
@@ -23,6 +24,7 @@ import {
 } from './lmdb-log.ts'
 import { openPositions, readSourceOf } from './lmdb-positions.ts'
 import { putRefused } from './lmdb-quarantine.ts'
+import { repeatedBytes } from './lmdb-repeated.ts'
 import type { Batch, Chunk, PumpInlet } from './pump.ts'
 import { planTrim, type Trim } from './retention.ts'
 
@@ -60,13 +62,22 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
   const disk = openDisk(logPath(dir), freeBytesMin)
   const opened = await openLog().catch(closeAndThrow)
   const bounds = { bytesMax: quarantineBytesMax, pageBytes: opened.pageBytes }
+  const newestAtStart = opened.meta.counted?.lastReceivedAt ?? (await newestHeld(log, opened.meta).catch(closeAndThrow))
   let { meta, txn } = opened
   let appending = false
   let committed = 0
   let committedAt = Number.NEGATIVE_INFINITY
   let readersCheckedAt = 0
 
-  return { append, tail, appendedByOthers, close }
+  return {
+    append,
+    get newestReceivedAt() {
+      return meta.counted?.lastReceivedAt ?? newestAtStart
+    },
+    tail,
+    appendedByOthers,
+    close,
+  }
 
   async function append(batch: Batch): Promise<void> {
     if (appending) throw new Error('One append at a time.')
@@ -75,13 +86,20 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
       checkBatch(batch)
       const { pageBytes } = bounds
       const bytes =
-        batch.messages === 0 ? 0 : footprint(batch.lines.length, pageBytes) + footprint(HEADER_BYTES, pageBytes)
+        batch.messages === 0
+          ? 0
+          : footprint(batch.lines.length, pageBytes) + footprint(headerBytes(batch.counts), pageBytes)
       const trim = await makeRoom(bytes)
-      await commit((db, before) => {
-        const trimmed = trimChunks(db, before, trim)
-        const appended = batch.messages === 0 ? trimmed : putChunk(db, trimmed, batch, bytes)
-        return putRefused(db, appended, batch.refused, bounds)
-      }, bytes + refusedBytes(batch))
+      await commit(
+        (db, before) => {
+          const trimmed = trimChunks(db, before, trim)
+          const appended = batch.messages === 0 ? trimmed : putChunk(db, trimmed, batch, bytes)
+          const kept = putRefused(db, appended, batch.refused, bounds)
+          const begin = () => beginCounting(before, clock(), newestAtStart)
+          return countBatch(db, kept, batch, { begin, pageBytes })
+        },
+        bytes + refusedBytes(batch) + repeatedBytes(batch.repeated),
+      )
     } finally {
       appending = false
     }
@@ -93,7 +111,7 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
     for (;;) {
       const held = meta.bytes - meta.bytesTrimmed
       const over = bytes === 0 ? 0 : held + bytes - bytesMax
-      const short = bytes > 0 && !disk.allows(bytes, held + meta.quarantineBytes)
+      const short = bytes > 0 && !disk.allows(bytes, held + meta.quarantineBytes + (meta.counted?.repeatedBytes ?? 0))
       // Chunks that are in ClickHouse already make room inside the file, whatever their age.
       const trim = await nextTrim(short ? bytesMax : over)
       if (!short && over <= trim.bytes) return trim
@@ -184,15 +202,9 @@ const NOTHING: Trim = { chunks: 0, bytes: 0 }
 function newLog(): LogMeta {
   const quarantine = { quarantineFirst: 1, quarantineEnd: 1, quarantineBytes: 0 }
   const sums = { readings: 0, bytes: 0, bytesTrimmed: 0 }
-  return {
-    format: FORMAT,
-    logId: randomBytes(6).toString('hex'),
-    first: 0,
-    end: 0,
-    ...sums,
-    ...quarantine,
-    bytesMax: 0,
-  }
+  const logId = randomBytes(6).toString('hex')
+  const empty = { format: FORMAT, logId, first: 0, end: 0, ...sums, ...quarantine, bytesMax: 0, counted: null }
+  return { ...empty, counted: beginCounting(empty, null, 0) }
 }
 
 /** New readings at positions that ClickHouse already has others of would be taken for written. */
@@ -213,7 +225,7 @@ function trimChunks(db: Db, before: LogMeta, { chunks, bytes }: Trim): LogMeta {
 function putChunk(db: Db, before: LogMeta, batch: Batch, bytes: number): LogMeta {
   const { lines, messages, firstReceivedAt, lastReceivedAt, readings } = batch
   const sums = { readingsBefore: before.readings, bytesBefore: before.bytes }
-  const header = { messages, readings, firstReceivedAt, lastReceivedAt, ...sums, bytes }
+  const header = { messages, readings, firstReceivedAt, lastReceivedAt, ...sums, bytes, counts: batch.counts }
   const key = chunkKey(before.end, 'header')
   db.putSync(key, packHeader(key, header, lines))
   db.putSync(chunkKey(before.end, 'lines'), lines)

@@ -5,6 +5,7 @@
  *   c position 0             header of a chunk (`chunk.ts`)
  *   c position 1             its lines
  *   q number                 a quarantined message (`lmdb-quarantine.ts`)
+ *   r number                 a repetition that is listed (`lmdb-repeated.ts`)
  *
  * A chunk's key holds its partition, which is always 0 here, as u16 and its position as u64, both big-endian, so that
  * keys sort by position. One tree and no named ones: a reader then never finds an environment that is made by half.
@@ -13,11 +14,13 @@ import { join } from 'node:path'
 import { SurgetankError } from '../errors.ts'
 import { type ChunkHeader, corrupt, unpackChunk, unpackHeader } from './chunk.ts'
 import { type Db, type Env, openEnv } from './lmdb-env.ts'
+import type { MessageSums } from './message-counts.ts'
 import type { Chunk, ReadLimits } from './pump.ts'
 import { sealJson, unseal } from './sealed.ts'
 
 /** Numbers are since the log was made. A prefix sum and its value at `first` give what is held. */
 export interface LogMeta {
+  /** 1: every chunk is of format 1, and an older surgetank may still open the log. */
   readonly format: number
   /** Made at random with the log, so that a new log never repeats a token of an old one. */
   readonly logId: string
@@ -32,9 +35,24 @@ export interface LogMeta {
   readonly quarantineEnd: number
   readonly quarantineBytes: number
   readonly bytesMax: number
+  /** Null in a log of format 1. */
+  readonly counted: Counted | null
 }
 
-export const FORMAT = 1
+/** What a log of format 2 knows of messages. */
+export interface Counted {
+  /** When counting began, ms since 1970 UTC; null: with the log. */
+  readonly since: number | null
+  readonly sums: MessageSums
+  /** The newest of all chunks there ever were, ms since 1970 UTC; 0 when there was none. */
+  readonly lastReceivedAt: number
+  /** Number of the oldest repetition listed, and of the next one; they begin at 1. */
+  readonly repeatedFirst: number
+  readonly repeatedEnd: number
+  readonly repeatedBytes: number
+}
+
+export const FORMAT = 2
 /** Address space of one that only reads; lmdb maps more when the file has outgrown it. */
 const READER_MAP_BYTES = 64 * 1024 ** 3
 /** One read copies on the event loop: a turn ends here, whatever was asked for. */
@@ -58,15 +76,16 @@ export function readLogMeta(db: Db): LogMeta | null {
   const sealed = db.getBinary(META_KEY)
   if (sealed === undefined) return null
   const meta = JSON.parse(unseal(sealed, "The log's own record").toString()) as LogMeta
-  checkFormat(meta.format)
-  return meta
+  checkFormat(meta.format, FORMAT)
+  // What an older surgetank left of sums that it did not carry on says nothing.
+  return { ...meta, counted: meta.format === 1 ? null : meta.counted }
 }
 
-export function checkFormat(format: number): void {
-  if (format <= FORMAT) return
+export function checkFormat(format: number, known: number): void {
+  if (format <= known) return
   throw new SurgetankError(
     'log_newer',
-    `Its format is ${format}, this version knows ${FORMAT}. Start the newer version.`,
+    `Its format is ${format}, and this version knows up to ${known}. Start the newer surgetank.`,
   )
 }
 

@@ -10,7 +10,7 @@
  */
 import { join } from 'node:path'
 import { type Db, type Env, openEnv } from './lmdb-env.ts'
-import { checkFormat, FORMAT, writePosition } from './lmdb-log.ts'
+import { checkFormat, writePosition } from './lmdb-log.ts'
 import type { DeadLetter, Plan, QuarantineEntry } from './pump.ts'
 import { sealJson, unseal } from './sealed.ts'
 
@@ -43,6 +43,8 @@ export const LETTER_BOUNDS: LetterBounds = { countMax: 100_000, bytesMax: 64 * 1
 
 const MAP_BYTES = 1024 ** 3
 const META_KEY = Buffer.from('m')
+/** Its own: positions have not changed when the log's chunks did. */
+const FORMAT = 1
 const NEW_META: PositionsMeta = { format: FORMAT, epoch: 0, lettersFirst: 1, lettersEnd: 1, lettersBytes: 0 }
 const NEW_RECORD: SourceRecord = { position: 0, plan: null, readings: 0, deadLetters: 0 }
 
@@ -55,7 +57,7 @@ export function readPositionsMeta(db: Db): PositionsMeta {
   const sealed = db.getBinary(META_KEY)
   if (sealed === undefined) return NEW_META
   const meta = JSON.parse(unseal(sealed, "The positions' own record").toString()) as PositionsMeta
-  checkFormat(meta.format)
+  checkFormat(meta.format, FORMAT)
   return meta
 }
 

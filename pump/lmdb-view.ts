@@ -4,10 +4,13 @@
  */
 import { existsSync } from 'node:fs'
 import { SurgetankError } from '../errors.ts'
+import { beginCounting } from './lmdb-counted.ts'
 import type { Db } from './lmdb-env.ts'
 import { openLogForReading, readChunksOf, readHeader, readLogMeta, sourceOf } from './lmdb-log.ts'
 import { openPositions, readLetter, readPositionsMeta, readSourceOf, type SourceRecord } from './lmdb-positions.ts'
 import { readRefused } from './lmdb-quarantine.ts'
+import { readRepeated } from './lmdb-repeated.ts'
+import { NO_MESSAGES, toMessageBooks } from './message-counts.ts'
 import type {
   Chunk,
   PartitionBooks,
@@ -17,6 +20,7 @@ import type {
   PumpView,
   QuarantineEntry,
   ReadLimits,
+  RepeatedEntry,
 } from './pump.ts'
 
 export interface LmdbViewOptions {
@@ -25,6 +29,7 @@ export interface LmdbViewOptions {
 
 const NO_BOOKS: PumpBooks = {
   partitions: [],
+  messages: toMessageBooks(NO_MESSAGES, 0, null),
   quarantined: 0,
   quarantinedKept: 0,
   bytes: 0,
@@ -38,7 +43,7 @@ export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> 
   const log = openLogForReading(dir)
   const positions = openPositions(dir, false)
 
-  return { places, lag, books, positionAt, read, quarantine, quarantineEntry, close }
+  return { places, lag, books, positionAt, read, quarantine, quarantineEntry, repeated, close }
 
   async function places(): Promise<PartitionPlace[]> {
     return [...(await books()).partitions]
@@ -92,6 +97,14 @@ export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> 
     return kind === 'r' ? positions.read(db => readLetter(db, number)) : null
   }
 
+  async function repeated(entriesMax: number, device: string | null): Promise<RepeatedEntry[]> {
+    const entries = await log.read(db => {
+      const meta = readLogMeta(db)
+      return meta === null ? [] : readRepeated(db, meta, entriesMax, device)
+    })
+    return entries ?? []
+  }
+
   async function close(): Promise<void> {
     await Promise.all([log.close(), positions.close()])
   }
@@ -126,10 +139,14 @@ function booksOf(db: Db, record: SourceRecord): PumpBooks | null {
     deadLetters,
     oldestUnwrittenAt: oldest?.firstReceivedAt ?? null,
   }
+  const quarantinedKept = meta.quarantineEnd - meta.quarantineFirst
+  // A log of format 1 begins to count with its next append.
+  const { sums, since } = meta.counted ?? beginCounting(meta, Date.now(), 0)
   return {
     partitions: [partition],
+    messages: toMessageBooks(sums, quarantinedKept, since),
     quarantined: meta.quarantineEnd - 1,
-    quarantinedKept: meta.quarantineEnd - meta.quarantineFirst,
+    quarantinedKept,
     bytes: meta.bytes - meta.bytesTrimmed,
     bytesUnwritten: meta.bytes - (oldest?.bytesBefore ?? meta.bytes),
     bytesMax: meta.bytesMax,

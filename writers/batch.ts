@@ -9,7 +9,7 @@ export interface BatchLimits {
 
 /**
  * The chunks at the head of `chunks` that make one insert: contiguous, of one UTC day of receipt (one insert must stay in
- * one table partition), within the limits but for a first chunk that exceeds them alone.
+ * one table partition), within the limits but for a first chunk that exceeds them alone. A chunk without lines is of any day.
  *
  * `full` is true when the batch ended at a limit or a border, so that waiting for more would not make it larger.
  */
@@ -17,16 +17,19 @@ export function takeBatch(chunks: readonly Chunk[], limits: BatchLimits): { take
   const taken: Chunk[] = []
   let rows = 0
   let bytes = 0
+  let day: number | null = null
   for (const chunk of chunks) {
     const last = taken.at(-1)
+    const chunkDay: number | null = chunk.messages === 0 ? day : utcDay(chunk.firstReceivedAt)
     const joins =
       last === undefined ||
       (chunk.position === last.position + 1 &&
-        utcDay(chunk.firstReceivedAt) === utcDay(last.firstReceivedAt) &&
+        (day === null || chunkDay === day) &&
         rows + chunk.readings <= limits.rowsMax &&
         bytes + chunk.lines.length <= limits.bytesMax)
     if (!joins) return { taken, full: true }
     taken.push(chunk)
+    day = chunkDay
     rows += chunk.readings
     bytes += chunk.lines.length
   }

@@ -11,6 +11,11 @@ export function accepted(messages: number): Pick<Chunk, 'format' | 'messages' | 
   return { format: LINE_FORMAT, messages, counts: acceptedOnly(messages) }
 }
 
+/** What a batch has beside so many lines when nothing else was received. */
+export function onlyLines(messages: number): Pick<Batch, 'messages' | 'refused' | 'counts' | 'repeated'> {
+  return { messages, refused: [], counts: acceptedOnly(messages), repeated: [] }
+}
+
 /** A batch of `count` lines of one reading each, numbered from `from` on. */
 export function batchOf(from: number, count: number, more: Partial<Batch> = {}): Batch {
   const lines = Buffer.from(Array.from({ length: count }, (_, i) => lineOf(from + i)).join('\n'))

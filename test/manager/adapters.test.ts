@@ -4,6 +4,7 @@ import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { choosePlaces, isEmbedded, openInlet, openOutlet, openSpace, openView } from '../../manager/adapters.ts'
 import { readSettings } from '../../settings.ts'
+import { onlyLines } from '../contracts/pump-samples.ts'
 import { openLmdbHarness } from '../pump/lmdb-harness.ts'
 
 const log = pino({ level: 'silent' })
@@ -75,7 +76,7 @@ describe('adapters', () => {
       const view = await openView(place, log)
       const outlet = await openOutlet(place, log)
       const lines = Buffer.from('{"device":"d","receivedAt":1,"readings":[["m",1,null,2]]}')
-      await inlet.append({ lines, messages: 1, readings: 1, firstReceivedAt: 1, lastReceivedAt: 1, refused: [] })
+      await inlet.append({ lines, ...onlyLines(1), readings: 1, firstReceivedAt: 1, lastReceivedAt: 1 })
       expect((await view.lag()).readings).toBe(1)
       await Promise.all([inlet.close(), view.close(), outlet.close()])
     } finally {

@@ -16,6 +16,7 @@ import type { RoleName } from '../../manager/roles.ts'
 import { encodeLine } from '../../model/message.ts'
 import { readSettings } from '../../settings.ts'
 import { acknowledged, openClient, publishPacket } from '../broker/harness.ts'
+import { onlyLines } from '../contracts/pump-samples.ts'
 import { freePorts } from '../crash/system.ts'
 import { type Fixture, openFixture } from '../database/database-fixture.ts'
 import { timed, until } from '../waits.ts'
@@ -103,7 +104,7 @@ async function append(places: Places, devices: readonly string[]): Promise<void>
   const lines = devices.map(device => encodeLine({ device, receivedAt, readings })).join('\n')
   const messages = devices.length
   const times = { firstReceivedAt: receivedAt, lastReceivedAt: receivedAt }
-  await inlet.append({ lines: Buffer.from(lines), messages, readings: messages, ...times, refused: [] })
+  await inlet.append({ lines: Buffer.from(lines), ...onlyLines(messages), readings: messages, ...times })
   await inlet.close()
 }
 

@@ -16,6 +16,7 @@ import { encodeLine } from '../../model/message.ts'
 import type { Reading } from '../../model/reading.ts'
 import { openEnv } from '../../pump/lmdb-env.ts'
 import { type LogMeta, putLogMeta, readLogMeta } from '../../pump/lmdb-log.ts'
+import { onlyLines } from '../contracts/pump-samples.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
 import { until } from '../waits.ts'
 
@@ -76,7 +77,7 @@ it('a log that cannot be opened at all: the start is refused with the reason', a
 it('a stop during an insert that never ends gives it up by itself, also when it is asked for twice', async () => {
   const inlet = await log.openInlet()
   const lines = Buffer.from(encodeLine({ device: 'press-1', receivedAt: 1, readings: [READING] }))
-  await inlet.append({ lines, messages: 1, readings: 1, firstReceivedAt: 1, lastReceivedAt: 1, refused: [] })
+  await inlet.append({ lines, ...onlyLines(1), readings: 1, firstReceivedAt: 1, lastReceivedAt: 1 })
   const silent = createServer(() => {}).listen(0, '127.0.0.1')
   await once(silent, 'listening')
   const { port } = silent.address() as AddressInfo

@@ -9,6 +9,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest'
 import { describeVerdict, verify } from '../../manager/verify.ts'
 import { encodeLine } from '../../model/message.ts'
 import type { PumpInlet, PumpView } from '../../pump/pump.ts'
+import { onlyLines } from '../contracts/pump-samples.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
 import { until } from '../waits.ts'
@@ -102,11 +103,10 @@ async function append(number: number): Promise<void> {
   const lines = Array.from({ length: READINGS / 10 }, (_, n) => line(n)).join('\n')
   await inlet.append({
     lines: Buffer.from(lines),
-    messages: READINGS / 10,
+    ...onlyLines(READINGS / 10),
     readings: READINGS,
     firstReceivedAt: at,
     lastReceivedAt: at,
-    refused: [],
   })
 }
 

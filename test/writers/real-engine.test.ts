@@ -12,6 +12,7 @@ import { encodeLine } from '../../model/message.ts'
 import type { Reading } from '../../model/reading.ts'
 import type { PumpBooks, PumpView } from '../../pump/pump.ts'
 import { openWriter } from '../../writers/writer.ts'
+import { onlyLines } from '../contracts/pump-samples.ts'
 import { openProxy } from '../database/clickhouse-proxy.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
@@ -84,11 +85,10 @@ async function appendAll(isPoisoned: (message: number) => boolean): Promise<numb
     poisoned.push(...bad)
     await inlet.append({
       lines: Buffer.from(numbers.map(number => lineOf(number, isPoisoned(number))).join('\n')),
-      messages: numbers.length,
+      ...onlyLines(numbers.length),
       readings: numbers.length * PLAIN_READINGS + bad.length,
       firstReceivedAt: RECEIVED_AT + (numbers[0] ?? 0),
       lastReceivedAt: RECEIVED_AT + (numbers.at(-1) ?? 0),
-      refused: [],
     })
   }
   return poisoned
