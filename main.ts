@@ -12,6 +12,7 @@ import { findRunning } from './manager/data-dir.ts'
 import { describeFindings, examine } from './manager/doctor.ts'
 import { openLog } from './manager/log.ts'
 import { describeEntries, describeEntry, entryToJson } from './manager/quarantine.ts'
+import { describeRepeated, repeatedToJson } from './manager/repeated.ts'
 import { startRole } from './manager/role.ts'
 import { ROLES, type RoleName } from './manager/roles.ts'
 import { run } from './manager/run.ts'
@@ -40,7 +41,7 @@ const program = new Command('surgetank')
 program
   .command('verify')
   .description(
-    'Check that the books balance: accepted = in ClickHouse + dead letters + still in the log. Exits 1 when not.',
+    'Check that the books balance. In messages: received = accepted + repeated + quarantined + let go. In readings: accepted = in ClickHouse + dead letters + still in the log. Exits 1 when not.',
   )
   .option('--json', 'print the verdict as JSON')
   .action(async (options: { json?: true }) => {
@@ -83,6 +84,26 @@ quarantine
       const entry = await view.quarantineEntry(id)
       if (entry === null) fail(`No entry ${id}. \`surgetank quarantine ls\` lists them.`)
       print(options.json ? JSON.stringify(entryToJson(entry)) : describeEntry(entry))
+    })
+  })
+
+program
+  .command('repeated')
+  .description('Look at messages that were taken for ones sent again; the newest are listed, and all are counted.')
+  .command('ls')
+  .description('List them, newest first.')
+  .option('--device <id>', 'of this device only')
+  .option('--limit <n>', 'at most so many', readCount, 100)
+  .option('--json', 'one JSON document per line')
+  .action(async (options: { device?: string; limit: number; json?: true }) => {
+    await withView(readSettings(process.env), async view => {
+      const entries = await view.repeated(options.limit, options.device ?? null)
+      if (options.json && entries.length === 0) return
+      print(
+        options.json
+          ? entries.map(entry => JSON.stringify(repeatedToJson(entry))).join('\n')
+          : describeRepeated(entries),
+      )
     })
   })
 

@@ -111,6 +111,9 @@ export const metrics = {
   childRestarts: counter('telemetry_child_restarts_total', 'Restarts of child processes.', ['child']),
 } as const
 
+// A reason that nothing was let go for yet is 0 and not missing.
+for (const reason of ['qos0_overload', 'presence']) metrics.letGo.inc({ reason }, 0)
+
 function counter(name: string, help: string, labelNames: string[] = []): Counter {
   return new Counter({ name, help, labelNames, registers: [registry] })
 }

@@ -45,6 +45,6 @@ export function entryToJson(entry: QuarantineEntry): Record<string, unknown> {
 }
 
 /** Bytes of a stranger on a terminal: control characters are shown, never sent. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(/[\x00-\x1f\x7f-\x9f]/g, char => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }

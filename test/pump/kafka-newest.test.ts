@@ -2,7 +2,8 @@
 import { expect, it } from 'vitest'
 import { readNewest } from '../../pump/kafka-newest.ts'
 import type { KafkaReader } from '../../pump/kafka-reader.ts'
-import type { Chunk, ReadLimits } from '../../pump/pump.ts'
+import type { KafkaChunk } from '../../pump/kafka-record.ts'
+import type { ReadLimits } from '../../pump/pump.ts'
 import { accepted } from '../contracts/pump-samples.ts'
 
 const LARGE = Buffer.alloc(100_000)
@@ -14,8 +15,12 @@ function openLog(large: number, small: number) {
   let held = 0
   let heldMax = 0
   let read = 0
-  const chunks = async (partition: number, from: number, { chunksMax, bytesMax }: ReadLimits): Promise<Chunk[]> => {
-    const found: Chunk[] = []
+  const chunks = async (
+    partition: number,
+    from: number,
+    { chunksMax, bytesMax }: ReadLimits,
+  ): Promise<KafkaChunk[]> => {
+    const found: KafkaChunk[] = []
     let bytes = 0
     for (let position = from; position < Math.min(total, from + chunksMax); position++) {
       const lines = position < large ? LARGE : SMALL

@@ -1,4 +1,5 @@
 /** The parts of the Kafka pump that decide and touch nothing. */
+import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, it, test } from 'vitest'
 import type { FetchedRecord, KafkaRecord } from '../../pump/kafka-client.ts'
@@ -6,24 +7,26 @@ import { assignPartitions } from '../../pump/kafka-group.ts'
 import { decodePosition, encodePosition } from '../../pump/kafka-positions.ts'
 import { chunkRecord, isOf, toChunk, toLetterEntry, toRefusedEntry } from '../../pump/kafka-record.ts'
 import { judgeTopic } from '../../pump/kafka-topics.ts'
-import { batchOf, RECEIVED_AT } from '../contracts/pump-samples.ts'
+import { batchOf, lineOf, RECEIVED_AT } from '../contracts/pump-samples.ts'
 
 describe('a chunk as a record', () => {
   const name = { unit: 'unit-a', number: 7 }
 
   it('comes back as it was, and tells whose it is [G3]', () => {
-    const batch = batchOf(3, 4, { readings: 9 })
+    const counts = { received: 12, repeated: 3, quarantined: 1, letGo: { qos0_overload: 3, presence: 1 } }
+    const batch = batchOf(3, 4, { readings: 9, counts })
     const record = fetched(chunkRecord(batch, name))
-    const { chunk, foreign } = toChunk(2, record)
-    expect(foreign).toBe(false)
-    expect(chunk).toEqual({
+    expect(toChunk(2, record)).toEqual({
       partition: 2,
       position: 41,
+      format: 2,
       messages: 4,
       readings: 9,
       firstReceivedAt: RECEIVED_AT + 3,
       lastReceivedAt: RECEIVED_AT + 7,
       lines: batch.lines,
+      counts,
+      unit: 'unit-a',
     })
     expect(isOf(record, name)).toBe(true)
     expect(isOf(record, { ...name, number: 8 })).toBe(false)
@@ -37,33 +40,75 @@ describe('a chunk as a record', () => {
     expect(() => toChunk(0, { ...record, value })).toThrowError(/does not match its checksum/)
   })
 
-  it('of a newer version stops whoever reads it', () => {
-    const record = fetched({ value: Buffer.alloc(0), headers: { surgetank: '2 what ever' } })
-    expect(() => toChunk(0, record)).toThrowError(/run the newer surgetank/)
+  it('of version 1 is read as before, and counts what it holds', () => {
+    const lines = Buffer.from(lineOf(0))
+    const words = ['1', 'unit-a', 7, 1, 1, RECEIVED_AT, RECEIVED_AT, crc32(lines)]
+    const record = fetched({ value: lines, headers: { surgetank: words.join(' ') } })
+    const counts = { received: 1, repeated: 0, quarantined: 0, letGo: {} }
+    expect(toChunk(0, record)).toMatchObject({ format: 1, messages: 1, lines, counts, unit: 'unit-a' })
+    expect(isOf(record, name)).toBe(true)
   })
 
+  it('without lines holds what was counted, as of when Kafka took it', () => {
+    const counts = { received: 2, repeated: 2, quarantined: 0, letGo: {} }
+    const batch = batchOf(0, 0, { counts, firstReceivedAt: 0, lastReceivedAt: 0 })
+    const chunk = toChunk(0, fetched(chunkRecord(batch, name)))
+    const times = { firstReceivedAt: RECEIVED_AT, lastReceivedAt: RECEIVED_AT }
+    expect(chunk).toMatchObject({ messages: 0, readings: 0, lines: Buffer.alloc(0), counts, ...times })
+  })
+
+  it.each(['3 what ever', '2 too few words'])(
+    'of a newer version (%s) stops whoever reads it, named as newer',
+    words => {
+      const record = fetched({ value: Buffer.alloc(0), headers: { surgetank: words } })
+      expect(() => toChunk(0, record)).toThrowError(/written by a newer surgetank.*Start the newer surgetank/)
+    },
+  )
+
   it('that somebody else wrote is a chunk of nothing', () => {
-    const { chunk, foreign } = toChunk(0, fetched({ value: Buffer.from('hello'), headers: {} }))
-    expect(foreign).toBe(true)
-    expect(chunk).toMatchObject({ position: 41, messages: 0, readings: 0, lines: Buffer.alloc(0) })
+    const chunk = toChunk(0, fetched({ value: Buffer.from('hello'), headers: {} }))
+    expect(chunk).toMatchObject({ position: 41, messages: 0, readings: 0, lines: Buffer.alloc(0), unit: null })
     expect(toRefusedEntry(fetched({ value: Buffer.from('x'), headers: {} }))).toBeNull()
     expect(toLetterEntry(fetched({ value: Buffer.from('x'), headers: {} }))).toBeNull()
   })
 })
 
 describe('a position as metadata', () => {
-  const position = { position: 12, plan: { to: 20, mode: 'bisected' as const }, readings: 2 ** 40, deadLetters: 3 }
+  const sums = { received: 2 ** 50, accepted: 2 ** 49, repeated: 7, quarantined: 2, letGo: { qos0_overload: 5 } }
+  const messages = { since: RECEIVED_AT, sums }
+  const plan = { to: 20, mode: 'bisected' as const }
+  const position = { position: 12, plan, readings: 2 ** 40, deadLetters: 3, messages }
 
   it('comes back as it was, and fits into what Kafka allows [G2]', () => {
     for (const one of [
       position,
       { ...position, plan: null },
       { ...position, plan: { to: 13, mode: 'whole' as const } },
+      { ...position, messages: { since: null, sums } },
+      { ...position, messages: null },
     ]) {
       const text = encodePosition('topic-id', one)
       expect(text.length).toBeLessThan(4_096)
       expect(decodePosition('topic-id', 12, text)).toEqual(one)
     }
+  })
+
+  it('fits also when messages were let go for as many reasons as there may be', () => {
+    const letGo = Object.fromEntries(Array.from({ length: 65 }, (_, n) => [`reason_${n}`.padEnd(32, 'x'), 2 ** 40]))
+    expect(
+      encodePosition('topic-id', { ...position, messages: { since: null, sums: { ...sums, letGo } } }).length,
+    ).toBeLessThan(4_096)
+  })
+
+  it('of a version that did not count messages is taken, without them', () => {
+    const text = '{"v":1,"id":"topic-id","n":5,"d":1}'
+    expect(decodePosition('topic-id', 12, text)).toEqual({
+      position: 12,
+      plan: null,
+      readings: 5,
+      deadLetters: 1,
+      messages: null,
+    })
   })
 
   it('of a topic that was made anew is none', () => {
