@@ -4,7 +4,8 @@
  */
 import type { RowBlock } from '../database/database.ts'
 import { openRowBlock } from '../database/row-binary.ts'
-import { encodeLine, parseLines } from '../model/message.ts'
+import { parseLines } from '../model/message.ts'
+import { toMs } from '../model/time.ts'
 import type { Chunk } from '../pump/pump.ts'
 
 /** Where a row comes from. */
@@ -15,7 +16,9 @@ export interface RowPlace {
   /** The reading's place in its chunk. */
   readonly index: number
   readonly device: string
+  /** ms since 1970 UTC. */
   readonly receivedAt: number
+  /** The line that it came in, as the log has it. */
   readonly line: string
 }
 
@@ -40,12 +43,13 @@ export function encodeRows(source: string, chunks: readonly Chunk[], keep?: (ord
 export function listRows(chunks: readonly Chunk[]): RowPlace[] {
   const rows: RowPlace[] = []
   for (const chunk of chunks) {
+    const text = chunk.lines.toString('utf8')
+    const lines = text.split('\n')
     let index = 0
-    for (const message of parseLines(chunk.lines.toString('utf8'), chunk.format)) {
-      const line = encodeLine(message)
-      for (let of = message.readings.length; of > 0; of--) {
-        const { device, receivedAt } = message
-        rows.push({ ordinal: rows.length, position: chunk.position, index, device, receivedAt, line })
+    for (const [number, { device, readings }] of parseLines(text, chunk.format).entries()) {
+      const line = lines[number] ?? ''
+      for (const { receivedAt } of readings) {
+        rows.push({ ordinal: rows.length, position: chunk.position, index, device, receivedAt: toMs(receivedAt), line })
         index++
       }
     }
