@@ -60,6 +60,8 @@ const RECEIPT_MESSAGES = 10_000
 const RECEIPT_BYTES = 8 << 20
 /** How much the size of one chunk moves the mean of them all. */
 const MEAN_WEIGHT = 0.05
+/** The same of one record for the share of those that have lines: it changes slowly. */
+const SHARE_WEIGHT = 0.01
 
 /** Resolves when it is known where the log ends, and when it was last received. */
 export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
@@ -74,6 +76,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   let open: Append | null = null
   let turn = { at: Math.floor(Math.random() * reader.partitions().length), bytes: 0, since: performance.now() }
   let chunkBytesMean = 0
+  let withLines = 1
   let bytesUnwritten = 0
   let isLooking = false
   /** Nothing is appended any more: an operator must act, or this process must begin anew. */
@@ -141,6 +144,8 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   }
 
   function count(bytes: number): void {
+    withLines += ((bytes === 0 ? 0 : 1) - withLines) * SHARE_WEIGHT
+    if (bytes === 0) return
     chunkBytesMean += (bytes - chunkBytesMean) * (chunkBytesMean === 0 ? 1 : MEAN_WEIGHT)
     bytesUnwritten += bytes
     turn.bytes += bytes
@@ -154,7 +159,7 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     if (isLooking || chunkBytesMean === 0) return
     isLooking = true
     try {
-      bytesUnwritten = (await parts.unwrittenChunks()) * chunkBytesMean
+      bytesUnwritten = (await parts.unwrittenChunks()) * withLines * chunkBytesMean
       blind = null
     } catch (error) {
       lookFailed(error)

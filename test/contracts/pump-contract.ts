@@ -6,6 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { SurgetankError } from '../../errors.ts'
 import type { Batch, Claim, PumpInlet, PumpOutlet, PumpView } from '../../pump/pump.ts'
+import { countsMessages } from './pump-books.ts'
 import { batchOf, deferred, holdClaim, letterOf, lineOf, RECEIVED_AT, refusedOf, rejection } from './pump-samples.ts'
 
 export interface PumpHarness {
@@ -40,6 +41,7 @@ export function pumpContract(
     appends()
     claims()
     keepsBooks()
+    countsMessages(() => harness, exact)
     makesRoom()
 
     function appends(): void {
@@ -266,13 +268,14 @@ export function pumpContract(
         await held.end()
       })
 
-      it('keeps a refused message as it came, and no chunk when only such came', async () => {
+      it('keeps a refused message as it came, and no line when only such came', async () => {
         const inlet = await harness.openInlet()
         await inlet.append(batchOf(0, 0, { refused: [refusedOf(1), refusedOf(2)] }))
         await inlet.append(batchOf(0, 1, { refused: [refusedOf(3)] }))
         const view = await harness.openView()
         expect(await view.books()).toMatchObject({ quarantined: 3, quarantinedKept: 3 })
-        expect((await view.read(0, 0, ALL)).map(({ position }) => position)).toEqual([0])
+        const chunks = await view.read(0, 0, ALL)
+        expect(chunks.filter(({ lines }) => lines.length > 0).map(({ messages }) => messages)).toEqual([1])
         const entries = await view.quarantine(2)
         expect(entries.map(({ id, detail }) => [id, detail])).toEqual([
           ['m3', 'number 3'],
@@ -291,8 +294,10 @@ export function pumpContract(
           const inlet = await harness.openInlet({ quarantineBytesMax: 64 * 1024 })
           for (let i = 1; i <= 40; i++) await inlet.append(batchOf(0, 0, { refused: [refusedOf(i, 5_000)] }))
           const view = await harness.openView()
-          const { quarantined, quarantinedKept } = await view.books()
+          const { quarantined, quarantinedKept, messages } = await view.books()
           expect(quarantined).toBe(40)
+          const evicted = 40 - quarantinedKept
+          expect(messages.quarantined).toEqual({ waiting: quarantinedKept, retried: 0, dropped: 0, evicted })
           expect(quarantinedKept).toBeGreaterThan(4)
           expect(quarantinedKept).toBeLessThan(13)
           expect(await view.quarantineEntry('m1')).toBeNull()
@@ -348,8 +353,6 @@ export function pumpContract(
         expect(books).toMatchObject({ quarantined: appended, bytesMax })
         expect(books.bytes).toBeLessThanOrEqual(bytesMax)
         expect(books.bytesUnwritten).toBeGreaterThan(bytesMax * 0.9)
-        // What is refused takes no room of the log.
-        await inlet.append(batchOf(0, 0, { refused: [refusedOf(2)] }))
         const held = await holdClaim(await harness.openOutlet())
         await held.claim.commit(3, null)
         for (let i = 0; i < 3; i++) await appendWhenRoom(inlet, batchOf(0, 500))
@@ -357,6 +360,8 @@ export function pumpContract(
         const { partitions } = await view.books()
         expect(partitions[0]?.end).toBe(appended + 3)
         if (exact) expect(partitions[0]?.first).toBe(3)
+        // What is refused takes no room of the log.
+        await inlet.append(batchOf(0, 0, { refused: [refusedOf(2)] }))
         await held.end()
       })
     }

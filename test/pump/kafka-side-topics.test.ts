@@ -70,13 +70,15 @@ describe('records for a side topic', () => {
 
   it('fit one by one into every topic that is taken: the dead letter of the longest line does', () => {
     const worst = '\u0001'
-    const readings = Array.from({ length: LIMITS.readingsPerMessageMax }, () => ({
+    const receivedAt = RECEIVED_AT * 1_000
+    const readings = Array.from({ length: LIMITS.readingsPerMessageMax }, (_, index) => ({
       metric: worst.repeat(LIMITS.metricNameCharsMax),
-      ts: RECEIVED_AT,
+      ts: receivedAt,
+      receivedAt: receivedAt + index,
       value: worst.repeat(LIMITS.textBytesMax),
-      sentTs: RECEIVED_AT,
+      sentTs: receivedAt,
     }))
-    const line = encodeLine({ device: 'd'.repeat(LIMITS.deviceIdCharsMax), receivedAt: RECEIVED_AT, readings })
+    const line = encodeLine({ device: 'd'.repeat(LIMITS.deviceIdCharsMax), receivedAt, readings })
     const bytes = bytesOf([letterRecord({ ...letterOf('log', 0, 0), line })])
     expect(bytes).toBeGreaterThan(LIMITS.packetBytesMax)
     const topic = { 'cleanup.policy': 'delete', 'flush.messages': '1', 'max.message.bytes': String(bytes) }

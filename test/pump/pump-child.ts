@@ -39,7 +39,13 @@ async function append(): Promise<void> {
   const inlet = await openLmdbInlet(BOUNDS)
   for (let from = number; ; ) {
     const count = 1 + (from % 20)
-    await inlet.append(batchOf(from, count, { refused: from % 3 === 0 ? [refusedOf(from)] : [] }))
+    const refused = from % 3 === 0 ? [refusedOf(from)] : []
+    const counts = { repeated: 2, quarantined: refused.length, letGo: { presence: 2 } }
+    const received = count + refused.length + 4
+    await inlet.append(batchOf(from, count, { refused, counts: { received, ...counts } }))
+    await inlet.append(
+      batchOf(from, 0, { counts: { received: 2, repeated: 1, quarantined: 0, letGo: { presence: 1 } } }),
+    )
     from += count
     tell({ appendedTo: from })
   }
