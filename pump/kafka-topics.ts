@@ -103,8 +103,17 @@ export async function findTopics(client: KafkaClient, { topic }: Pick<TopicOptio
       )
     }
   }
-  const isListed = (await client.knowTopic(names.repeated)) === 'known'
-  return { ...names, repeated: isListed ? names.repeated : null, id: await topicIdOf(client, names.log) }
+  return { ...names, repeated: await findRepeated(client, names.repeated), id: await topicIdOf(client, names.log) }
+}
+
+/** Null when nobody has made it, or this user may not see it. */
+async function findRepeated(client: KafkaClient, topic: string): Promise<string | null> {
+  try {
+    return (await client.knowTopic(topic)) === 'known' ? topic : null
+  } catch (error) {
+    if (hasFate(error, 'stop')) return null
+    throw error
+  }
 }
 
 /** How a topic is made. */

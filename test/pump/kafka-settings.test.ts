@@ -2,7 +2,7 @@
 import kafkajs from 'kafkajs'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { SurgetankError } from '../../errors.ts'
-import { openKafkaInlet } from '../../pump/kafka-pump.ts'
+import { examineKafkaLog, openKafkaInlet } from '../../pump/kafka-pump.ts'
 import type { PumpView } from '../../pump/pump.ts'
 import { batchOf, rejection } from '../contracts/pump-samples.ts'
 import { type KafkaServer, kafkaHere, startKafka } from '../servers/kafka-server.ts'
@@ -40,6 +40,25 @@ describe.skipIf(!kafkaHere)('a Kafka that somebody has set up', () => {
     const error = await given(() => openKafkaInlet(options).then(inlet => inlet.close().then(() => null), asIs))
     expect(error).toMatchObject({ code: 'log_misconfigured', fate: 'stop' })
     expect(error.message).toContain('consumer group; grant it READ')
+  })
+
+  it('and lets this user have no list of repetitions, works without, and counts them all the same', async () => {
+    harness = await openKafkaHarness({ brokers: kafka.brokers })
+    const acl = {
+      ...{ resourceType: AclResourceTypes.TOPIC, resourceName: `${harness.options.topic}.repeated` },
+      ...{ resourcePatternType: ResourcePatternTypes.LITERAL, principal: 'User:ANONYMOUS', host: '*' },
+      ...{ operation: AclOperationTypes.ALL, permissionType: AclPermissionTypes.DENY },
+    }
+    await admin.createAcls({ acl: [acl] })
+    await given(() => admin.fetchTopicMetadata({ topics: [acl.resourceName] }).then(() => null, asIs))
+    const inlet = await harness.openInlet()
+    const repeated = [{ receivedAt: 1, device: 'd', topic: 't', why: 'dup' as const, payload: Buffer.from('{}') }]
+    const counts = { received: 2, repeated: 1, quarantined: 0, letGo: {} }
+    for (let i = 0; i < 3; i++) await inlet.append(batchOf(i, 1, { counts, repeated }))
+    const view = await harness.openView()
+    expect(await view.repeated(10, null)).toEqual([])
+    expect((await view.books()).messages).toMatchObject({ received: 6, repeated: 3 })
+    expect((await examineKafkaLog(harness.options)).filter(advice => advice.includes('repeated'))).toEqual([])
   })
 
   it('and asks nobody who comes, is told of to whoever would say it, who tries again', async () => {
