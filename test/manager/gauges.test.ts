@@ -45,6 +45,14 @@ it('what ingest holds is told each second, also while the books never answer', a
   }
 })
 
+it('a reason that nothing was let go for yet is told as 0, and not missing', async () => {
+  const { values } = await metrics.letGo.get()
+  expect(Object.fromEntries(values.map(({ labels, value }) => [labels.reason, value]))).toMatchObject({
+    qos0_overload: 0,
+    presence: 0,
+  })
+})
+
 async function held(): Promise<(number | undefined)[]> {
   const gauges = [await metrics.heldMessages.get(), await metrics.heldBytes.get()]
   return gauges.map(({ values }) => values[0]?.value)

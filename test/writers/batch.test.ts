@@ -15,6 +15,12 @@ const cases: [title: string, chunks: Chunk[], taken: number[], full: boolean][] 
   ['leaves a chunk that would exceed the bytes', [chunk(1, 1, 600), chunk(2, 1, 600)], [1], true],
   ['takes a first chunk that exceeds the limits alone', [chunk(1, 50), chunk(2, 1)], [1], true],
   ['ends at midnight UTC: an insert stays in one partition', [chunk(1, 1), chunk(2, 1, 10, NEXT_DAY)], [1], true],
+  [
+    'takes chunks without lines whatever their day, and the day of those that have some',
+    [counts(1, NEXT_DAY), chunk(2, 1), counts(3, 0), chunk(4, 1), chunk(5, 1, 10, NEXT_DAY)],
+    [1, 2, 3, 4],
+    true,
+  ],
   ['ends at a gap in the positions', [chunk(1, 1), chunk(3, 1)], [1], true],
 ]
 
@@ -25,6 +31,11 @@ describe('a batch', () => {
     expect(batch.full).toBe(full)
   })
 })
+
+/** What was counted when no line came. */
+function counts(position: number, at: number): Chunk {
+  return { ...chunk(position, 0, 0, at), ...accepted(0) }
+}
 
 function chunk(position: number, readings: number, bytes = 10, at = NOON): Chunk {
   const lines = Buffer.alloc(bytes)
