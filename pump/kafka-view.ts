@@ -116,14 +116,13 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
 
   async function books(): Promise<PumpBooks> {
     const places = await countedPlaces()
-    const counted = new Map<number, Count>()
-    for (const place of places) counted.set(place.partition, await countTo(place))
-    const booked = await Promise.all(places.map(place => bookOf(place, counted.get(place.partition)?.readings ?? 0)))
+    const counted = await Promise.all(places.map(countTo))
+    const booked = await Promise.all(places.map((place, index) => bookOf(place, counted[index]?.readings ?? 0)))
     const { bytes, bytesUnwritten } = await lag()
     const refused = await rangeOf(quarantineReader)
     return {
       partitions: booked,
-      messages: messageBooksOf([...counted.values()], refused.end - refused.first),
+      messages: messageBooksOf(counted, refused.end - refused.first),
       quarantined: refused.end,
       quarantinedKept: refused.end - refused.first,
       bytes,
