@@ -4,6 +4,7 @@ import { describeVerdict, verify } from '../../manager/verify.ts'
 import { openKafkaClient } from '../../pump/kafka-client.ts'
 import { encodePosition } from '../../pump/kafka-positions.ts'
 import { findTopics } from '../../pump/kafka-topics.ts'
+import { NO_MESSAGES } from '../../pump/message-counts.ts'
 import type { PumpView } from '../../pump/pump.ts'
 import { batchOf } from '../contracts/pump-samples.ts'
 import { type Fixture, openFixture, rows } from '../database/database-fixture.ts'
@@ -59,7 +60,9 @@ describe.skipIf(!kafkaHere && kafkaGiven === undefined)('positions in Kafka that
   async function setBack(position: number, to: number): Promise<void> {
     const client = openKafkaClient(harness.options)
     const { log: topic, group, id } = await findTopics(client, harness.options)
-    const place = { position, plan: { to, mode: 'whole' as const }, readings: READINGS * position, deadLetters: 0 }
+    const readings = READINGS * position
+    const messages = { since: null, sums: { ...NO_MESSAGES, received: readings, accepted: readings } }
+    const place = { position, plan: { to, mode: 'whole' as const }, readings, deadLetters: 0, messages }
     const metadata = encodePosition(id, place)
     const partitions = [{ partition: 0, offset: String(position), metadata }]
     const nobody = { groupId: group, groupGenerationId: -1, memberId: '', retentionTime: -1 }
