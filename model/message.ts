@@ -19,7 +19,7 @@
  * `packet` nor `elements` nor `sent`.
  */
 import { effectiveTs, type Reading, type Value } from './reading.ts'
-import { US_PER_MS } from './time.ts'
+import { timeDigits, US_PER_MS } from './time.ts'
 
 export interface Message {
   readonly device: string
@@ -53,7 +53,7 @@ export function encodeLine(
 
 /** Everything of a line before its readings. `device` must match DEVICE_ID; `packet` is 0 for none. */
 export function lineHead(device: string, receivedAt: number, packet: number): string {
-  const received = `{"device":"${device}","receivedAt":${receivedAt},`
+  const received = `{"device":"${device}","receivedAt":${timeDigits(receivedAt)},`
   return packet === 0 ? `${received}"readings":` : `${received}"packet":${packet},"readings":`
 }
 
@@ -75,7 +75,7 @@ export function encodeReadings(
     // One message has one time, as a rule, and sixteen digits cost more to write than a value.
     if (reading.sentTs !== sentTs) {
       sentTs = reading.sentTs
-      time = `,${sentTs},`
+      time = sentTs === null ? ',null,' : `,${timeDigits(sentTs)},`
     }
     text += `${separator}${encodeText(reading.metric)}${time}${written[index] ?? encodeValue(reading.value)}]`
     separator = ',['
