@@ -182,6 +182,7 @@ export const TIMES: Row[] = [
   ['6 minutes ahead, kept and not used', withTs(String(NOW + 360_000)), timed(NOW + 360_000)],
   ['150 days ahead, kept and not used', withTs(String(NOW + 150 * DAY)), timed(NOW + 150 * DAY)],
   ['the year 9999, kept and not used', withTs('"9999-12-31T23:59:59.999Z"'), timed(253402300799999)],
+  ['the last µs and the last ns of the year 9999, the same', `[${['6', '9'].map(digits => withTs(`"9999-12-31T23:59:59.${'9'.repeat(Number(digits))}Z"`)).join()}]`, [0, 1].map(element => ['a', 1, 253402300799999000, element])],
   ['timestamps over 150 days in one message', `[${[0, 75, 150].map(days => withTs(String(NOW - days * DAY))).join()}]`, [0, 75, 150].map((days, element) => ['a', 1, (NOW - days * DAY) * 1000, element])],
   ['1970', withTs('0'), 'timestamp_out_of_range'],
   ['uptime instead of time', withTs('12345'), 'timestamp_out_of_range'],
