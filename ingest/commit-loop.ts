@@ -62,7 +62,9 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   let parts: Part<Held>[] = []
   /** The part whose append is in flight, or ended in doubt with the loop. */
   let current: Part<Held> | null = null
-  let running: Promise<void> | null = null
+  /** Parts are taken one after another; `ended` is when the last one was. */
+  let running = false
+  let ended: Promise<void> = Promise.resolve()
   let nextTurn: NodeJS.Immediate | null = null
   let stalled = false
   let closed = false
@@ -81,7 +83,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   }
 
   function partFor(receivedAt: number, bytes: number): Part<Held> {
-    if (running === null && nextTurn === null) nextTurn = setImmediate(begin)
+    if (!running && nextTurn === null) nextTurn = setImmediate(begin)
     const last = parts.at(-1)
     if (last?.isLarge && nextTurn !== null) begin()
     else if (last?.hasRoom(receivedAt, bytes)) return last
@@ -95,7 +97,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   }
 
   function keepTally(): void {
-    if (tally.isEmpty || closed || running !== null || nextTurn !== null) return
+    if (tally.isEmpty || closed || running || nextTurn !== null) return
     openPart()
     begin()
   }
@@ -107,7 +109,8 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   function begin(): void {
     if (nextTurn !== null) clearImmediate(nextTurn)
     nextTurn = null
-    running = run()
+    running = true
+    ended = run()
   }
 
   async function run(): Promise<void> {
@@ -122,7 +125,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
       options.committed(part)
       memory.giveBack(part.lines)
     }
-    running = null
+    running = false
   }
 
   /** True when the part is durable; false when the loop was closed before. */
@@ -192,7 +195,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   async function close(): Promise<void> {
     closed = true
     endPause()
-    await running
+    await ended
     parts = []
   }
 }

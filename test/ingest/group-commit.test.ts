@@ -296,6 +296,20 @@ describe('a repetition', () => {
     expect([settled, pump.made]).toEqual([['a again'], 0])
   })
 
+  it('alone holds up nothing that comes after it', async () => {
+    const { ingest, pump, settled } = await open()
+    ingest.offer(own('a'))
+    await (await pump.next()).succeed()
+    ingest.offer(own('a again', { connection: 2 }))
+    await turn()
+    expect(settled).toEqual(['a', 'a again'])
+    for (const held of ['b', 'c']) {
+      ingest.offer(publish(held))
+      await (await pump.next()).succeed()
+    }
+    expect(settled).toEqual(['a', 'a again', 'b', 'c'])
+  })
+
   it('is known of another unit, once ingest has caught up with the log', async () => {
     const before = await open()
     before.ingest.offer(own('a'))
