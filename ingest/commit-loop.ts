@@ -41,13 +41,16 @@ export interface CommitLoop<Held> {
   /** True while the log refuses appends. */
   readonly stalled: boolean
   /**
-   * `receivedAt` of the oldest message that is to be stored and is not known to be durable; null when there is none. After
+   * When the oldest message came that is to be stored and is not known to be durable, ms; null when there is none. After
    * `close`, of what the append in flight was to store and may have stored.
    */
   readonly oldestAt: number | null
   /** Begins an append for what is in the tally, unless one is under way anyway. */
   keepTally(): void
-  /** Ends after the append in flight; parts not yet durable are dropped, unacknowledged. */
+  /**
+   * Ends after the append in flight, and one more for what is in the tally unless the log takes nothing; parts not yet durable are
+   * dropped, unacknowledged.
+   */
   close(): Promise<void>
 }
 
@@ -197,5 +200,15 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     endPause()
     await ended
     parts = []
+    if (current === null && !tally.isEmpty) await keepRest()
+  }
+
+  /** Of what is durable and acknowledged only its count is at stake: it is tried once. */
+  async function keepRest(): Promise<void> {
+    try {
+      await pump.append(new Part(memory.take()).batch(tally))
+    } catch (error) {
+      log.warn({ err: error }, 'the log did not take the last counts of messages; its books lack them')
+    }
   }
 }
