@@ -41,13 +41,16 @@ export interface CommitLoop<Held> {
   /** True while the log refuses appends. */
   readonly stalled: boolean
   /**
-   * `receivedAt` of the oldest message that is to be stored and is not known to be durable; null when there is none. After
+   * When the oldest message came that is to be stored and is not known to be durable, ms; null when there is none. After
    * `close`, of what the append in flight was to store and may have stored.
    */
   readonly oldestAt: number | null
   /** Begins an append for what is in the tally, unless one is under way anyway. */
   keepTally(): void
-  /** Ends after the append in flight; parts not yet durable are dropped, unacknowledged. */
+  /**
+   * Ends after the append in flight, and one more for what is in the tally unless the log takes nothing; parts not yet durable are
+   * dropped, unacknowledged.
+   */
   close(): Promise<void>
 }
 
@@ -62,7 +65,9 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   let parts: Part<Held>[] = []
   /** The part whose append is in flight, or ended in doubt with the loop. */
   let current: Part<Held> | null = null
-  let running: Promise<void> | null = null
+  /** Parts are taken one after another; `ended` is when the last one was. */
+  let running = false
+  let ended: Promise<void> = Promise.resolve()
   let nextTurn: NodeJS.Immediate | null = null
   let stalled = false
   let closed = false
@@ -81,7 +86,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   }
 
   function partFor(receivedAt: number, bytes: number): Part<Held> {
-    if (running === null && nextTurn === null) nextTurn = setImmediate(begin)
+    if (!running && nextTurn === null) nextTurn = setImmediate(begin)
     const last = parts.at(-1)
     if (last?.isLarge && nextTurn !== null) begin()
     else if (last?.hasRoom(receivedAt, bytes)) return last
@@ -95,7 +100,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   }
 
   function keepTally(): void {
-    if (tally.isEmpty || closed || running !== null || nextTurn !== null) return
+    if (tally.isEmpty || closed || running || nextTurn !== null) return
     openPart()
     begin()
   }
@@ -107,7 +112,8 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   function begin(): void {
     if (nextTurn !== null) clearImmediate(nextTurn)
     nextTurn = null
-    running = run()
+    running = true
+    ended = run()
   }
 
   async function run(): Promise<void> {
@@ -122,7 +128,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
       options.committed(part)
       memory.giveBack(part.lines)
     }
-    running = null
+    running = false
   }
 
   /** True when the part is durable; false when the loop was closed before. */
@@ -192,7 +198,17 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
   async function close(): Promise<void> {
     closed = true
     endPause()
-    await running
+    await ended
     parts = []
+    if (current === null && !tally.isEmpty) await keepRest()
+  }
+
+  /** Of what is durable and acknowledged only its count is at stake: it is tried once. */
+  async function keepRest(): Promise<void> {
+    try {
+      await pump.append(new Part(memory.take()).batch(tally))
+    } catch (error) {
+      log.warn({ err: error }, 'the log did not take the last counts of messages; its books lack them')
+    }
   }
 }

@@ -127,7 +127,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     const part = loop.partFor(toMs(receivedAt), head.length + encoded.length)
     const bytes = MESSAGE_BYTES + Math.max(payload.length, part.write(head, encoded))
     const repeats = hasOwnTimes(readings) ? repetitions.remember(device, part, publish) : null
-    if (repeats === null) part.add(held, bytes, { device, receivedAt, readings })
+    if (repeats === null) part.add(held, bytes, { device, receivedAt, readings }, publish.receivedAt)
     else part.addRepetition(held, bytes, () => describeRepetition(publish, repeats))
     hold(bytes)
   }
@@ -182,7 +182,8 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
   }
 
   function count(part: Part<Held>): void {
-    metrics.commitMessages.observe(part.held.length)
+    // One that only kept what was counted holds none.
+    if (part.held.length > 0) metrics.commitMessages.observe(part.held.length)
     if (part.messages.length > 0) metrics.messagesAccepted.inc(part.messages.length)
     if (part.readings > 0) metrics.accepted.inc(part.readings)
     if (part.repetitions > 0) metrics.repeated.inc(part.repetitions)

@@ -37,7 +37,7 @@ export interface Ingest<Held> {
   readonly pressure: boolean
   /** True while the log refuses appends (disk full, cap): nothing is acknowledged until it takes them again. */
   readonly stalled: boolean
-  /** `receivedAt` of the oldest message held that is to be stored; null when there is none. */
+  /** `receivedAt` of the oldest message held that is to be stored, in ms of the clock; null when there is none. */
   readonly oldestHeldAt: number | null
   /** Messages held: offered and not yet settled. */
   readonly held: number

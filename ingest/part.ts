@@ -41,6 +41,8 @@ export class Part<Held> {
   /** Of the messages, ms. */
   private firstReceivedAt = 0
   private lastReceivedAt = 0
+  /** When the first message came by the clock, which receipts may run ahead of, ms. */
+  private cameAt = 0
 
   /** `lines` is this part's until its append has ended. */
   constructor(lines: Buffer) {
@@ -70,10 +72,13 @@ export class Part<Held> {
     return written
   }
 
-  /** The message of the line written last. */
-  add(held: Held, bytes: number, message: Message): void {
+  /** The message of the line written last, which came at `cameAt`, in ms of the clock. */
+  add(held: Held, bytes: number, message: Message, cameAt: number): void {
     // Receipts grow.
-    if (this.messages.length === 0) this.firstReceivedAt = toMs(message.receivedAt)
+    if (this.messages.length === 0) {
+      this.firstReceivedAt = toMs(message.receivedAt)
+      this.cameAt = cameAt
+    }
     this.lastReceivedAt = toMs(message.readings.at(-1)?.receivedAt ?? message.receivedAt)
     this.appended += this.readingsEnd + 2 - this.length
     this.length = this.readingsEnd + 2
@@ -95,9 +100,9 @@ export class Part<Held> {
     this.hold(held, bytes)
   }
 
-  /** When the oldest message that is to be stored was received, ms; null when there is none. */
+  /** When the oldest message that is to be stored came, ms; null when there is none. */
   get oldestAt(): number | null {
-    return this.messages.length === 0 ? null : this.firstReceivedAt
+    return this.messages.length === 0 ? null : this.cameAt
   }
 
   /** True when all of it was durable before: it can be acknowledged at once. */

@@ -71,6 +71,8 @@ const LINE_READINGS = ',"readings":'
 const LINE_PACKET = /,"packet":(\d+)$/
 /** Stands in a line when a reading has no time of its own. A text that holds it makes its line unknown, which is harmless. */
 const WITHOUT_TIME = '",null,'
+/** The metric and the time of a reading; values that look like a time stay as they are. */
+const TIME_OF_FORMAT_1 = /(\["(?:[^"\\]|\\.)*",)(\d+),/g
 
 interface Generation {
   readonly words: Int32Array
@@ -175,7 +177,9 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
  * ms) is missing: sent again after the upgrade, such a message is stored again.
  */
 function withMicroseconds(line: Buffer): Buffer {
-  const text = line.toString('latin1').replace(/",(\d+),/g, (_, ms: string) => `",${ms}000,`)
+  const text = line
+    .toString('latin1')
+    .replace(TIME_OF_FORMAT_1, (_, metric: string, ms: string) => `${metric}${ms}000,`)
   return Buffer.from(text, 'latin1')
 }
 

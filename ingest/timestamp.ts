@@ -12,8 +12,9 @@ import { US_PER_MS } from '../model/time.ts'
 import { quote, Refusal } from './refusal.ts'
 
 const TS_MIN = LIMITS.tsMin * US_PER_MS
-/** The last millisecond of the year 9999. */
+/** The last millisecond of the year 9999, and its end. A double so large tells no µs apart: the last ones are the end. */
 const TS_MAX = 253_402_300_799_999 * US_PER_MS
+const TS_END = 253_402_300_800_000 * US_PER_MS
 
 const DIGITS = /^(\d{1,20})(?:\.(\d{1,20}))?$/
 const ISO = /^(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,20}))?)?(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)$/
@@ -26,12 +27,12 @@ const ISO_WITHOUT_ZONE = /^\d{4}-\d\d-\d\d(?:[Tt ][\d:.,]+)?$/
  */
 export function parseTime(value: Value, written: string | null = null): number {
   const time = typeof value === 'string' ? parseText(value) : parseNumber(value, written)
-  if (time >= TS_MIN && time <= TS_MAX) return time <= Number.MAX_SAFE_INTEGER ? time : wholeMs(time)
+  if (time >= TS_MIN && time <= TS_END) return time <= Number.MAX_SAFE_INTEGER ? time : wholeMs(time)
   throw new Refusal('timestamp_out_of_range', `${quote(String(value))} is before 2000 or after 9999.`)
 }
 
 function wholeMs(time: number): number {
-  return Math.round(time / US_PER_MS) * US_PER_MS
+  return Math.min(Math.round(time / US_PER_MS) * US_PER_MS, TS_MAX)
 }
 
 function parseNumber(value: Exclude<Value, string>, written: string | null): number {

@@ -92,13 +92,10 @@ function viewPort(hand: Fixture['books']): PumpView {
   return port as PumpView
 }
 
-export function message(device: string, receivedAt: number, values: Readonly<Record<string, Value>>): Message {
-  const readings = Object.entries(values).map(([metric, value]) => ({
-    metric,
-    ts: receivedAt - 17,
-    value,
-    sentTs: receivedAt - 17,
-  }))
+/** Received at a ms, and of 17 ms before. */
+export function message(device: string, receivedMs: number, values: Readonly<Record<string, Value>>): Message {
+  const [receivedAt, ts] = [receivedMs * 1000, (receivedMs - 17) * 1000]
+  const readings = Object.entries(values).map(([metric, value]) => ({ metric, ts, receivedAt, value, sentTs: ts }))
   return { device, receivedAt, readings }
 }
 

@@ -17,7 +17,7 @@ describe('one device', () => {
     const times = { ts: '2026-11-20T11:59:59.983Z', received_at: '2026-11-20T12:00:00.000Z', stale: false }
     expect(await answer.json()).toEqual({
       device: 'press-17',
-      version: NOON,
+      version: NOON * 1000,
       online: true,
       last_seen: '2026-11-20T12:00:00.000Z',
       rehydrating: false,
@@ -28,6 +28,33 @@ describe('one device', () => {
         fault: { value: null, ...times },
       },
     })
+  })
+
+  test('times have microseconds where these are not 0, and the version counts them', async () => {
+    const at = NOON * 1000 + 7
+    const readings = [
+      { metric: 'a', ts: at - 1_000_006, receivedAt: at, value: 1, sentTs: null },
+      { metric: 'b', ts: at - 500, receivedAt: at + 993, value: 2, sentTs: null },
+    ]
+    await fixture.space.merge([{ device: 'press-17', receivedAt: at, readings }])
+    expect(await (await fixture.get('/v1/devices/press-17')).json()).toMatchObject({
+      version: at + 993,
+      last_seen: '2026-11-20T12:00:00.001Z',
+      metrics: {
+        a: { ts: '2026-11-20T11:59:59.000001Z', received_at: '2026-11-20T12:00:00.000007Z' },
+        b: { ts: '2026-11-20T11:59:59.999507Z', received_at: '2026-11-20T12:00:00.001Z' },
+      },
+    })
+  })
+
+  test('a metric is stale one ms after its time, counted from its receipt to the µs', async () => {
+    const readings = [0, 1, 1000].map(us => {
+      const receivedAt = (NOON - STALE_AFTER_MS - 1) * 1000 + us
+      return { metric: `us${us}`, ts: receivedAt, receivedAt, value: 1, sentTs: null }
+    })
+    await fixture.space.merge([{ device: 'press-17', receivedAt: readings[0]?.receivedAt ?? 0, readings }])
+    const { metrics } = (await (await fixture.get('/v1/devices/press-17')).json()) as Stale
+    expect(metrics).toMatchObject({ us0: { stale: true }, us1: { stale: true }, us1000: { stale: false } })
   })
 
   test('a metric that was not received for long is stale, and the others are not', async () => {

@@ -15,7 +15,7 @@ afterEach(() => fixture.close())
 const PATH = '/v1/devices/press-1/history'
 
 function point(at: number, value: RawPoint['value'] = at): RawPoint {
-  return { metric: 'm', ts: NOON - 1000 + at, receivedAt: NOON, value, key: `key-${at}` }
+  return { metric: 'm', ts: (NOON - 1000 + at) * 1000, receivedAt: NOON * 1000, value, key: `key-${at}` }
 }
 
 test('raw rows show their values as they were sent', async () => {
@@ -43,6 +43,21 @@ test('raw rows show their values as they were sent', async () => {
   })
 })
 
+test('raw rows and the range of an answer have microseconds where these are not 0', async () => {
+  const ts = NOON * 1000 - 1
+  fixture.database.raw = async ({ from, to }) => {
+    expect([from, to]).toEqual([ts, ts + 2])
+    return [{ metric: 'm', ts, receivedAt: ts + 1, value: 1, key: 'key' }]
+  }
+  const path = `${PATH}?from=2026-11-20T11:59:59.999999Z&to=${ts + 2}`
+  expect(await (await fixture.get(path)).json()).toMatchObject({
+    from: '2026-11-20T11:59:59.999999Z',
+    to: '2026-11-20T12:00:00.000001Z',
+    persisted_through: '2026-11-20T12:00:00.000Z',
+    items: [{ ts: '2026-11-20T11:59:59.999999Z', received_at: '2026-11-20T12:00:00.000Z' }],
+  })
+})
+
 test('pages of raw rows go on where the last one ended, within the range of the first', async () => {
   const asked: unknown[] = []
   fixture.database.raw = async ({ from, to, limit }, after) => {
@@ -59,7 +74,7 @@ test('pages of raw rows go on where the last one ended, within the range of the 
     fixture.clock.now += 60_000
   }
   expect(values).toEqual([0, 1, 2, 3, 4])
-  expect(asked).toEqual([null, 'key-1', 'key-3'].map(after => [NOON - 3_600_000, NOON, after]))
+  expect(asked).toEqual([null, 'key-1', 'key-3'].map(after => [(NOON - 3_600_000) * 1000, NOON * 1000, after]))
 })
 
 test('buckets come as one series for each metric and aggregate', async () => {

@@ -98,7 +98,7 @@ test('the named devices are sent at once, and again when they change; others are
   expect(stream.events[2]).toMatchObject({
     event: 'state',
     id: String(NOON),
-    data: { device: 'b', online: true, version: NOON + 2 },
+    data: { device: 'b', online: true, version: (NOON + 2) * 1000 },
   })
   expect(devicesOf(stream)).toEqual(['a', 'b', 'b'])
 })
@@ -115,7 +115,7 @@ test('a stream of all devices has only changes, with the newest state however of
   await fixture.space.merge([message('quiet', NOON, { m: 1 })])
   const stream = await follow()
   for (let at = 1; at <= 1000; at++) await fixture.space.merge([message('busy', NOON + at, { m: at })])
-  await stream.until(({ events }) => events.at(-1)?.data.version === NOON + 1000)
+  await stream.until(({ events }) => events.at(-1)?.data.version === (NOON + 1000) * 1000)
   expect(new Set(devicesOf(stream))).toEqual(new Set(['busy']))
   expect(stream.events.length).toBeLessThan(200)
 })
@@ -128,7 +128,7 @@ test('a device that keeps changing is sent at most five times a second, and the 
     await fixture.space.merge([message('a', NOON + ++at, { m: at })])
     await new Promise(resolve => setImmediate(resolve))
   }
-  await stream.until(({ events }) => events.at(-1)?.data.version === NOON + at)
+  await stream.until(({ events }) => events.at(-1)?.data.version === (NOON + at) * 1000)
   expect(stream.events.length).toBeLessThanOrEqual(Math.ceil((performance.now() - started) / 200) + 2)
 })
 
@@ -230,7 +230,7 @@ test('a space that is away is told once, and once when it is back, and nothing t
   isAway = false
   await stream.until(({ events }) => events.length === 1)
   await memory.merge([message('a', NOON + 1, { m: 2 })])
-  await stream.until(({ events }) => events.at(-1)?.data.version === NOON + 1)
+  await stream.until(({ events }) => events.at(-1)?.data.version === (NOON + 1) * 1000)
   expect(lines.filter(line => line.startsWith('the states for streams'))).toEqual([
     'the states for streams cannot be read; they are sent when they can be',
     'the states for streams can be read again',
@@ -254,16 +254,16 @@ test('a client that does not read holds up nobody, and is closed after 30 s', as
   for (let round = 1; round <= 4; round++) {
     await fixture.space.merge(ids.map(device => message(device, NOON + round, values)))
     await fixture.space.merge([message('reader', NOON + round, { m: round })])
-    await reader.until(({ events }) => events.at(-1)?.data.version === NOON + round)
+    await reader.until(({ events }) => events.at(-1)?.data.version === (NOON + round) * 1000)
   }
   fixture.clock.now += 29_000
   await fixture.space.merge([message('reader', NOON + 5, { m: 5 })])
-  await reader.until(({ events }) => events.at(-1)?.data.version === NOON + 5)
+  await reader.until(({ events }) => events.at(-1)?.data.version === (NOON + 5) * 1000)
   expect(closed).toBe(false)
   fixture.clock.now += 1_000
   // It reads what was left for it, and comes to the end that the server made.
   await fixture.space.merge([message('reader', NOON + 6, { m: 6 })])
-  await reader.until(({ events }) => events.at(-1)?.data.version === NOON + 6)
+  await reader.until(({ events }) => events.at(-1)?.data.version === (NOON + 6) * 1000)
   frozen.resume()
   await once(frozen, 'close')
   expect(closed).toBe(true)

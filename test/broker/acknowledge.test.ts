@@ -30,7 +30,7 @@ describe('acknowledgement', () => {
     expect(ingest.offered).toHaveLength(1)
   })
 
-  it('hands over device, metric, topic, payload and time of receipt', async () => {
+  it('hands over device, metric, topic, payload, time of receipt and where it comes from', async () => {
     const { broker, ingest, setClock } = await openBench()
     setClock(1_763_640_000_000)
     const client = await openClient(broker.port)
@@ -44,6 +44,10 @@ describe('acknowledgement', () => {
         topic: 'devices/press-17/telemetry',
         payload: '{"n":1}',
         receivedAt: 1_763_640_000_000,
+        connection: expect.any(Number),
+        packet: 1,
+        dup: false,
+        marksDup: false,
       },
       {
         device: 'press-18',
@@ -51,6 +55,10 @@ describe('acknowledgement', () => {
         topic: 'devices/press-18/telemetry/temperature',
         payload: '21.5',
         receivedAt: 1_763_640_000_000,
+        connection: ingest.offered[0]?.connection,
+        packet: 2,
+        dup: false,
+        marksDup: false,
       },
     ])
   })
@@ -106,6 +114,8 @@ describe('acknowledgement', () => {
     await ping(client)
     expect(ingest.offered.map(publish => publish.payload.toString())).toEqual(['kept'])
     expect(client.received.map(packet => packet.cmd)).toEqual(['connack', 'pingresp', 'pingresp', 'pingresp'])
+    await broker.close()
+    expect(ingest.gone).toEqual({ qos0_overload: 1 })
   })
 
   it('drops QoS 0 while the log takes nothing, and still reads what must be acknowledged', async () => {

@@ -17,6 +17,8 @@ type Offered = Publish<Held | null> & { readonly reason?: string; readonly detai
 /** An ingest whose commits the test makes: nothing is durable before `settle`. */
 export interface HandIngest extends Ingest<Held | null> {
   readonly offered: Offered[]
+  /** Messages that the broker let go, by reason. */
+  readonly gone: Record<string, number>
   /** Called with each message when it is offered. */
   onOffer: (publish: Offered) => void
   /** Makes the oldest `count` held messages durable; all when not given. */
@@ -103,6 +105,10 @@ export function openHandIngest(): HandIngest & { connect(events: IngestEvents<He
   let pressed = false
   const ingest = {
     offered: [] as Offered[],
+    gone: {} as Record<string, number>,
+    letGo(reason: string, messages: number) {
+      ingest.gone[reason] = (ingest.gone[reason] ?? 0) + messages
+    },
     onOffer: (_publish: Offered): void => undefined,
     stalled: false,
     get pressure() {

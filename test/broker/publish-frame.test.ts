@@ -14,16 +14,19 @@ describe('a PUBLISH in the bytes of a socket', () => {
       qos: fc.constantFrom(0 as const, 1 as const, 2 as const),
       messageId: fc.integer({ min: 1, max: 65_535 }),
       before: fc.nat(5),
+      dup: fc.boolean(),
     })
     fc.assert(
-      fc.property(packets, ({ topic, payload, qos, messageId, before }) => {
-        const packet = mqtt.generate(publishPacket(messageId, { topic, payload: Buffer.from(payload), qos }))
+      fc.property(packets, ({ topic, payload, qos, messageId, before, dup }) => {
+        const given = { topic, payload: Buffer.from(payload), qos, dup }
+        const packet = mqtt.generate(publishPacket(messageId, given))
         const bytes = Buffer.concat([Buffer.alloc(before), packet])
         const frame = new PublishFrame()
         expect(frame.read(bytes, before)).toBe(true)
         expect(bytes.toString('utf8', frame.topicAt, frame.topicAt + frame.topicLength)).toBe(topic)
         expect(bytes.subarray(frame.payloadAt, frame.end)).toEqual(Buffer.from(payload))
         expect([frame.qos, frame.messageId, frame.end]).toEqual([qos, qos === 0 ? 0 : messageId, bytes.length])
+        expect(frame.dup).toBe(dup)
         expect(frame.read(bytes.subarray(0, -1), before)).toBe(false)
       }),
     )

@@ -3,11 +3,12 @@
  */
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
-import type { DeviceState } from '../../model/device-state.ts'
+import type { DeviceState, MetricState } from '../../model/device-state.ts'
 import { LIMITS } from '../../model/limits.ts'
-import type { Message } from '../../model/message.ts'
+import { encodeLine, LINE_FORMAT, type Message, parseLines } from '../../model/message.ts'
 import type { Value } from '../../model/reading.ts'
 import type { PageQuery, Space } from '../../space/space.ts'
+import { bursts, lastSent } from './space-bursts.ts'
 import { expectedStates, type Step, steps } from './space-oracle.ts'
 
 export type OpenSpace = (options: { readonly devicesMax: number }) => Promise<Space>
@@ -68,6 +69,50 @@ function orderContract(open: () => Promise<Space>, runs: number) {
     )
   })
 
+  test('[G4] of a burst the last sent wins, of a list its last element, in any order, over units and through the log', async () => {
+    await fc.assert(
+      fc.asyncProperty(bursts, async ({ messages, order, batch }) => {
+        const [space, rebuilt] = [await open(), await open()]
+        const shuffled = order.map(at => messages[at] as Message)
+        await arrive(
+          space,
+          shuffled.map(message => ({ message })),
+          batch,
+        )
+        const states = await space.page(ALL)
+        expect(states.map(exactly)).toEqual(expectedStates(messages.map(message => ({ message }))).map(exactly))
+        for (const { device, metrics } of states) {
+          if (device.startsWith('own')) expect(valuesOf(metrics)).toEqual(lastSent(messages, device))
+        }
+        const lines = shuffled.map(message => encodeLine(message)).join('\n')
+        await rebuilt.merge(parseLines(lines, LINE_FORMAT))
+        expect((await rebuilt.page(ALL)).map(exactly)).toEqual(states.map(exactly))
+      }),
+      { numRuns: runs },
+    )
+  })
+
+  test('[G4] of two messages in one ms the later one stays, also when its value is the lesser one and it came late', async () => {
+    for (const order of [
+      [0, 1],
+      [1, 0],
+    ]) {
+      const space = await open()
+      const at = 1_763_640_000_123_000
+      const both = [true, false].map((on, place) => {
+        const receivedAt = at + place
+        const readings = [{ metric: 'on', ts: receivedAt, receivedAt, value: on, sentTs: null }]
+        return { device: 'door', receivedAt, readings }
+      })
+      for (const which of order) {
+        await space.merge([both[which] as Message])
+        await space.settled()
+      }
+      const newest = { metric: 'on', ts: at + 1, receivedAt: at + 1, value: false }
+      expect(await space.get('door')).toEqual({ device: 'door', online: false, lastSeen: at + 1, metrics: [newest] })
+    }
+  })
+
   test('[G4] an older reading never replaces a newer state, and a late one still counts as heard', async () => {
     const space = await open()
     await space.merge([message('press-1', 2000, [['temperature', 1900, 21.5]])])
@@ -75,8 +120,8 @@ function orderContract(open: () => Promise<Space>, runs: number) {
     expect(await space.get('press-1')).toEqual({
       device: 'press-1',
       online: false,
-      lastSeen: 3000,
-      metrics: [{ metric: 'temperature', ts: 1900, receivedAt: 2000, value: 21.5 }],
+      lastSeen: 3_000_000,
+      metrics: [{ metric: 'temperature', ts: 1_900_000, receivedAt: 2_000_000, value: 21.5 }],
     })
   })
 
@@ -131,10 +176,10 @@ function presenceContract(open: () => Promise<Space>) {
     await space.merge([message('press-1', 1000, [['m', 900, 1]])])
     await space.mergePresence([{ device: 'press-1', online: true, at: 1500 }])
     await space.mergePresence([{ device: 'press-1', online: false, at: 1400 }])
-    expect(await space.get('press-1')).toMatchObject({ online: true, lastSeen: 1500 })
+    expect(await space.get('press-1')).toMatchObject({ online: true, lastSeen: 1_500_000 })
     await space.mergePresence([{ device: 'press-1', online: false, at: 1500 }])
     await space.mergePresence([{ device: 'press-1', online: true, at: 1500 }])
-    expect(await space.get('press-1')).toMatchObject({ online: false, lastSeen: 1500 })
+    expect(await space.get('press-1')).toMatchObject({ online: false, lastSeen: 1_500_000 })
   })
 
   test('a device that only connected is not listed, and is online from its first reading on', async () => {
@@ -143,7 +188,7 @@ function presenceContract(open: () => Promise<Space>) {
     expect(await space.get('press-1')).toBeNull()
     expect(await space.counts()).toEqual({ devices: 0, online: 0 })
     await space.merge([message('press-1', 1000, [['m', 900, 1]])])
-    expect(await space.get('press-1')).toMatchObject({ online: true, lastSeen: 1500 })
+    expect(await space.get('press-1')).toMatchObject({ online: true, lastSeen: 1_500_000 })
     expect(await space.counts()).toEqual({ devices: 1, online: 1 })
   })
 
@@ -251,7 +296,7 @@ function claimContract(open: (devicesMax?: number) => Promise<Space>) {
     const space = await open()
     expect(space.claimMetric('b', 'claimed')).toBe('ok')
     await space.mergePresence([{ device: 'b', online: true, at: 1000 }])
-    expect(await space.get('b')).toEqual({ device: 'b', online: true, lastSeen: 1000, metrics: [] })
+    expect(await space.get('b')).toEqual({ device: 'b', online: true, lastSeen: 1_000_000, metrics: [] })
   })
 }
 
@@ -297,6 +342,10 @@ async function arrive(space: Space, arriving: readonly Step[], batch: number) {
   }
 }
 
+function valuesOf(metrics: readonly MetricState[]): Map<string, Value> {
+  return new Map(metrics.map(({ metric, value }) => [metric, value]))
+}
+
 /** toEqual takes 0 and -0 for equal under nothing but Object.is; spelled out here so that a failure shows which it was. */
 function exactly(state: DeviceState) {
   const metrics = state.metrics.map(metric => ({
@@ -306,6 +355,11 @@ function exactly(state: DeviceState) {
   return { ...state, metrics }
 }
 
-function message(device: string, receivedAt: number, readings: readonly (readonly [string, number, Value])[]): Message {
-  return { device, receivedAt, readings: readings.map(([metric, ts, value]) => ({ metric, ts, value, sentTs: ts })) }
+/** Times in ms, as a clock gives them. */
+function message(device: string, ms: number, readings: readonly (readonly [string, number, Value])[]): Message {
+  const receivedAt = ms * 1000
+  const inUs = readings.map(([metric, at, value]) => {
+    return { metric, ts: at * 1000, receivedAt, value, sentTs: at * 1000 }
+  })
+  return { device, receivedAt, readings: inUs }
 }

@@ -15,8 +15,10 @@ export interface Step {
 }
 
 const device = fc.constantFrom('press-1', 'press-2', '__proto__')
-/** So few times that most readings meet another of the same moment. */
-const time = fc.integer({ min: 1, max: 3 })
+/** So few times, in µs, that most readings meet another of the same moment, or of the same ms. */
+const time = fc.constantFrom(1000, 1001, 1999, 2000, 3000)
+/** ms. */
+const presenceTime = fc.integer({ min: 1, max: 3 })
 const value: fc.Arbitrary<Value> = fc.oneof(
   fc.constantFrom(0, -0, 1, -1.5, 1e300),
   fc.constantFrom(2n ** 60n, -(2n ** 60n), 2n ** 60n + 1n, 10n ** 63n),
@@ -28,7 +30,7 @@ const reading = fc.record({ metric: fc.constantFrom('m', '__proto__', '😀', '\
 
 export const steps: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ message: messageOf(device, time, reading) }) },
-  { weight: 2, arbitrary: fc.record({ presence: fc.record({ device, online: fc.boolean(), at: time }) }) },
+  { weight: 2, arbitrary: fc.record({ presence: fc.record({ device, online: fc.boolean(), at: presenceTime }) }) },
   { weight: 1, arbitrary: fc.record({ claim: device }) },
 )
 
@@ -37,14 +39,19 @@ function messageOf(
   times: fc.Arbitrary<number>,
   readings: fc.Arbitrary<{ metric: string; ts: number; value: Value }>,
 ): fc.Arbitrary<Message> {
-  return fc.record({
-    device: devices,
-    receivedAt: times,
-    readings: fc.array(
-      readings.map(({ metric, ts, value }) => ({ metric, ts, value, sentTs: ts })),
-      { minLength: 1, maxLength: 4 },
-    ),
-  })
+  return fc
+    .record({
+      device: devices,
+      receivedAt: times,
+      elements: fc.array(fc.array(readings, { minLength: 1, maxLength: 2 }), { minLength: 1, maxLength: 2 }),
+    })
+    .map(({ device, receivedAt, elements }) => ({
+      device,
+      receivedAt,
+      readings: elements.flatMap((of, place) =>
+        of.map(({ metric, ts, value }) => ({ metric, ts, receivedAt: receivedAt + place, value, sentTs: ts })),
+      ),
+    }))
 }
 
 /** The states of all devices that must be listed after these steps, in order. */
@@ -64,8 +71,8 @@ export function expectedStates(steps: readonly Step[]): DeviceState[] {
 }
 
 function stateOf(device: string, messages: Message[], presences: Presence[]): DeviceState {
-  const readings = messages.flatMap(({ receivedAt, readings }) =>
-    readings.map(({ metric, ts, value }) => ({ metric, ts, receivedAt, value })),
+  const readings = messages.flatMap(({ readings }) =>
+    readings.map(({ metric, ts, receivedAt, value }) => ({ metric, ts, receivedAt, value })),
   )
   const names = [...new Set(readings.map(({ metric }) => metric))].toSorted(bytewise)
   const metrics = names.flatMap(
@@ -76,7 +83,8 @@ function stateOf(device: string, messages: Message[], presences: Presence[]): De
         .at(-1) ?? [],
   )
   const presence = presences.toSorted((a, b) => a.at - b.at || Number(b.online) - Number(a.online)).at(-1)
-  const lastSeen = Math.max(...messages.map(({ receivedAt }) => receivedAt), ...presences.map(({ at }) => at))
+  const receipts = readings.map(({ receivedAt }) => receivedAt)
+  const lastSeen = Math.max(...receipts, ...presences.map(({ at }) => at * 1000))
   return { device, online: presence?.online ?? false, lastSeen, metrics }
 }
 

@@ -2,16 +2,17 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodePayload } from '../../ingest/decode.ts'
+import { decodePayload, openWritten } from '../../ingest/decode.ts'
 import { Refusal } from '../../ingest/refusal.ts'
-import { encodeReadings, lineHead, parseLines } from '../../model/message.ts'
+import { encodeReadings, LINE_FORMAT, lineHead, parseLines } from '../../model/message.ts'
 import type { Reading, Value } from '../../model/reading.ts'
 
-const NOW = Date.UTC(2026, 10, 20, 12)
+/** µs. */
+const NOW = Date.UTC(2026, 10, 20, 12) * 1000
 
 const key = fc.oneof(
   fc.stringMatching(/^[a-z]{1,4}$/),
-  fc.constantFrom('ts', 'values', 'seq', '__proto__', 'ä', 'a"b', 'x\\'),
+  fc.constantFrom('ts', 'values', 'seq', 'id', '__proto__', 'ä', 'a"b', 'x\\'),
 )
 const scalar = fc.oneof(
   fc.double({ noNaN: true, noDefaultInfinity: true }),
@@ -98,17 +99,19 @@ describe('a payload', () => {
       '{"a":X,"b":"t","c":[X,null]}',
       '{"ts":1763640000123,"values":{"a":X,"b":{"c":X}}}',
       '[{"a":X},{"b":X}]',
+      '[{"ts":1763640000.123456,"seq":7,"values":{"a":X}},{},{"b":X,"c":X},{"id":"x","ts":1763640000,"values":{"a":X}}]',
     )
     fc.assert(
-      fc.property(number, shape, (literal, json) => {
-        const written: (string | null)[] = []
+      fc.property(number, shape, fc.integer({ min: 0, max: 65_535 }), (literal, json, packet) => {
+        const written = openWritten()
         const readings = decodePayload(Buffer.from(json.replaceAll('X', literal)), null, NOW, written)
         if (readings instanceof Refusal) return
-        expect(written.filter(text => text !== null)).toEqual(
+        expect(written.values.filter(text => text !== null)).toEqual(
           readings.flatMap(({ value }) => (isNumber(value) ? [literal] : [])),
         )
-        const line = `${lineHead('d', NOW)}${encodeReadings(readings, written)}}`
-        expect(parseLines(line)).toEqual([{ device: 'd', receivedAt: NOW, readings }])
+        const line = `${lineHead('d', NOW, packet)}${encodeReadings(readings, written.values, written.sent)}}`
+        expect(parseLines(line, LINE_FORMAT)).toEqual([{ device: 'd', receivedAt: NOW, readings }])
+        expect(JSON.parse(line)).toMatchObject(packet === 0 ? {} : { packet })
       }),
       { numRuns: 3000 },
     )
@@ -124,18 +127,55 @@ describe('a payload', () => {
     )
   })
 
-  it('gives the readings of {ts, values} its time, wherever ts and seq stand', () => {
-    const members = [`"ts":${NOW - 5}`, '"values":{"a":1,"b":{"c":"x"}}', '"seq":9']
+  it('gives the readings of {ts, values} its time, wherever ts, seq and id stand', () => {
+    const members = [`"ts":${(NOW - 5000) / 1000}`, '"values":{"a":1,"b":{"c":"x"}}', '"seq":9', '"id":"x"']
     fc.assert(
       fc.property(fc.shuffledSubarray(members, { minLength: 2 }), order => {
         if (!order.some(member => member.startsWith('"ts"')) || !order.some(member => member.startsWith('"values"')))
           return
-        expect(decodePayload(Buffer.from(`{${order.join()}}`), null, NOW)).toEqual([
-          { metric: 'a', ts: NOW - 5, value: 1, sentTs: NOW - 5 },
-          { metric: 'b.c', ts: NOW - 5, value: 'x', sentTs: NOW - 5 },
+        const written = openWritten()
+        expect(decodePayload(Buffer.from(`{${order.join()}}`), null, NOW, written)).toEqual([
+          { metric: 'a', ts: NOW - 5000, receivedAt: NOW, value: 1, sentTs: NOW - 5000 },
+          { metric: 'b.c', ts: NOW - 5000, receivedAt: NOW, value: 'x', sentTs: NOW - 5000 },
         ])
+        const has = (member: string) => order.some(one => one.startsWith(member))
+        expect(written.sent).toEqual([`${has('"seq"') ? ' seq=9' : ''}${has('"id"') ? ' id="x"' : ''}`])
       }),
     )
+  })
+
+  it('gives each element of a list the next µs of receipt, and one without readings none', () => {
+    const payload = '[{"a":1,"b":2},{},{"ts":1763640000,"values":{"a":2}},{"ts":1763640000,"values":{}},{"a":3}]'
+    expect(decodePayload(Buffer.from(payload), null, NOW)).toEqual([
+      { metric: 'a', ts: NOW, receivedAt: NOW, value: 1, sentTs: null },
+      { metric: 'b', ts: NOW, receivedAt: NOW, value: 2, sentTs: null },
+      { metric: 'a', ts: 1763640000000000, receivedAt: NOW + 1, value: 2, sentTs: 1763640000000000 },
+      { metric: 'a', ts: NOW + 2, receivedAt: NOW + 2, value: 3, sentTs: null },
+    ])
+  })
+
+  it.each([
+    ['of an element without a time, nothing', '{"a":1}', ['']],
+    ['nothing of a plain time in ms', `{"ts":1763640000123,"values":{"a":1}}`, ['']],
+    [
+      'a time in s, ms with a fraction, µs, ns and ISO 8601 as it stands',
+      times('1763640000', '1763640000123.0', '1763640000123000', '1763640000123000001', '"2025-11-20T12:00:00Z"'),
+      ['1763640000', '1763640000123.0', '1763640000123000', '1763640000123000001', '2025-11-20T12:00:00Z'],
+    ],
+    [
+      'seq and id',
+      `[{"ts":1763640000,"seq":1,"values":{"a":1}},{"ts":1763640000123,"id":"x","values":{"a":1}},{"a":1}]`,
+      ['1763640000 seq=1', ' id="x"', ''],
+    ],
+    ['nothing of seq and id that are metrics', '[{"seq":1,"a":1},{"id":1}]', ['', '']],
+    ['nothing of elements without readings', '[{"ts":1763640000,"seq":1,"values":{}},{"a":1}]', ['']],
+  ])('says beside its readings %s', (_, payload, sent) => {
+    const written = openWritten()
+    expect(decodePayload(Buffer.from(payload), null, NOW, written)).not.toBeInstanceOf(Refusal)
+    expect(written.sent).toEqual(sent)
+    // Nothing of one message stays for the next.
+    decodePayload(Buffer.from('21.5'), 'v', NOW, written)
+    expect(written).toEqual({ values: [], sent: [] })
   })
 
   it('does not keep its text alive through the name or the value of a reading', () => {
@@ -152,6 +192,91 @@ describe('a payload', () => {
     expect(heapUsed() - before).toBeLessThan(count * 5_000)
   })
 })
+
+describe('the time of readings', () => {
+  const FIRST = 946_684_800_000_000n
+  const fraction = (max: number) => fc.stringMatching(new RegExp(`^[0-9]{1,${max}}$`))
+  const numbers = (min: number, max: number) =>
+    fc.tuple(fc.integer({ min, max }), fc.option(fraction(20)), fc.constantFrom('number', 'text'))
+
+  /** By the digits alone, exactly: the whole amount and its fraction, cut off at the µs. */
+  const usOf = (whole: bigint, decimals: string | null, digits: number): bigint =>
+    whole * 10n ** BigInt(digits) + BigInt((decimals ?? '').slice(0, digits).padEnd(digits, '0') || '0')
+
+  it.each<[string, fc.Arbitrary<readonly [number, string | null, string]>, number]>([
+    ['s', numbers(946_684_800, 9_007_199_253), 6],
+    ['ms', numbers(946_684_800_000, 9_007_199_253_999).filter(([ms]) => ms >= 1e11), 3],
+    ['µs', numbers(946_684_800_000_000, Number.MAX_SAFE_INTEGER), 0],
+  ])('in %s keeps every µs, as a number and as a text [G3]', (_, amount, digits) => {
+    fc.assert(
+      fc.property(amount, ([whole, decimals, as]) => {
+        const literal = decimals === null ? String(whole) : `${whole}.${decimals}`
+        const [sentTs, sent] = decodeTime(as === 'text' ? `"${literal}"` : literal)
+        expect(BigInt(sentTs as number)).toBe(usOf(BigInt(whole), decimals, digits))
+        expect(sent).toBe(/^\d{13}$/.test(literal) ? '' : literal)
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('in ns is cut off at the µs, and stands in the log with all of its digits [G3]', () => {
+    const ns = fc.bigInt({ min: FIRST * 1000n, max: BigInt(Number.MAX_SAFE_INTEGER) * 1000n + 999n })
+    fc.assert(
+      fc.property(ns, fc.constantFrom('', '"'), (whole, quote) => {
+        const [sentTs, sent] = decodeTime(`${quote}${whole}${quote}`)
+        expect(BigInt(sentTs as number)).toBe(whole / 1000n)
+        expect(sent).toBe(String(whole))
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('with an exponent keeps every µs that the double does', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1_000_000_000_000_000, max: 4_000_000_000_000_000 }), us => {
+        const digits = `${String(us)[0]}.${String(us).slice(1)}`
+        expect(decodeTime(`${digits}e15`)[0]).toBe(us)
+        expect(decodeTime(`${digits}E+12`)[0]).toBe(us)
+        expect(decodeTime(`${digits}e9`)[0]).toBe(us)
+        expect(decodeTime(`${digits}e18`)[0]).toBe(us)
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('in ISO 8601 keeps every µs of 1 to 20 digits, under any offset [G3]', () => {
+    const offset = fc.constantFrom('Z', '+01:30', '-0500', '+14', '-23:59')
+    const seconds = fc.integer({ min: 946_771_200, max: 9_007_100_000 })
+    fc.assert(
+      fc.property(seconds, fc.option(fraction(20)), offset, fc.constantFrom('.', ','), (at, decimals, zone, point) => {
+        const [, sign = '+', hours = '0', minutes = '0'] = /^([+-])(\d\d):?(\d\d)?$/.exec(zone) ?? []
+        const ahead = (Number(hours) * 60 + Number(minutes ?? 0)) * (sign === '-' ? -60 : 60)
+        const local = new Date((at + ahead) * 1000).toISOString().slice(0, 19)
+        const text = `${local}${decimals === null ? '' : `${point}${decimals}`}${zone}`
+        const [sentTs, sent] = decodeTime(`"${text}"`)
+        expect(BigInt(sentTs as number)).toBe(usOf(BigInt(at), decimals, 6))
+        expect(sent).toBe(text)
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('after 2255 is kept to the ms, and never used as the time of a reading', () => {
+    const far = decodePayload(Buffer.from('{"ts":"9999-12-31T23:59:59.999999Z","values":{"a":1}}'), null, NOW)
+    expect(far).toEqual([{ metric: 'a', ts: NOW, receivedAt: NOW, value: 1, sentTs: 253_402_300_799_999_000 }])
+  })
+
+  function decodeTime(literal: string): [sentTs: number | null, sent: string] {
+    const written = openWritten()
+    const readings = decodePayload(Buffer.from(`{"ts":${literal},"values":{"a":1}}`), null, NOW, written)
+    if (readings instanceof Refusal) throw readings
+    return [readings[0]?.sentTs ?? null, written.sent[0] ?? '']
+  }
+})
+
+function times(...literals: readonly string[]): string {
+  return `[${literals.map(literal => `{"ts":${literal},"values":{"a":1}}`).join()}]`
+}
 
 function heapUsed(): number {
   setFlagsFromString('--expose-gc')

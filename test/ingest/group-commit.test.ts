@@ -1,26 +1,15 @@
 import fc from 'fast-check'
-import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SurgetankError } from '../../errors.ts'
-import { type OpenIngest, openIngest } from '../../ingest/group-commit.ts'
 import type { Publish } from '../../ingest/ingest.ts'
 import { metrics } from '../../metrics.ts'
-import { parseLines } from '../../model/message.ts'
+import { LINE_FORMAT, parseLines } from '../../model/message.ts'
+import { isNewer } from '../../model/reading.ts'
 import type { Batch } from '../../pump/pump.ts'
-import { type HandPump, type HandSpace, openHandLog, openHandPump, openHandSpace, turn } from './hand-driven.ts'
+import { turn } from './hand-driven.ts'
+import { balance, type Given, NOW, open, publish, receipts, values } from './open-ingest.ts'
 
-const NOW = Date.UTC(2026, 10, 20, 12)
 const FULL = new SurgetankError('log_unavailable', 'The disk is full.')
-
-let opened: { ingest: OpenIngest<string>; pump: HandPump }[] = []
-
-afterEach(async () => {
-  for (const { ingest, pump } of opened) {
-    const closed = ingest.close()
-    pump.giveUp()
-    await closed
-  }
-  opened = []
-})
 
 describe('group commit', () => {
   it('settles a message only when the log has made it durable, and merges it into the space after that [G1]', async () => {
@@ -37,7 +26,7 @@ describe('group commit', () => {
     expect(ingest.held).toBe(1)
     await append.succeed()
     expect(order).toEqual(['a', 'merge'])
-    expect(space.merged).toEqual(parseLines(append.batch.lines.toString()))
+    expect(space.merged).toEqual(parseLines(append.batch.lines.toString(), LINE_FORMAT))
     expect(ingest.held).toBe(0)
   })
 
@@ -85,10 +74,12 @@ describe('group commit', () => {
     expect(settled).toEqual(['a', 'b', 'c'])
   })
 
-  it('keeps the oldest and the newest receipt when the clock was set back', async () => {
+  it('says of an append the first and the last receipt of its lines, also when the clock was set back', async () => {
     const { ingest, pump } = await open()
     for (const receivedAt of [NOW, NOW - 500, NOW + 20]) ingest.offer(publish('a', { receivedAt }))
-    expect((await pump.next()).batch).toMatchObject({ firstReceivedAt: NOW - 500, lastReceivedAt: NOW + 20 })
+    const { batch } = await pump.next()
+    expect(batch).toMatchObject({ firstReceivedAt: NOW, lastReceivedAt: NOW + 20 })
+    expect(receipts(batch)).toEqual([NOW * 1000, NOW * 1000 + 1, (NOW + 20) * 1000])
   })
 
   it('gives no append more than a megabyte', async () => {
@@ -114,7 +105,7 @@ describe('group commit', () => {
     const append = await pump.next()
     await append.succeed()
     expect(space.merged.map(({ device }) => device)).toEqual(['__proto__', 'constructor', 'a:b.c-d_e'])
-    expect(parseLines(append.batch.lines.toString())).toEqual(space.merged)
+    expect(parseLines(append.batch.lines.toString(), LINE_FORMAT)).toEqual(space.merged)
   })
 })
 
@@ -212,26 +203,66 @@ describe('a log that takes nothing', () => {
 })
 
 describe('a repetition', () => {
-  const own = (held: string, ts = NOW - 1_000, device = 'd'): Publish<string> =>
-    publish(held, { device, json: `{"ts":${ts},"values":{"v":1}}` })
+  const own = (held: string, more: Given & { ts?: number } = {}): Publish<string> => {
+    const { ts = NOW - 1_000, ...given } = more
+    return publish(held, { json: `{"ts":${ts},"values":{"v":1}}`, ...given })
+  }
 
   it('is acknowledged in its place and stored once', async () => {
     const { ingest, pump, settled } = await open()
     const before = await total(metrics.repeated)
-    for (const held of ['a', 'a again', 'b', 'a once more']) ingest.offer(own(held, held === 'b' ? NOW : undefined))
+    ingest.offer(own('a'))
+    ingest.offer(own('a again', { connection: 2 }))
+    ingest.offer(own('b', { ts: NOW }))
+    ingest.offer(own('a once more', { connection: 3 }))
+    ingest.offer(own('a, marked', { dup: true }))
     const append = await pump.next()
     expect(append.batch.messages).toBe(2)
     expect(append.batch.readings).toBe(2)
     await append.succeed()
-    expect(settled).toEqual(['a', 'a again', 'b', 'a once more'])
-    expect((await total(metrics.repeated)) - before).toBe(2)
+    expect(settled).toEqual(['a', 'a again', 'b', 'a once more', 'a, marked'])
+    expect((await total(metrics.repeated)) - before).toBe(3)
+  })
+
+  it('is none of what its own connection sends with DUP=0: a door that opens, closes and opens in one second [G1]', async () => {
+    const { ingest, pump, space } = await open()
+    const door = (open: boolean) => publish('', { json: `{"ts":1795176000,"values":{"door":${open}}}` })
+    for (const open of [true, false, true]) ingest.offer(door(open))
+    const append = await pump.next()
+    expect(values(append.batch)).toEqual([true, false, true])
+    await append.succeed()
+    // Of one time the last that was received is the newest.
+    const last = space.merged.flatMap(({ readings }) => readings).reduce((a, b) => (isNewer(b, a) ? b : a))
+    expect(last.value).toBe(true)
+    expect(last).toBe(space.merged[2]?.readings[0])
+  })
+
+  it('is none of the same readings with another seq or id, or another time as it is written [G1]', async () => {
+    const { ingest, pump } = await open()
+    const payloads = [
+      '{"ts":1795175999,"seq":1,"values":{"pulse":1}}',
+      '{"ts":1795175999,"seq":2,"values":{"pulse":1}}',
+      '{"ts":1795175999,"id":"a","values":{"pulse":1}}',
+      '{"ts":1795175999000,"values":{"pulse":1}}',
+      '{"ts":1795175999000000,"values":{"pulse":1}}',
+      '{"ts":1795175999000200,"values":{"pulse":1}}',
+      '{"ts":1795175999000400,"values":{"pulse":1}}',
+      '{"ts":1795175999000400001,"values":{"pulse":1}}',
+      '{"ts":1795175999000400002,"values":{"pulse":1}}',
+      '{"ts":"2026-11-20T11:59:59Z","values":{"pulse":1}}',
+    ]
+    for (const [at, json] of payloads.entries()) ingest.offer(publish('new', { json, connection: at + 1 }))
+    for (const json of payloads) ingest.offer(publish('again', { json, connection: 100 }))
+    const { batch } = await pump.next()
+    expect(batch.messages).toBe(payloads.length)
+    expect(batch.counts).toMatchObject({ received: 2 * payloads.length, repeated: payloads.length })
   })
 
   it('is never acknowledged before what it repeats is durable [G1]', async () => {
     const { ingest, pump, settled } = await open()
     ingest.offer(own('a'))
     const append = await pump.next()
-    ingest.offer(own('a again'))
+    ingest.offer(own('a again', { dup: true }))
     await append.fail(FULL)
     expect(settled).toEqual([])
     await (await pump.next()).succeed()
@@ -240,17 +271,43 @@ describe('a repetition', () => {
     expect(pump.made).toBe(2)
   })
 
-  it('is known after a restart, by the end of the log', async () => {
+  it.each<[string, Given]>([
+    ['with DUP=0', {}],
+    ['with DUP=1', { dup: true, packet: 7 }],
+  ])('is known after a restart, by the end of the log, %s', async (_, again) => {
     const before = await open()
-    before.ingest.offer(own('a'))
+    before.ingest.offer(own('a', { packet: 7 }))
     const append = await before.pump.next()
     await append.succeed()
     const after = await open({ tail: append.batch.lines.toString().split('\n') })
-    after.ingest.offer(own('a again'))
+    after.ingest.offer(own('a again', again))
     await turn()
     await turn()
     expect(after.settled).toEqual(['a again'])
     expect(after.pump.made).toBe(0)
+  })
+
+  it('is known after an upgrade, by lines that count in ms', async () => {
+    const tail = [`{"device":"d","receivedAt":${NOW},"readings":[["v",${NOW - 1_000},1]]}`]
+    const { ingest, pump, settled } = await open({ tail, format: 1 })
+    ingest.offer(own('a again'))
+    await turn()
+    await turn()
+    expect([settled, pump.made]).toEqual([['a again'], 0])
+  })
+
+  it('alone holds up nothing that comes after it', async () => {
+    const { ingest, pump, settled } = await open()
+    ingest.offer(own('a'))
+    await (await pump.next()).succeed()
+    ingest.offer(own('a again', { connection: 2 }))
+    await turn()
+    expect(settled).toEqual(['a', 'a again'])
+    for (const held of ['b', 'c']) {
+      ingest.offer(publish(held))
+      await (await pump.next()).succeed()
+    }
+    expect(settled).toEqual(['a', 'a again', 'b', 'c'])
   })
 
   it('is known of another unit, once ingest has caught up with the log', async () => {
@@ -269,11 +326,13 @@ describe('a repetition', () => {
 
   it('is none of another device, of another time, or of readings without a time of their own', async () => {
     const { ingest, pump } = await open()
-    ingest.offer(own('a'))
-    ingest.offer(own('b', NOW - 1_000, 'other'))
-    ingest.offer(own('c', NOW - 999))
-    for (const held of ['d', 'e']) ingest.offer(publish(held, { json: '{"v":1}' }))
-    for (const held of ['f', 'g']) ingest.offer(publish(held, { json: `[{"ts":${NOW},"values":{"v":1}},{"v":1}]` }))
+    let connection = 1
+    const offer = (message: Publish<string>) => ingest.offer({ ...message, connection: connection++ })
+    offer(own('a'))
+    offer(own('b', { device: 'other' }))
+    offer(own('c', { ts: NOW - 999 }))
+    for (const held of ['d', 'e']) offer(publish(held, { json: '{"v":1}' }))
+    for (const held of ['f', 'g']) offer(publish(held, { json: `[{"ts":${NOW},"values":{"v":1}},{"v":1}]` }))
     expect((await pump.next()).batch.messages).toBe(7)
   })
 
@@ -282,7 +341,7 @@ describe('a repetition', () => {
     space.answer = 'too_many_metrics'
     ingest.offer(own('a'))
     space.answer = 'ok'
-    ingest.offer(own('a again'))
+    ingest.offer(own('a again', { connection: 2 }))
     const { batch } = await pump.next()
     expect([batch.messages, batch.refused.length]).toEqual([1, 1])
   })
@@ -454,6 +513,7 @@ it('whatever comes and however the log fails, all is settled once, in order, and
         if (failures-- > 0) throw FULL
         for (const value of values(batch)) durable.add(String(value))
         for (const { detail } of batch.refused) durable.add(detail)
+        balance(batch)
       }
       const { ingest } = await open({ settled: settle, append })
       const offered: string[] = []
@@ -461,8 +521,10 @@ it('whatever comes and however the log fails, all is settled once, in order, and
       for (const [index, what] of steps.entries()) {
         const name = what === 'own' ? 'own' : `${what} ${index}`
         if (what === 'new') ingest.offer(publish(name, { receivedAt }))
-        else if (what === 'own') ingest.offer(publish(name, { json: `{"ts":${NOW},"values":{"v":"own"}}`, receivedAt }))
-        else if (what === 'poison') ingest.offerRefused(publish(name, { receivedAt }), 'unknown_topic', name)
+        else if (what === 'own') {
+          const json = `{"ts":${NOW},"values":{"v":"own"}}`
+          ingest.offer(publish(name, { json, receivedAt, connection: index + 1 }))
+        } else if (what === 'poison') ingest.offerRefused(publish(name, { receivedAt }), 'unknown_topic', name)
         else if (what === 'next day') receivedAt += 86_400_000
         else if (what === 'fail') failures = 1
         else await turn()
@@ -474,44 +536,6 @@ it('whatever comes and however the log fails, all is settled once, in order, and
     { numRuns: 20 },
   )
 })
-
-interface Opening {
-  readonly tail?: readonly string[]
-  readonly heldBytesMax?: number
-  readonly settled?: (held: readonly string[]) => void
-  readonly merge?: () => void
-  /** A log of the test's own instead of the hand-driven one. */
-  readonly append?: (batch: Batch) => Promise<void>
-}
-
-async function open(opening: Opening = {}) {
-  const pump: HandPump = openHandPump(opening.tail)
-  const space: HandSpace = openHandSpace(opening.merge)
-  const log = openHandLog()
-  const settled: string[] = []
-  const pressures: boolean[] = []
-  const limits = { heldBytesMax: opening.heldBytesMax ?? 64 * 1024 * 1024 }
-  const failures: string[] = []
-  const failed = ({ code }: SurgetankError) => void failures.push(code)
-  const ingest = await openIngest<string>(
-    { pump: { ...pump, append: opening.append ?? pump.append }, space, limits, log, failed },
-    {
-      settled: opening.settled ?? (held => void settled.push(...held)),
-      pressureChanged: pressure => void pressures.push(pressure),
-    },
-  )
-  opened.push({ ingest, pump })
-  return { ingest, pump, space, log, settled, pressures, failures }
-}
-
-function publish(held: string, given: { device?: string; json?: string; receivedAt?: number } = {}): Publish<string> {
-  const { device = 'd', json = `{"v":${JSON.stringify(held)}}`, receivedAt = NOW } = given
-  return { device, metric: null, topic: `devices/${device}/telemetry`, payload: Buffer.from(json), receivedAt, held }
-}
-
-function values(batch: Batch): unknown[] {
-  return parseLines(batch.lines.toString()).map(({ readings }) => readings[0]?.value)
-}
 
 async function total(metric: typeof metrics.repeated, labels: Record<string, string> = {}): Promise<number> {
   const { values } = await metric.get()

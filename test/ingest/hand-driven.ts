@@ -1,6 +1,7 @@
 /** A log and a space that a test drives by hand: each append and merge ends when the test says so. */
 import type { IngestLog } from '../../ingest/commit-loop.ts'
 import type { Message } from '../../model/message.ts'
+import { LINE_FORMAT, type LineFormat } from '../../model/message.ts'
 import type { Batch, Chunk, PumpInlet } from '../../pump/pump.ts'
 import type { Space } from '../../space/space.ts'
 import { accepted } from '../contracts/pump-samples.ts'
@@ -12,25 +13,33 @@ export interface Append {
   fail(error: unknown): Promise<void>
 }
 
-export interface HandPump extends Pick<PumpInlet, 'append' | 'tail' | 'appendedByOthers'> {
+export interface HandPump extends Pick<PumpInlet, 'append' | 'tail' | 'appendedByOthers' | 'newestReceivedAt'> {
   /** Lines that another unit appends: given to the next look. */
   readonly byOthers: string[]
   /** The next append, as soon as ingest makes it. */
   next(): Promise<Append>
-  /** Fails every append that is still under way. */
+  /** Fails every append that is still under way, and those that follow. */
   giveUp(): void
   /** Appends made so far, and the most that were under way at one time. */
   readonly made: number
   readonly underWayMax: number
 }
 
-export function openHandPump(tail: readonly string[] = []): HandPump {
+export interface HandLogBefore {
+  /** Lines that the log held before, and of which format. */
+  readonly tail?: readonly string[] | undefined
+  readonly format?: LineFormat | undefined
+  readonly newestReceivedAt?: number | undefined
+}
+
+export function openHandPump({ tail = [], format = LINE_FORMAT, newestReceivedAt = 0 }: HandLogBefore = {}): HandPump {
   const waiting: Append[] = []
   const takers: ((append: Append) => void)[] = []
   const open = new Set<Append>()
   const byOthers: string[] = []
   let underWayMax = 0
   let made = 0
+  let givenUp = false
 
   return {
     append,
@@ -38,9 +47,11 @@ export function openHandPump(tail: readonly string[] = []): HandPump {
     async *appendedByOthers() {
       if (byOthers.length > 0) yield [chunkOf(byOthers.splice(0))]
     },
-    tail: async () => (tail.length === 0 ? [] : [chunkOf(tail)]),
+    newestReceivedAt,
+    tail: async () => (tail.length === 0 ? [] : [{ ...chunkOf(tail), format }]),
     next,
     giveUp: () => {
+      givenUp = true
       for (const append of open) append.fail(new Error('given up'))
     },
     get made() {
@@ -52,6 +63,7 @@ export function openHandPump(tail: readonly string[] = []): HandPump {
   }
 
   function append(batch: Batch): Promise<void> {
+    if (givenUp) return Promise.reject(new Error('given up'))
     made++
     return new Promise((resolve, reject) => {
       const end = (settle: () => void): Promise<void> => {
@@ -104,12 +116,17 @@ export function openHandSpace(onMerge: () => void = () => {}): HandSpace {
 
 export interface HandLog extends IngestLog {
   readonly lines: string[]
+  readonly fields: object[]
 }
 
 export function openHandLog(): HandLog {
   const lines: string[] = []
-  const write = (level: string) => (_: object, sentence: string) => void lines.push(`${level}: ${sentence}`)
-  return { lines, info: write('info'), warn: write('warn'), error: write('error') }
+  const fields: object[] = []
+  const write = (level: string) => (given: object, sentence: string) => {
+    lines.push(`${level}: ${sentence}`)
+    fields.push(given)
+  }
+  return { lines, fields, info: write('info'), warn: write('warn'), error: write('error') }
 }
 
 /** Lets everything that is ready run. */

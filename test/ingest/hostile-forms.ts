@@ -1,6 +1,6 @@
 /** Rows of the hostile table about the form of a payload: shapes, broken JSON, bytes that are no text, sizes. */
 import { gzipSync } from 'node:zlib'
-import { bytes, counted, members, nested, type Row, TS, timed, withTs } from './hostile-row.ts'
+import { bytes, counted, members, nested, type Row, TS, TS_US, timed, withTs } from './hostile-row.ts'
 
 // biome-ignore format: a table
 export const SHAPES: Row[] = [
@@ -15,14 +15,22 @@ export const SHAPES: Row[] = [
   ['a Shelly component', '{"switch:0":{"apower":8.9,"output":true}}', [['switch:0.apower', 8.9], ['switch:0.output', true]]],
   ['an empty object beside a value', '{"update":{},"t":1}', [['t', 1]]],
   ['an empty list beside a value', '{"errors":[],"t":1}', [['t', 1]]],
-  ['ts and values', `{"ts":${TS},"values":{"a":1,"b":{"c":2}}}`, [['a', 1, TS], ['b.c', 2, TS]]],
+  ['ts and values', `{"ts":${TS},"values":{"a":1,"b":{"c":2}}}`, [['a', 1, TS_US], ['b.c', 2, TS_US]]],
   ['values before ts', `{"values":{"a":1},"ts":${TS}}`, timed(TS)],
   ['ts and values with seq', `{"seq":7,"ts":${TS},"values":{"a":1}}`, timed(TS)],
   ['ts and values with seq as text', `{"ts":${TS},"values":{"a":1},"seq":"7-b"}`, timed(TS)],
+  ['ts and values with id', `{"id":"7-b","ts":${TS},"values":{"a":1}}`, timed(TS)],
+  ['ts and values with seq and id', `{"ts":${TS},"id":9007199254740993,"seq":null,"values":{"a":1}}`, timed(TS)],
+  ['id without ts and values, a metric', '{"id":1,"t":2}', [['id', 1], ['t', 2]]],
+  ['an id that is an object', `{"ts":${TS},"values":{"a":1},"id":{"a":1}}`, 'invalid_shape'],
+  ['an id that is a list', `{"id":[1],"ts":${TS},"values":{"a":1}}`, 'invalid_shape'],
+  ['an id that no double can hold', `{"ts":${TS},"values":{"a":1},"id":1e999}`, 'number_out_of_range'],
+  ['an id of 257 bytes', `{"ts":${TS},"values":{"a":1},"id":"${'x'.repeat(257)}"}`, 'text_too_long'],
   ['ts spelled with an escape', `{"\\u0074s":${TS},"values":{"a":1}}`, timed(TS)],
-  ['a list of objects', '[{"a":1},{"b":2}]', [['a', 1], ['b', 2]]],
-  ['a list of timestamped objects', `[${withTs(String(TS))},${withTs(String(TS - 1))}]`, [['a', 1, TS], ['a', 1, TS - 1]]],
-  ['a mixed list', `[${withTs(String(TS))},{"a":2}]`, [['a', 1, TS], ['a', 2]]],
+  ['a list of objects', '[{"a":1},{"b":2}]', [['a', 1], ['b', 2, null, 1]]],
+  ['a list of timestamped objects', `[${withTs(String(TS))},${withTs(String(TS - 1))}]`, [['a', 1, TS_US], ['a', 1, TS_US - 1000, 1]]],
+  ['a mixed list', `[${withTs(String(TS))},{"a":2}]`, [['a', 1, TS_US], ['a', 2, null, 1]]],
+  ['a list with an empty object between', '[{"a":1},{},{"ts":5,"b":{}},{"a":2}]', [['a', 1], ['ts', 5, null, 1], ['a', 2, null, 2]]],
   ['a list with an empty object', '[{},{"a":1}]', [['a', 1]]],
   ['a list with empty values', `[{"ts":${TS},"values":{}},{"a":1}]`, [['a', 1]]],
   ['ts alone, a metric', '{"ts":5,"a":1}', [['ts', 5], ['a', 1]]],
@@ -32,7 +40,7 @@ export const SHAPES: Row[] = [
   ['values alone as a number, a metric', '{"values":3}', [['values', 3]]],
   ['seq without ts and values, a metric', '{"seq":1,"t":2}', [['seq', 1], ['t', 2]]],
   ['ts and values inside, a branch', '{"params":{"ts":5,"values":{"a":1}}}', [['params.ts', 5], ['params.values.a', 1]]],
-  ['names inside values that are ts and values', `{"ts":${TS},"values":{"ts":1,"values":{"x":2}}}`, [['ts', 1, TS], ['values.x', 2, TS]]],
+  ['names inside values that are ts and values', `{"ts":${TS},"values":{"ts":1,"values":{"x":2}}}`, [['ts', 1, TS_US], ['values.x', 2, TS_US]]],
   ['ts, values and something else', `{"ts":${TS},"values":{"a":1},"factory":"07"}`, 'invalid_shape'],
   ['something else before ts and values', `{"factory":"07","ts":${TS},"values":{"a":1}}`, 'invalid_shape'],
   ['values that are a number', `{"ts":${TS},"values":3}`, 'invalid_shape'],

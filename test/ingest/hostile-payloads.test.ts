@@ -3,14 +3,15 @@
  * or quarantined with this reason [G3]. The failure that this table looks for is a payload that is stored changed.
  */
 import { describe, expect, it } from 'vitest'
-import { decodePayload } from '../../ingest/decode.ts'
+import { decodePayload, openWritten } from '../../ingest/decode.ts'
 import { REASONS, type Reason, Refusal } from '../../ingest/refusal.ts'
-import { encodeLine, parseLines } from '../../model/message.ts'
+import { encodeLine, LINE_FORMAT, parseLines } from '../../model/message.ts'
 import { effectiveTs } from '../../model/reading.ts'
 import { BROKEN, BYTES, EMPTY, SHAPES, SIZES } from './hostile-forms.ts'
 import { NOW, type Stored } from './hostile-row.ts'
 import { NAMES, NUMBERS, PLAIN, PLAIN_NAMES, TEXTS, TIMES } from './hostile-values.ts'
 
+const RECEIVED_AT = NOW * 1000
 const JSON_ROWS = { SHAPES, EMPTY, BROKEN, BYTES, NUMBERS, TEXTS, NAMES, SIZES, TIMES }
 
 describe('a hostile payload is stored exactly, or quarantined with its reason [G3]', () => {
@@ -59,7 +60,7 @@ function msOf(payload: string): number {
   const bytes = Buffer.from(payload)
   const tries = Array.from({ length: 5 }, () => {
     const start = performance.now()
-    decodePayload(bytes, null, NOW)
+    decodePayload(bytes, null, RECEIVED_AT)
     return performance.now() - start
   })
   return Math.min(...tries)
@@ -67,7 +68,8 @@ function msOf(payload: string): number {
 
 /** Through the decoder, and then through the line of the log and back, as a writer will see it. */
 function check(payload: string | Uint8Array, metric: string | null, expected: Stored | Reason): void {
-  const decoded = decodePayload(Buffer.from(payload as string), metric, NOW)
+  const written = openWritten()
+  const decoded = decodePayload(Buffer.from(payload as string), metric, RECEIVED_AT, written)
   if (typeof expected === 'string') {
     expect(decoded).toBeInstanceOf(Refusal)
     const { reason, detail } = decoded as Refusal
@@ -75,11 +77,13 @@ function check(payload: string | Uint8Array, metric: string | null, expected: St
     expect(detail).toMatch(/^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]{10,400}$/)
     return
   }
-  const readings = expected.map(([name, value, sentTs = null]) => {
-    return { metric: name, ts: effectiveTs(sentTs, NOW), value, sentTs }
+  const readings = expected.map(([name, value, sentTs = null, element = 0]) => {
+    const receivedAt = RECEIVED_AT + element
+    return { metric: name, ts: effectiveTs(sentTs, receivedAt), receivedAt, value, sentTs }
   })
   expect(decoded).toEqual(readings)
-  const line = encodeLine({ device: 'd', receivedAt: NOW, readings: decoded as Exclude<typeof decoded, Refusal> })
+  const message = { device: 'd', receivedAt: RECEIVED_AT, readings }
+  const line = encodeLine(message, { sent: written.sent })
   expect(line).not.toContain('\n')
-  expect(parseLines(line)).toEqual([{ device: 'd', receivedAt: NOW, readings }])
+  expect(parseLines(line, LINE_FORMAT)).toEqual([message])
 }

@@ -1,7 +1,7 @@
 /** Rows of the hostile table about what a payload says: numbers, texts, names, times, and plain values. */
 import { gzipSync } from 'node:zlib'
 import type { Reason } from '../../ingest/refusal.ts'
-import { DAY, NOW, type Row, TS, timed, v, withTs } from './hostile-row.ts'
+import { DAY, NOW, type Row, TS, timed, timedUs, v, withTs } from './hostile-row.ts'
 
 // biome-ignore format: a table
 export const NUMBERS: Row[] = [
@@ -133,10 +133,11 @@ export const NAMES: Row[] = [
   ['a value and a branch of one name', '{"a":1,"a":{"b":2}}', 'duplicate_metric'],
   ['two ways to one metric', '{"a.b":1,"a":{"b":2}}', 'duplicate_metric'],
   ['two ways to one metric, a list', '{"a":[1],"a.0":2}', 'duplicate_metric'],
+  ['id twice', `{"ts":${TS},"id":1,"id":2,"values":{"a":1}}`, 'duplicate_metric'],
   ['ts twice', `{"ts":${TS},"ts":${TS},"values":{"a":1}}`, 'duplicate_metric'],
   ['values twice', `{"ts":${TS},"values":{"a":1},"values":{"b":1}}`, 'duplicate_metric'],
   ['seq twice', `{"ts":${TS},"seq":1,"seq":2,"values":{"a":1}}`, 'duplicate_metric'],
-  ['the same name in two objects of a list', '[{"a":1},{"a":2}]', [['a', 1], ['a', 2]]],
+  ['the same name in two objects of a list', '[{"a":1},{"a":2}]', [['a', 1], ['a', 2, null, 1]]],
   ['points that only look alike', '{"a":{"b.c":1},"a.b":{"d":2}}', [['a.b.c', 1], ['a.b.d', 2]]],
 ]
 
@@ -146,19 +147,28 @@ export const TIMES: Row[] = [
   ['seconds', withTs('1763640000'), timed(1763640000000)],
   ['seconds with a fraction', withTs('1631266595.44'), timed(1631266595440)],
   ['seconds with a fraction that is a hair less as a double', withTs('2148850618.463'), timed(2148850618463)],
-  ['seconds as Python prints them', withTs('1763640000.1234567'), timed(1763640000123)],
+  ['seconds as Python prints them', withTs('1763640000.1234567'), timedUs(1763640000123456)],
   ['seconds with an exponent', withTs('1.76364e9'), timed(1763640000000)],
-  ['ms with a fraction', withTs('1763640000123.9'), timed(1763640000123)],
-  ['µs', withTs('1763640000123456'), timed(1763640000123)],
-  ['ns', withTs('1763640000123999999'), timed(1763640000123)],
+  ['ms with a fraction', withTs('1763640000123.9'), timedUs(1763640000123900)],
+  ['µs', withTs('1763640000123456'), timedUs(1763640000123456)],
+  ['ns', withTs('1763640000123999999'), timedUs(1763640000123999)],
   ['ns on the millisecond', withTs('1763640000123000000'), timed(1763640000123)],
+  ['seconds with µs', withTs('1763640000.123456'), timedUs(1763640000123456)],
+  ['seconds with µs that are a hair less as a double', withTs('1763640000.000001'), timedUs(1763640000000001)],
+  ['seconds with µs and an exponent', withTs('1.763640000123456e9'), timedUs(1763640000123456)],
+  ['µs with a fraction', withTs('1763640000123456.9'), timedUs(1763640000123456)],
+  ['µs as a text', withTs('"1763640000123456"'), timedUs(1763640000123456)],
+  ['ISO 8601 with µs', withTs('"2025-11-20T12:00:00.123456Z"'), timedUs(1763640000123456)],
+  ['ISO 8601 with one µs and an offset', withTs('"2025-11-20T13:30:00.000001+01:30"'), timedUs(1763640000000001)],
+  ['the last µs of 1999', withTs('946684799999999'), 'timestamp_out_of_range'],
+  ['the last µs that a double holds, kept and not used', withTs('9007199254740991'), timedUs(9007199254740991)],
   ['ms as a text', withTs('"1763640000123"'), timed(1763640000123)],
   ['seconds as a text', withTs('"1763640000"'), timed(1763640000000)],
   ['seconds with a fraction as a text', withTs('"1763640000.5"'), timed(1763640000500)],
   ['ns as a text', withTs('"1763640000123000000"'), timed(1763640000123)],
   ['ISO 8601', withTs('"2025-11-20T12:00:00Z"'), timed(1763640000000)],
   ['ISO 8601 with ms', withTs('"2025-11-20T12:00:00.123Z"'), timed(1763640000123)],
-  ['ISO 8601 with ns', withTs('"2025-11-20T12:00:00.123999999Z"'), timed(1763640000123)],
+  ['ISO 8601 with ns', withTs('"2025-11-20T12:00:00.123999999Z"'), timedUs(1763640000123999)],
   ['ISO 8601 with tenths', withTs('"2025-11-20T12:00:00.5Z"'), timed(1763640000500)],
   ['ISO 8601 with an offset', withTs('"2025-11-20T13:30:00+01:30"'), timed(1763640000000)],
   ['ISO 8601 with a short offset', withTs('"2025-11-20T07:00:00-0500"'), timed(1763640000000)],
@@ -172,7 +182,8 @@ export const TIMES: Row[] = [
   ['6 minutes ahead, kept and not used', withTs(String(NOW + 360_000)), timed(NOW + 360_000)],
   ['150 days ahead, kept and not used', withTs(String(NOW + 150 * DAY)), timed(NOW + 150 * DAY)],
   ['the year 9999, kept and not used', withTs('"9999-12-31T23:59:59.999Z"'), timed(253402300799999)],
-  ['timestamps over 150 days in one message', `[${[0, 75, 150].map(days => withTs(String(NOW - days * DAY))).join()}]`, [0, 75, 150].map(days => ['a', 1, NOW - days * DAY])],
+  ['the last µs and the last ns of the year 9999, the same', `[${['6', '9'].map(digits => withTs(`"9999-12-31T23:59:59.${'9'.repeat(Number(digits))}Z"`)).join()}]`, [0, 1].map(element => ['a', 1, 253402300799999000, element])],
+  ['timestamps over 150 days in one message', `[${[0, 75, 150].map(days => withTs(String(NOW - days * DAY))).join()}]`, [0, 75, 150].map((days, element) => ['a', 1, (NOW - days * DAY) * 1000, element])],
   ['1970', withTs('0'), 'timestamp_out_of_range'],
   ['uptime instead of time', withTs('12345'), 'timestamp_out_of_range'],
   ['before 1970', withTs('-1763640000'), 'timestamp_out_of_range'],

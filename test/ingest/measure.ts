@@ -4,14 +4,16 @@
  * only joins and counts.
  */
 import { randomInt } from 'node:crypto'
-import { decodePayload } from '../../ingest/decode.ts'
+import { decodePayload, openWritten } from '../../ingest/decode.ts'
 import { openIngest } from '../../ingest/group-commit.ts'
 import { openRepetitions } from '../../ingest/repetitions.ts'
-import { encodeReadings, lineHead } from '../../model/message.ts'
+import { encodeReadings, LINE_FORMAT, lineHead } from '../../model/message.ts'
 import type { Reading } from '../../model/reading.ts'
 import { openHandLog, turn } from './hand-driven.ts'
 
 const NOW = Date.now()
+const RECEIVED_AT = NOW * 1000
+const written = openWritten()
 const ROUNDS = 8
 const five = (index: number) =>
   `{"temperature":${(20 + index * 0.01).toFixed(2)},"pressure":${1000 + index},"humidity":${(40 + index * 0.1).toFixed(1)},"on":${index % 2 === 0},"rpm":${1480 + index}}`
@@ -34,21 +36,22 @@ const HOSTILE: Record<string, string> = {
 
 for (const [shape, write] of Object.entries(SHAPES)) {
   const payloads = Array.from({ length: 512 }, (_, index) => Buffer.from(write(index)))
-  const us = best(100_000, index => decodePayload(payloads[index & 511] as Buffer, null, NOW))
+  const us = best(100_000, index => decodePayload(payloads[index & 511] as Buffer, null, RECEIVED_AT, written))
   print(`decode: ${shape}, ${payloads[0]?.length} bytes`, us)
 }
 for (const [what, text] of Object.entries(HOSTILE)) {
   const payload = Buffer.from(text)
   print(
     `decode: ${what}`,
-    best(20, () => decodePayload(payload, null, NOW)),
+    best(20, () => decodePayload(payload, null, RECEIVED_AT)),
   )
 }
 
 const messages = Array.from({ length: 512 }, (_, index) => {
-  return decodePayload(Buffer.from(`{"ts":${NOW - index},"values":${five(index)}}`), null, NOW) as Reading[]
+  return decodePayload(Buffer.from(`{"ts":${NOW - index},"values":${five(index)}}`), null, RECEIVED_AT) as Reading[]
 })
-const line = (index: number) => `${lineHead('press-17', NOW)}${encodeReadings(messages[index & 511] ?? [])}}`
+const line = (index: number) =>
+  `${lineHead('press-17', RECEIVED_AT, 17)}${encodeReadings(messages[index & 511] ?? [])}}`
 print(
   'line: five metrics with ts, flattened',
   best(100_000, index => line(index).charCodeAt(3)),
@@ -56,18 +59,27 @@ print(
 
 const repetitions = openRepetitions(() => randomInt(2 ** 32))
 const texts = Array.from({ length: 100_000 }, (_, index) =>
-  Buffer.from(`[["temperature",${NOW + index},21.5],["rpm",${NOW},1480]]`),
+  Buffer.from(`[["temperature",${NOW + index}000,21.5],["rpm",${NOW}000,1480]]`),
 )
+const origin = { connection: 1, packet: 17, dup: false, marksDup: false }
 print(
   'window: one message',
-  best(texts.length, index =>
-    repetitions.remember('press-17', texts[index] as Buffer, 0, (texts[index] as Buffer).length),
-  ),
+  best(texts.length, index => {
+    const lines = texts[index] as Buffer
+    return repetitions.remember('press-17', { lines, readingsAt: 0, readingsEnd: lines.length }, origin)
+  }),
+)
+print(
+  'window: one of many equal messages',
+  best(10_000, () => {
+    const lines = texts[0] as Buffer
+    return repetitions.remember('press-18', { lines, readingsAt: 0, readingsEnd: lines.length }, origin)
+  }),
 )
 const tail = Buffer.from(Array.from({ length: 200_000 }, (_, index) => line(index)).join('\n'))
 print(
   'window: 200,000 lines at start',
-  best(1, () => repetitions.rememberLines(tail)),
+  best(1, () => repetitions.rememberLines(tail, LINE_FORMAT)),
 )
 
 for (const shape of ['one metric', 'five metrics', 'five metrics with ts']) {
@@ -83,7 +95,7 @@ async function offerAll(write: (index: number) => string): Promise<number> {
   }
   const ingest = await openIngest<null>(
     {
-      pump: { append, tail: async () => [], async *appendedByOthers() {} },
+      pump: { append, tail: async () => [], async *appendedByOthers() {}, newestReceivedAt: 0 },
       space,
       limits: { heldBytesMax: 1e9 },
       log: openHandLog(),
@@ -98,7 +110,9 @@ async function offerAll(write: (index: number) => string): Promise<number> {
     const start = performance.now()
     for (let index = 0; index < count; index++) {
       const payload = payloads[index] as Buffer
-      ingest.offer({ device: 'press-17', metric: null, topic: '', payload, receivedAt: NOW, held: null })
+      const packet = (index & 0xff) + 1
+      const came = { connection: 1, packet, dup: false, marksDup: false }
+      ingest.offer({ device: 'press-17', metric: null, topic: '', payload, receivedAt: NOW, held: null, ...came })
       if (index % 500 === 499) await turn()
     }
     await ingest.drain(10_000)

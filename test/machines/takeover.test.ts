@@ -132,8 +132,9 @@ describe.skipIf(!kafkaHere || !redisHere)('a device that connects to another bro
     await other.count(2)
     await expect.poll(async () => (await space.get('press-18'))?.online).toBe(true)
     await redis.command('FLUSHALL')
-    const readings = [{ metric: 'n', ts: Date.now(), value: 1, sentTs: null }]
-    for (const device of [DEVICE, 'press-18']) await space.merge([{ device, receivedAt: Date.now(), readings }])
+    const receivedAt = Date.now() * 1000
+    const readings = [{ metric: 'n', ts: receivedAt, receivedAt, value: 1, sentTs: null }]
+    for (const device of [DEVICE, 'press-18']) await space.merge([{ device, receivedAt, readings }])
     await expect.poll(async () => (await space.get('press-18'))?.online).toBe(true)
     expect(await isOnline()).toBe(false)
     await other.close()

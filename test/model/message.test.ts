@@ -1,6 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { encodeLine, encodeValue, type Message, parseLines } from '../../model/message.ts'
+import {
+  encodeLine,
+  encodeSent,
+  encodeValue,
+  LINE_FORMAT,
+  type LineExtras,
+  type Message,
+  parseLines,
+} from '../../model/message.ts'
 import { effectiveTs, type Value } from '../../model/reading.ts'
 
 const text = fc.oneof(
@@ -31,37 +39,56 @@ const value: fc.Arbitrary<Value> = fc.oneof(
   fc.constant(null),
   text,
 )
-const receivedAt = fc.integer({ min: 1_000_000_000_000, max: 4_000_000_000_000 })
-const message: fc.Arbitrary<Message> = receivedAt.chain(at =>
-  fc.record({
-    device: fc.stringMatching(/^[A-Za-z0-9._:-]{1,20}$/),
-    receivedAt: fc.constant(at),
-    readings: fc.array(
-      fc
-        .record({
-          metric: text,
-          sentTs: fc.option(fc.integer({ min: 946_684_800_000, max: 253_402_300_799_999 })),
-          value,
-        })
-        .map(given => ({
-          metric: given.metric,
-          ts: effectiveTs(given.sentTs, at),
-          value: given.value,
-          sentTs: given.sentTs,
-        })),
-      { minLength: 1, maxLength: 5 },
-    ),
-  }),
+/** What a device says of an element, as the decoder writes it. */
+const sent = fc.oneof(
+  fc.constant(''),
+  fc
+    .record({
+      time: fc.constantFrom('', '1763640000', '1763640000.123', '1763640000123', '2025-11-20T12:00:00.123456Z'),
+      seq: fc.option(value, { nil: undefined }),
+      id: fc.option(value, { nil: undefined }),
+    })
+    .map(({ time, seq, id }) => encodeSent(time, seq, id)),
 )
+const reading = fc.record({
+  metric: text,
+  sentTs: fc.option(fc.integer({ min: 946_684_800_000_000, max: Number.MAX_SAFE_INTEGER })),
+  value,
+})
+interface Given {
+  readonly message: Message
+  readonly extras: LineExtras
+}
+/** A list of elements, each received one µs after the one before. */
+const given: fc.Arbitrary<Given> = fc
+  .record({
+    device: fc.stringMatching(/^[A-Za-z0-9._:-]{1,20}$/),
+    receivedAt: fc.integer({ min: 1_000_000_000_000_000, max: 4_000_000_000_000_000 }),
+    packet: fc.integer({ min: 0, max: 65_535 }),
+    elements: fc.array(fc.tuple(fc.array(reading, { minLength: 1, maxLength: 4 }), sent), {
+      minLength: 1,
+      maxLength: 4,
+    }),
+  })
+  .map(({ device, receivedAt, packet, elements }) => {
+    const readings = elements.flatMap(([of], place) =>
+      of.map(({ metric, sentTs, value }) => {
+        const at = receivedAt + place
+        return { metric, ts: effectiveTs(sentTs, at), receivedAt: at, value, sentTs }
+      }),
+    )
+    return { message: { device, receivedAt, readings }, extras: { packet, sent: elements.map(([, of]) => of) } }
+  })
 
 describe('a line of the log', () => {
   it('brings back every message exactly, whatever stands beside it in the chunk [G3]', () => {
     fc.assert(
-      fc.property(fc.array(message, { maxLength: 6 }), messages => {
-        const lines = messages.map(encodeLine)
+      fc.property(fc.array(given, { maxLength: 6 }), all => {
+        const messages = all.map(({ message }) => message)
+        const lines = all.map(({ message, extras }) => encodeLine(message, extras))
         for (const line of lines) expect(line).not.toContain('\n')
-        expect(parseLines(lines.join('\n'))).toEqual(messages)
-        expect(parseLines(lines.map(line => `${line}\n`).join(''))).toEqual(messages)
+        expect(parseLines(lines.join('\n'), LINE_FORMAT)).toEqual(messages)
+        expect(parseLines(lines.map(line => `${line}\n`).join(''), LINE_FORMAT)).toEqual(messages)
       }),
       { numRuns: 2000 },
     )
@@ -69,25 +96,74 @@ describe('a line of the log', () => {
 
   it('is JSON that any other consumer can read', () => {
     fc.assert(
-      fc.property(message, given => {
-        const line = JSON.parse(encodeLine(given)) as { device: string; receivedAt: number; readings: unknown[][] }
-        expect(line.device).toBe(given.device)
-        expect(line.receivedAt).toBe(given.receivedAt)
+      fc.property(given, ({ message, extras }) => {
+        const line = JSON.parse(encodeLine(message, extras)) as {
+          device: string
+          receivedAt: number
+          packet?: number
+          readings: unknown[][]
+          elements?: number[]
+          sent?: string[]
+        }
+        expect(line.device).toBe(message.device)
+        expect(line.receivedAt).toBe(message.receivedAt)
+        expect(line.packet ?? 0).toBe(extras.packet)
         expect(line.readings.map(reading => reading.slice(0, 2))).toEqual(
-          given.readings.map(reading => [reading.metric, reading.sentTs]),
+          message.readings.map(reading => [reading.metric, reading.sentTs]),
         )
+        const starts = message.readings.flatMap(({ receivedAt }, place, all) =>
+          place > 0 && receivedAt !== all[place - 1]?.receivedAt ? [place] : [],
+        )
+        expect(line.elements ?? []).toEqual(starts)
+        expect(line.sent ?? extras.sent?.map(() => '')).toEqual(extras.sent)
       }),
     )
   })
 
   it('stands as the papers say', () => {
+    const at = 1763640000140000
     const readings = [
-      { metric: 'temperature', ts: 1763640000123, value: 21.5, sentTs: 1763640000123 },
-      { metric: 'count', ts: 1763640000140, value: 9007199254740993n, sentTs: null },
+      { metric: 'temperature', ts: 1763640000123000, receivedAt: at, value: 21.5, sentTs: 1763640000123000 },
+      { metric: 'count', ts: at + 1, receivedAt: at + 1, value: 9007199254740993n, sentTs: null },
     ]
-    expect(encodeLine({ device: 'press-17', receivedAt: 1763640000140, readings })).toBe(
-      '{"device":"press-17","receivedAt":1763640000140,"readings":[["temperature",1763640000123,21.5],["count",null,9007199254740993]]}',
+    const message = { device: 'press-17', receivedAt: at, readings }
+    expect(encodeLine(message, { packet: 17, sent: [encodeSent('1763640000.123', 7, undefined), ''] })).toBe(
+      '{"device":"press-17","receivedAt":1763640000140000,"packet":17,"readings":[["temperature",1763640000123000,21.5],' +
+        '["count",null,9007199254740993]],"elements":[1],"sent":["1763640000.123 seq=7",""]}',
     )
+  })
+
+  it('leaves out what there is nothing to say of: no packet identifier, one element, times in whole ms', () => {
+    const at = 1763640000140000
+    const readings = [{ metric: 't', ts: at - 1000, receivedAt: at, value: 1, sentTs: at - 1000 }]
+    expect(encodeLine({ device: 'd', receivedAt: at, readings }, { packet: 0, sent: [''] })).toBe(
+      '{"device":"d","receivedAt":1763640000140000,"readings":[["t",1763640000139000,1]]}',
+    )
+  })
+
+  it('of format 1, as versions wrote it that counted in ms, is read in µs', () => {
+    const line =
+      '{"device":"press-17","receivedAt":1763640000140,"readings":[["temperature",1763640000123,21.5],["count",null,9007199254740993]]}'
+    const receivedAt = 1763640000140000
+    expect(parseLines(`${line}\n${line}\n`, 1)).toEqual(
+      Array(2).fill({
+        device: 'press-17',
+        receivedAt,
+        readings: [
+          { metric: 'temperature', ts: 1763640000123000, receivedAt, value: 21.5, sentTs: 1763640000123000 },
+          { metric: 'count', ts: receivedAt, receivedAt, value: 9007199254740993n, sentTs: null },
+        ],
+      }),
+    )
+  })
+
+  it('of format 1 whose device was more than five minutes ahead keeps the time that it sent, and the receipt as its own', () => {
+    const line = '{"device":"d","receivedAt":1763640000000,"readings":[["t",1763640300001,1],["u",1763640300000,1]]}'
+    const receivedAt = 1763640000000000
+    expect(parseLines(line, 1)[0]?.readings).toEqual([
+      { metric: 't', ts: receivedAt, receivedAt, value: 1, sentTs: 1763640300001000 },
+      { metric: 'u', ts: 1763640300000000, receivedAt, value: 1, sentTs: 1763640300000000 },
+    ])
   })
 
   it('tells a double beyond 2^53 from an exact integer', () => {
@@ -98,7 +174,26 @@ describe('a line of the log', () => {
   })
 
   it('is refused when it is no line', () => {
-    expect(parseLines('')).toEqual([])
-    expect(() => parseLines('{"device":"a"')).toThrow(SyntaxError)
+    for (const format of [1, 2] as const) {
+      expect(parseLines('', format)).toEqual([])
+      expect(() => parseLines('{"device":"a"', format)).toThrow(SyntaxError)
+    }
+  })
+})
+
+describe('what an element says of itself', () => {
+  it.each<[string, string, Value | undefined, Value | undefined, string]>([
+    ['a time in whole ms and no more', '1763640000123', undefined, undefined, ''],
+    ['a time in seconds', '1763640000', undefined, undefined, '1763640000'],
+    ['a time in seconds with a fraction', '1763640000.000', undefined, undefined, '1763640000.000'],
+    ['ms with a fraction', '1763640000123.0', undefined, undefined, '1763640000123.0'],
+    ['µs', '1763640000123000', undefined, undefined, '1763640000123000'],
+    ['ISO 8601', '2025-11-20T12:00:00Z', undefined, undefined, '2025-11-20T12:00:00Z'],
+    ['a number', '1763640000123', 7, undefined, ' seq=7'],
+    ['a name', '1763640000123', undefined, 'a "b"', ' id="a \\"b\\""'],
+    ['both', '1763640000', 1n, null, '1763640000 seq=1 id=null'],
+    ['a number as a text', '1763640000123', '7', undefined, ' seq="7"'],
+  ])('%s', (_, time, seq, id, expected) => {
+    expect(encodeSent(time, seq, id)).toBe(expected)
   })
 })

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
-  CLOCK_AHEAD_MS_MAX,
+  CLOCK_AHEAD_US_MAX,
   compareValues,
   effectiveTs,
   isNewer,
@@ -57,9 +57,10 @@ describe('the newest reading [G4]', () => {
 
 describe('the time of a reading', () => {
   it('is the one that the device gave, unless it is more than five minutes ahead', () => {
+    expect(CLOCK_AHEAD_US_MAX).toBe(300_000_000)
     expect(effectiveTs(1000, 5000)).toBe(1000)
-    expect(effectiveTs(5000 + CLOCK_AHEAD_MS_MAX, 5000)).toBe(5000 + CLOCK_AHEAD_MS_MAX)
-    expect(effectiveTs(5001 + CLOCK_AHEAD_MS_MAX, 5000)).toBe(5000)
+    expect(effectiveTs(5000 + CLOCK_AHEAD_US_MAX, 5000)).toBe(5000 + CLOCK_AHEAD_US_MAX)
+    expect(effectiveTs(5001 + CLOCK_AHEAD_US_MAX, 5000)).toBe(5000)
     expect(effectiveTs(null, 5000)).toBe(5000)
   })
 })

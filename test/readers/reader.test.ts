@@ -33,8 +33,12 @@ describe('a reader of a space in memory', () => {
     await space.mergePresence([{ device: 'a', online: true, at: 2_000 }])
     read(space, sources)
     await until(() => space.warm)
-    expect(await space.get('a')).toMatchObject({ online: true, lastSeen: 9_000, metrics: [{ ts: 1_000, value: 1 }] })
-    expect(await space.get('b')).toMatchObject({ online: false, lastSeen: 1_010 })
+    expect(await space.get('a')).toMatchObject({
+      online: true,
+      lastSeen: 9_000_000,
+      metrics: [{ ts: 1_000_000, value: 1 }],
+    })
+    expect(await space.get('b')).toMatchObject({ online: false, lastSeen: 1_010_000 })
   })
 
   test('tries again until ClickHouse answers, and is not warm before', async () => {

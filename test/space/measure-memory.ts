@@ -30,7 +30,7 @@ async function measureDevices(): Promise<number> {
 }
 
 function fiveMetrics(at: number): Message {
-  const readings = METRICS.map(metric => ({ metric, ts: 1000, value: at * 0.1, sentTs: 1000 }))
+  const readings = METRICS.map(metric => ({ metric, ts: 1000, receivedAt: 1000, value: at * 0.1, sentTs: 1000 }))
   return { device: `press-${String(at).padStart(7, '0')}`, receivedAt: 1000, readings }
 }
 
@@ -44,7 +44,8 @@ async function measureCutTexts(): Promise<number> {
       `device-${number}/metric-${number}/a longer value ${number}${' '.repeat(4096)}`,
     ).toString()
     const [device, metric, value] = [whole.slice(0, 15), whole.slice(16, 31), whole.slice(32, 55)]
-    await space.merge([{ device, receivedAt: 1000, readings: [{ metric, ts: 1000, value, sentTs: 1000 }] }])
+    const reading = { metric, ts: 1000, receivedAt: 1000, value, sentTs: 1000 }
+    await space.merge([{ device, receivedAt: 1000, readings: [reading] }])
   }
   kept.push(space)
   const used = bytesUsed() - before

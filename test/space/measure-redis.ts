@@ -85,12 +85,10 @@ async function measureUpdates(server: TestRedis) {
 }
 
 function fiveMetrics(device: string, at: number): Message {
-  const ts = base + at
-  return {
-    device,
-    receivedAt: ts + 15,
-    readings: METRICS.map((metric, i) => ({ metric, ts, value: at * 0.1 + i, sentTs: ts })),
-  }
+  const ts = (base + at) * 1000
+  const receivedAt = ts + 15_123
+  const readings = METRICS.map((metric, i) => ({ metric, ts, receivedAt, value: at * 0.1 + i, sentTs: ts }))
+  return { device, receivedAt, readings }
 }
 
 function options({ url }: TestRedis) {

@@ -60,5 +60,5 @@ test('a search over many devices lets other work have its turn', async () => {
 })
 
 function reading(device: string, receivedAt: number, value: number): Message {
-  return { device, receivedAt, readings: [{ metric: 'm', ts: 900, value, sentTs: 900 }] }
+  return { device, receivedAt, readings: [{ metric: 'm', ts: 900, receivedAt, value, sentTs: 900 }] }
 }

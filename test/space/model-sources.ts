@@ -4,6 +4,7 @@
  */
 import type { Database, LatestRow } from '../../database/database.ts'
 import { encodeLine, type Message } from '../../model/message.ts'
+import { toMs } from '../../model/time.ts'
 import type { Chunk, PumpView } from '../../pump/pump.ts'
 import { openMemorySpace } from '../../space/memory-space.ts'
 import type { Space } from '../../space/space.ts'
@@ -47,8 +48,8 @@ export function openModelSources(): ModelSources {
 
   async function append(messages: readonly Message[]): Promise<void> {
     await oracle.merge(messages)
-    const lines = Buffer.from(messages.map(encodeLine).join('\n'))
-    const receipts = messages.map(({ receivedAt }) => receivedAt)
+    const lines = Buffer.from(messages.map(message => encodeLine(message)).join('\n'))
+    const receipts = messages.map(({ receivedAt }) => toMs(receivedAt))
     const chunk: Chunk = {
       partition: 0,
       position: end++,
@@ -65,7 +66,7 @@ export function openModelSources(): ModelSources {
     for (const state of await all(oracle)) {
       for (const { metric, ts, receivedAt, value } of state.metrics) {
         const { device, lastSeen } = state
-        await written.merge([{ device, receivedAt, readings: [{ metric, ts, value, sentTs: ts }] }])
+        await written.merge([{ device, receivedAt, readings: [{ metric, ts, receivedAt, value, sentTs: ts }] }])
         await written.merge([{ device, receivedAt: lastSeen, readings: [] }])
       }
     }

@@ -24,12 +24,14 @@ export async function openSpace(url: string, more: Partial<RedisSpaceOptions> = 
   return space
 }
 
+/** Times in ms, as a clock gives them. */
 export function reading(
   device: string,
-  ts: number,
+  ms: number,
   value: Value,
   more: { metric?: string; receivedAt?: number } = {},
 ): Message {
-  const { metric = 'm', receivedAt = ts + 10 } = more
-  return { device, receivedAt, readings: [{ metric, ts, value, sentTs: ts }] }
+  const { metric = 'm' } = more
+  const [ts, receivedAt] = [ms * 1000, (more.receivedAt ?? ms + 10) * 1000]
+  return { device, receivedAt, readings: [{ metric, ts, receivedAt, value, sentTs: ts }] }
 }

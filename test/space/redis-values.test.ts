@@ -27,7 +27,10 @@ const value: fc.Arbitrary<Value> = fc.oneof(
   fc.constantFrom('', '\u0000', 'a\nb', '"', '\\', '\uffff', '😀', 'é', 'e\u0301', ' 1:2', 'Z', 'a', 'B', '_'),
   fc.constant(null),
 )
-const time = fc.oneof(fc.integer({ min: 1, max: 3 }), fc.constantFrom(1_763_640_000_123, 253_402_300_799_999))
+const time = fc.oneof(
+  fc.constantFrom(1, 999, 1000, 1001, 2000),
+  fc.constantFrom(1_763_640_000_123_000, 1_763_640_000_123_456, 1_763_640_000_123_457, 4_386_000_000_000_001),
+)
 const moment: fc.Arbitrary<Moment> = fc.record({ ts: time, receivedAt: time, value }, { noNullPrototype: true })
 const name = fc.oneof(
   fc.constantFrom('~', '@', '', '.', '__proto__', 'constructor', 'hasOwnProperty', '😀', '~ 1', 'e', 'f:'),
@@ -133,12 +136,74 @@ describe.skipIf(!redisHere)('values in Redis', () => {
     const options = spaceOptions(redis.url)
     const space = await openRedisSpace(options)
     await space.merge([
-      single('press-1', 'temperature', { ts: 1_763_640_000_123, receivedAt: 1_763_640_000_140, value: 21.5 }),
+      single('press-1', 'temperature', { ts: 1_763_640_000_123_000, receivedAt: 1_763_640_000_140_000, value: 21.5 }),
     ])
     await space.settled()
     const [key = ''] = (await redis.command('KEYS', `${options.prefix}*d:press-1`)) as string[]
     expect(await redis.command('HGET', key, '.temperature')).toBe('1763640000123 17 1:21.5')
     expect(await redis.command('HGET', key, '~')).toBe('1763640000123 1763640000140')
+    await space.merge([
+      single('press-1', 'temperature', { ts: 1_763_640_000_123_456, receivedAt: 1_763_640_000_123_406, value: 22 }),
+    ])
+    await space.settled()
+    expect(await redis.command('HGET', key, '.temperature')).toBe('1763640000123.456 -0.050 1:22')
+    expect(await redis.command('HGET', key, '~')).toBe('1763640000123.456 1763640000140')
+    await space.close()
+  })
+
+  test('a µs more or less decides, of the time and of the receipt, also when a device is ahead [G4]', async () => {
+    const at = 1_763_640_000_123_456
+    const moments = [at - 1000, at - 1, at, at + 1, at + 44, at + 1000].flatMap(ts =>
+      [at - 1, at, at + 1, at + 17_000].map(receivedAt => ({ ts, receivedAt })),
+    )
+    const pairs = moments.flatMap((a, i) =>
+      moments.map(
+        (b, j) =>
+          [
+            { ...a, value: i },
+            { ...b, value: j },
+          ] as const,
+      ),
+    )
+    const space = await openRedisSpace(spaceOptions(redis.url))
+    for (const which of [0, 1] as const) {
+      await space.merge(
+        pairs.flatMap((pair, i) => [
+          single(`a${i}`, 'm', pair[which]),
+          single(`b${i}`, 'm', pair[1 - which] as Moment),
+        ]),
+      )
+      await space.settled()
+    }
+    await expectNewest(space, pairs)
+    await space.close()
+  })
+
+  test.each([
+    // Written by a version that knew ms only; what a newer one merges; whether that stays.
+    ['1763640000123 17 1:21.5', { ts: 1_763_640_000_123_000, receivedAt: 1_763_640_000_140_000, value: 21.6 }, true],
+    ['1763640000123 17 1:21.5', { ts: 1_763_640_000_123_000, receivedAt: 1_763_640_000_140_000, value: 21.4 }, false],
+    ['1763640000123 17 1:21.5', { ts: 1_763_640_000_123_000, receivedAt: 1_763_640_000_140_001, value: 21.4 }, true],
+    ['1763640000123 17 1:21.5', { ts: 1_763_640_000_123_000, receivedAt: 1_763_640_000_139_999, value: 99 }, false],
+    ['1763640000123 17 1:21.5', { ts: 1_763_640_000_123_001, receivedAt: 1_763_640_000_123_002, value: 1 }, true],
+    ['1763640000123 17 1:21.5', { ts: 1_763_640_000_122_999, receivedAt: 1_763_640_000_999_999, value: 99 }, false],
+    ['1763640000123 -5 3:1', { ts: 1_763_640_000_123_000, receivedAt: 1_763_640_000_118_001, value: false }, true],
+    ['1763640000123 -5 3:1', { ts: 1_763_640_000_123_000, receivedAt: 1_763_640_000_117_999, value: true }, false],
+  ] as const)('beside %s of an older version %o is compared as everywhere [G4]', async (older, moment, stays) => {
+    const options = spaceOptions(redis.url)
+    const space = await openRedisSpace(options)
+    await space.merge([single('press-1', 'm', { ts: 1000, receivedAt: 1000, value: 0 })])
+    await space.settled()
+    const [key = ''] = (await redis.command('KEYS', `${options.prefix}*d:press-1`)) as string[]
+    await redis.command('HSET', key, '.m', older, '~', '1763640000123 1763640000140')
+    await space.merge([single('press-1', 'm', moment)])
+    await space.settled()
+    const [ts = '', delay = ''] = older.split(' ')
+    const before = { ts: Number(ts) * 1000, receivedAt: (Number(ts) + Number(delay)) * 1000 }
+    const newest = (await space.get('press-1'))?.metrics[0]
+    expect(newest).toMatchObject(stays ? moment : before)
+    const lastSeen = Math.max(1_763_640_000_140_000, moment.receivedAt)
+    expect((await space.get('press-1'))?.lastSeen).toBe(lastSeen)
     await space.close()
   })
 
@@ -187,5 +252,5 @@ describe('the buffer', () => {
 })
 
 function single(device: string, metric: string, { ts, receivedAt, value }: Moment): Message {
-  return { device, receivedAt, readings: [{ metric, ts, value, sentTs: ts }] }
+  return { device, receivedAt, readings: [{ metric, ts, receivedAt, value, sentTs: ts }] }
 }
