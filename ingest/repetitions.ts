@@ -69,10 +69,9 @@ const NEWLINE = 0x0a
 const LINE_HEAD = '{"device":"'
 const LINE_READINGS = ',"readings":'
 const LINE_PACKET = /,"packet":(\d+)$/
-/** Stands in a line when a reading has no time of its own. A text that holds it makes its line unknown, which is harmless. */
-const WITHOUT_TIME = '",null,'
-/** The metric and the time of a reading; values that look like a time stay as they are. */
-const TIME_OF_FORMAT_1 = /(\["(?:[^"\\]|\\.)*",)(\d+),/g
+const LINE_TIMES = '],"times":['
+/** The metric and the time of a reading of format 1; values that look like a time stay as they are. */
+const TIME_OF_FORMAT_1 = /(\["(?:[^"\\]|\\.)*",)(\d+|null),/g
 
 interface Generation {
   readonly words: Int32Array
@@ -155,7 +154,7 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
       const newline = lines.indexOf(NEWLINE, from)
       const to = newline === -1 ? lines.length : newline
       const line = lines.subarray(from, to)
-      rememberLine(format === 1 ? withMicroseconds(line) : line)
+      rememberLine(format === 1 ? inFormat2(line) : line)
       from = to + 1
     }
   }
@@ -164,7 +163,7 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
   function rememberLine(line: Buffer): void {
     const deviceEnd = line.indexOf('"', LINE_HEAD.length)
     const head = line.indexOf(LINE_READINGS, deviceEnd)
-    if (head === -1 || line.includes(WITHOUT_TIME)) return
+    if (head === -1 || !hasOwnTimes(line)) return
     const packet = Number(LINE_PACKET.exec(line.toString('latin1', deviceEnd, head))?.[1] ?? 0)
     const device = line.toString('latin1', LINE_HEAD.length, deviceEnd)
     print4(device, line, head + LINE_READINGS.length, line.length - 1)
@@ -172,15 +171,24 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
   }
 }
 
+/** A text never holds what begins the times: its quotes are escaped. */
+function hasOwnTimes(line: Buffer): boolean {
+  const from = line.indexOf(LINE_TIMES)
+  return from !== -1 && !line.toString('latin1', from, line.indexOf(']', from + LINE_TIMES.length)).includes('null')
+}
+
 /**
- * A line of format 1 with its times as format 2 has them. What format 1 did not keep (`seq`, a time that was not written in
- * ms) is missing: sent again after the upgrade, such a message is stored again.
+ * A line of format 1 as format 2 has it. What format 1 did not keep (`seq`, a time that was not written in ms, where an element
+ * begins) is missing: sent again after the upgrade, such a message is stored again.
  */
-function withMicroseconds(line: Buffer): Buffer {
-  const text = line
-    .toString('latin1')
-    .replace(TIME_OF_FORMAT_1, (_, metric: string, ms: string) => `${metric}${ms}000,`)
-  return Buffer.from(text, 'latin1')
+function inFormat2(line: Buffer): Buffer {
+  const times = new Set<string>()
+  const text = line.toString('latin1').replace(TIME_OF_FORMAT_1, (_, metric: string, ms: string) => {
+    times.add(ms)
+    return metric
+  })
+  const [ms] = times
+  return Buffer.from(times.size === 1 ? `${text.slice(0, -1)},"times":[${ms}000]}` : text, 'latin1')
 }
 
 /** Written once at start, so that a spike later does not grow the process by it. */

@@ -2,21 +2,23 @@
  * A message: the readings of one publish in normal form, and its line in the log.
  *
  * The line is JSON, one documented shape, so that any other consumer can read the log:
- * `{"device":"press-17","receivedAt":1763640000140000,"packet":17,"readings":[["temperature",1763640000123000,21.5]]}`
- * A reading is [metric, the time the device gave in µs or null, value]. Its own time follows by `effectiveTs`. A number
- * written as digits only and beyond 2^53 is an exact integer; every other number is the nearest IEEE 754 double.
+ * `{"device":"press-17","receivedAt":1763640000140000,"packet":17,"readings":[["temperature",21.5]],"times":[1763640000123000]}`
+ * A reading is [metric, value]. A number written as digits only and beyond 2^53 is an exact integer; every other number is the
+ * nearest IEEE 754 double. An object of readings is an element; a list has several. Element k was received at `receivedAt` + k.
  *
- * - `receivedAt`: µs, of the first element. An element is an object of a list; element k was received k µs later.
+ * - `receivedAt`: µs, of the first element.
  * - `packet`: the MQTT packet identifier; left out at QoS 0, which has none.
- * - `elements`, behind the readings: the place of the first reading of each element after the first; left out for one.
- * - `sent`, at the end: for each element its time as the device wrote it, and its `seq` and `id` (`encodeSent`); left out
- *   when there is nothing to say.
+ * - `times`: for each element the time that the device gave in µs, or null; left out when it gave none. The time of a
+ *   reading follows by `effectiveTs`.
+ * - `elements`: the place of the first reading of each element after the first; left out for one.
+ * - `sent`: for each element its time as the device wrote it, and its `seq` and `id` (`encodeSent`); left out when there is
+ *   nothing to say.
  *
  * The identity of a message is its device and all of its line from the readings on: so two messages are the same only when
  * their values, their times as written and their `seq` and `id` are.
  *
- * The format is a number that stands beside the lines, once for many. Lines of format 1 count in ms, and have neither
- * `packet` nor `elements` nor `sent`.
+ * The format is a number that stands beside the lines, once for many. A line of format 1 counts in ms, holds the time in
+ * each reading, [metric, time or null, value], and has none of the rest.
  */
 import { effectiveTs, type Reading, type Value } from './reading.ts'
 import { timeDigits, US_PER_MS } from './time.ts'
@@ -59,38 +61,32 @@ export function lineHead(device: string, receivedAt: number, packet: number): st
 
 /**
  * The line from the readings on, without its closing brace: the part that is the same when a device sends a message again.
- * `written` may give values as JSON numbers that the device wrote, which spares writing them anew.
+ * `written` may give values as JSON numbers that the device wrote, which spares writing them anew. Readings of one element
+ * have one receipt and one time.
  */
 export function encodeReadings(
   readings: readonly Reading[],
   written: readonly (string | null)[] = [],
   sent: readonly string[] = [],
 ): string {
-  let text = '['
-  let separator = '['
-  let sentTs: number | null = null
-  let time = ',null,'
+  let text = ''
+  let times = ''
+  let elements = ''
+  let hasTimes = false
+  let receivedAt = Number.NaN
   for (let index = 0; index < readings.length; index++) {
     const reading = readings[index] as Reading
-    // One message has one time, as a rule, and sixteen digits cost more to write than a value.
-    if (reading.sentTs !== sentTs) {
-      sentTs = reading.sentTs
-      time = sentTs === null ? ',null,' : `,${timeDigits(sentTs)},`
+    if (reading.receivedAt !== receivedAt) {
+      receivedAt = reading.receivedAt
+      hasTimes ||= reading.sentTs !== null
+      times += `${index === 0 ? '' : ','}${reading.sentTs === null ? 'null' : timeDigits(reading.sentTs)}`
+      if (index > 0) elements += `${elements === '' ? '' : ','}${index}`
     }
-    text += `${separator}${encodeText(reading.metric)}${time}${written[index] ?? encodeValue(reading.value)}]`
-    separator = ',['
+    text += `${index === 0 ? '[' : ',['}${encodeText(reading.metric)},${written[index] ?? encodeValue(reading.value)}]`
   }
-  return `${text}]${encodeElements(readings)}${encodeSents(sent)}`
-}
-
-function encodeElements(readings: readonly Reading[]): string {
-  const last = readings.at(-1)
-  if (last === undefined || last.receivedAt === readings[0]?.receivedAt) return ''
-  const starts: number[] = []
-  for (let index = 1; index < readings.length; index++) {
-    if (readings[index]?.receivedAt !== readings[index - 1]?.receivedAt) starts.push(index)
-  }
-  return `,"elements":[${starts.join(',')}]`
+  const ofTimes = hasTimes ? `,"times":[${times}]` : ''
+  const ofElements = elements === '' ? '' : `,"elements":[${elements}]`
+  return `[${text}]${ofTimes}${ofElements}${encodeSents(sent)}`
 }
 
 function encodeSents(sent: readonly string[]): string {
@@ -126,7 +122,7 @@ function encodeText(text: string): string {
 }
 
 /** What may be an integer beyond 2^53 as a value: the cheap question that almost every chunk answers with no. */
-const LARGE_INTEGER = /,-?\d{16,}\]/
+const LARGE_INTEGER: Readonly<Record<LineFormat, RegExp>> = { 1: /,-?\d{16,}\]/, 2: /",-?\d{16,}\]/ }
 
 /**
  * Lines of the log, as messages. Throws SyntaxError on a line that no version wrote; the checksum of a chunk makes that a
@@ -135,27 +131,33 @@ const LARGE_INTEGER = /,-?\d{16,}\]/
 export function parseLines(lines: string, format: LineFormat): Message[] {
   if (lines === '') return []
   const trimmed = lines.endsWith('\n') ? lines.slice(0, -1) : lines
-  const usPerCount = format === 1 ? US_PER_MS : 1
-  if (LARGE_INTEGER.test(trimmed)) return trimmed.split('\n').map(line => parseExactLine(line, usPerCount))
+  if (LARGE_INTEGER[format].test(trimmed)) return trimmed.split('\n').map(line => parseExactLine(line, format))
   const parsed = JSON.parse(`[${trimmed.replaceAll('\n', ',')}]`) as ParsedLine[]
-  return parsed.map(line => toMessage(line, usPerCount))
+  return parsed.map(line => toMessage(line, format))
 }
 
+/** A line of either format; values of `readings` are as JSON.parse has them. */
 interface ParsedLine {
   device: string
   receivedAt: number
-  readings: [string, number | null, Value][]
+  readings: [metric: string, ...rest: unknown[]][]
+  times?: (number | null)[]
   elements?: number[]
 }
 
 /** Keeps exact integers: JSON.parse sees their digits as ["digits"], a shape that no value has, and a bigint comes back. */
-function parseExactLine(line: string, usPerCount: number): Message {
-  if (!LARGE_INTEGER.test(line)) return toMessage(JSON.parse(line) as ParsedLine, usPerCount)
-  const marked = JSON.parse(markLargeIntegers(line)) as ParsedLine
-  return toMessage(marked, usPerCount, value => (Array.isArray(value) ? BigInt(String(value[0])) : value))
+function parseExactLine(line: string, format: LineFormat): Message {
+  if (!LARGE_INTEGER[format].test(line)) return toMessage(JSON.parse(line) as ParsedLine, format)
+  const marked = JSON.parse(markLargeIntegers(line, format)) as ParsedLine
+  for (const reading of marked.readings) {
+    const last = reading.length - 1
+    if (Array.isArray(reading[last])) reading[last] = BigInt(String(reading[last]))
+  }
+  return toMessage(marked, format)
 }
 
-function markLargeIntegers(line: string): string {
+/** In format 2 a value stands right behind the name of its metric: digits elsewhere are times. */
+function markLargeIntegers(line: string, format: LineFormat): string {
   let out = ''
   let inText = false
   let from = 0
@@ -167,7 +169,7 @@ function markLargeIntegers(line: string): string {
       continue
     }
     if (char === 0x22) inText = true
-    else if (char === 0x2c) {
+    else if (char === 0x2c && (format === 1 || line.charCodeAt(at - 1) === 0x22)) {
       const digits = /^-?\d{16,}(?=\])/.exec(line.slice(at + 1, at + 80))?.[0]
       if (digits === undefined || Number.isSafeInteger(Number(digits))) continue
       out += `${line.slice(from, at + 1)}["${digits}"]`
@@ -178,15 +180,26 @@ function markLargeIntegers(line: string): string {
   return out + line.slice(from)
 }
 
-function toMessage(line: ParsedLine, usPerCount: number, restore?: (value: Value) => Value): Message {
-  const { device, elements = [] } = line
-  const first = line.receivedAt * usPerCount
-  let receivedAt = first
-  const readings = line.readings.map(([metric, time, value], index) => {
-    if (index === elements[receivedAt - first]) receivedAt++
-    const sentTs = time === null ? null : time * usPerCount
-    const ts = effectiveTs(sentTs, receivedAt)
-    return { metric, ts, receivedAt, value: restore === undefined ? value : restore(value), sentTs }
+const NONE: readonly never[] = []
+
+function toMessage(line: ParsedLine, format: LineFormat): Message {
+  if (format === 1) return toMessageOfMs(line)
+  const { device, receivedAt: first, times = NONE, elements = NONE } = line
+  let place = 0
+  const readings = line.readings.map(([metric, value], index) => {
+    if (index === elements[place]) place++
+    const receivedAt = first + place
+    const sentTs = times[place] ?? null
+    return { metric, ts: effectiveTs(sentTs, receivedAt), receivedAt, value: value as Value, sentTs }
   })
   return { device, receivedAt: first, readings }
+}
+
+function toMessageOfMs({ device, receivedAt: receivedMs, readings }: ParsedLine): Message {
+  const receivedAt = receivedMs * US_PER_MS
+  const read = readings.map(([metric, time, value]) => {
+    const sentTs = time === null ? null : (time as number) * US_PER_MS
+    return { metric, ts: effectiveTs(sentTs, receivedAt), receivedAt, value: value as Value, sentTs }
+  })
+  return { device, receivedAt, readings: read }
 }

@@ -50,11 +50,8 @@ const sent = fc.oneof(
     })
     .map(({ time, seq, id }) => encodeSent(time, seq, id)),
 )
-const reading = fc.record({
-  metric: text,
-  sentTs: fc.option(fc.integer({ min: 946_684_800_000_000, max: Number.MAX_SAFE_INTEGER })),
-  value,
-})
+const sentTs = fc.option(fc.integer({ min: 946_684_800_000_000, max: Number.MAX_SAFE_INTEGER }))
+const reading = fc.record({ metric: text, value })
 interface Given {
   readonly message: Message
   readonly extras: LineExtras
@@ -65,19 +62,19 @@ const given: fc.Arbitrary<Given> = fc
     device: fc.stringMatching(/^[A-Za-z0-9._:-]{1,20}$/),
     receivedAt: fc.integer({ min: 1_000_000_000_000_000, max: 4_000_000_000_000_000 }),
     packet: fc.integer({ min: 0, max: 65_535 }),
-    elements: fc.array(fc.tuple(fc.array(reading, { minLength: 1, maxLength: 4 }), sent), {
+    elements: fc.array(fc.tuple(sentTs, fc.array(reading, { minLength: 1, maxLength: 4 }), sent), {
       minLength: 1,
       maxLength: 4,
     }),
   })
   .map(({ device, receivedAt, packet, elements }) => {
-    const readings = elements.flatMap(([of], place) =>
-      of.map(({ metric, sentTs, value }) => {
+    const readings = elements.flatMap(([sentTs, of], place) =>
+      of.map(({ metric, value }) => {
         const at = receivedAt + place
         return { metric, ts: effectiveTs(sentTs, at), receivedAt: at, value, sentTs }
       }),
     )
-    return { message: { device, receivedAt, readings }, extras: { packet, sent: elements.map(([, of]) => of) } }
+    return { message: { device, receivedAt, readings }, extras: { packet, sent: elements.map(([, , of]) => of) } }
   })
 
 describe('a line of the log', () => {
@@ -102,15 +99,16 @@ describe('a line of the log', () => {
           receivedAt: number
           packet?: number
           readings: unknown[][]
+          times?: (number | null)[]
           elements?: number[]
           sent?: string[]
         }
         expect(line.device).toBe(message.device)
         expect(line.receivedAt).toBe(message.receivedAt)
         expect(line.packet ?? 0).toBe(extras.packet)
-        expect(line.readings.map(reading => reading.slice(0, 2))).toEqual(
-          message.readings.map(reading => [reading.metric, reading.sentTs]),
-        )
+        expect(line.readings.map(([metric]) => metric)).toEqual(message.readings.map(({ metric }) => metric))
+        const firsts = message.readings.filter(({ receivedAt }, at, all) => receivedAt !== all[at - 1]?.receivedAt)
+        expect(line.times ?? firsts.map(() => null)).toEqual(firsts.map(({ sentTs }) => sentTs))
         const starts = message.readings.flatMap(({ receivedAt }, place, all) =>
           place > 0 && receivedAt !== all[place - 1]?.receivedAt ? [place] : [],
         )
@@ -128,8 +126,8 @@ describe('a line of the log', () => {
     ]
     const message = { device: 'press-17', receivedAt: at, readings }
     expect(encodeLine(message, { packet: 17, sent: [encodeSent('1763640000.123', 7, undefined), ''] })).toBe(
-      '{"device":"press-17","receivedAt":1763640000140000,"packet":17,"readings":[["temperature",1763640000123000,21.5],' +
-        '["count",null,9007199254740993]],"elements":[1],"sent":["1763640000.123 seq=7",""]}',
+      '{"device":"press-17","receivedAt":1763640000140000,"packet":17,"readings":[["temperature",21.5],' +
+        '["count",9007199254740993]],"times":[1763640000123000,null],"elements":[1],"sent":["1763640000.123 seq=7",""]}',
     )
   })
 
@@ -137,7 +135,7 @@ describe('a line of the log', () => {
     const at = 1763640000140000
     const readings = [{ metric: 't', ts: at - 1000, receivedAt: at, value: 1, sentTs: at - 1000 }]
     expect(encodeLine({ device: 'd', receivedAt: at, readings }, { packet: 0, sent: [''] })).toBe(
-      '{"device":"d","receivedAt":1763640000140000,"readings":[["t",1763640000139000,1]]}',
+      '{"device":"d","receivedAt":1763640000140000,"readings":[["t",1]],"times":[1763640000139000]}',
     )
   })
 
