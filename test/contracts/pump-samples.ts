@@ -26,7 +26,7 @@ export function batchOf(from: number, count: number, more: Partial<Batch> = {}):
 }
 
 export function lineOf(number: number): string {
-  return `{"device":"press-${number % 7}","receivedAt":${(RECEIVED_AT + number) * 1_000},"readings":[["temperature",null,${number}]]}`
+  return `{"device":"press-${number % 7}","receivedAt":${(RECEIVED_AT + number) * 1_000},"readings":[["temperature",${number}]]}`
 }
 
 export function refusedOf(number: number, bytes = 20): Refused {
