@@ -45,7 +45,8 @@ beforeAll(async () => {
   await migrating.close()
   writer = createClient({ url: access.url, username: access.user, password: access.password })
   api = createServer((request, response) => {
-    if (request.url === '/metrics') return void response.end('telemetry_lag_readings 0\n')
+    if (request.url === '/metrics')
+      return void response.end('telemetry_lag_readings 0\ntelemetry_messages_repeated_total 3\n')
     const state = states.get(request.url?.split('/').at(-1) ?? '')
     response.writeHead(state === undefined ? 404 : 200).end(JSON.stringify(state))
   }).listen(0, '127.0.0.1')
@@ -95,7 +96,7 @@ async function insert(rows: readonly Row[]): Promise<void> {
 }
 
 function verify(workload: Workload, ledger: ReturnType<typeof openLedger>, storedBefore = 0): Promise<VerifyResult> {
-  return verifyRun({ workload, ledger, stored, storedBefore, waitMsMax: 100, progress: () => {} })
+  return verifyRun({ workload, ledger, stored, storedBefore, repeatedBefore: 0, waitMsMax: 100, progress: () => {} })
 }
 
 function steady(run: string): Workload {
@@ -106,15 +107,16 @@ test('a run that is stored once and unchanged is verified, with its states and r
   const workload = steady('sim-clean')
   const { ledger, rows } = runOf(workload)
   await insert(rows)
-  expect(
-    await verifyRun({ workload, ledger, stored, storedBefore: 0, waitMsMax: 120_000, progress: () => {} }),
-  ).toMatchObject({
+  const run = { workload, ledger, stored, storedBefore: 0, repeatedBefore: 1 }
+  expect(await verifyRun({ ...run, waitMsMax: 120_000, progress: () => {} })).toMatchObject({
     ok: true,
     settled: true,
     acked: 24,
     stored: 24,
     states_compared: 6,
     states_wrong: 0,
+    latest_wrong: 0,
+    taken_for_repetitions: 2,
     rollup_readings: { minutely: 24, hourly: 24 },
   })
 })
