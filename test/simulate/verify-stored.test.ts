@@ -20,7 +20,7 @@ interface Row {
   readonly device: string
   readonly metric: string
   ts: number
-  value: number
+  value: number | boolean
   received_at: number
 }
 
@@ -73,7 +73,7 @@ function runOf(workload: Workload): { ledger: ReturnType<typeof openLedger>; row
     ledger.acked(n)
     const device = workload.devices[workload.deviceOf(n)] ?? ''
     for (const [metric, value] of workload.readings(n)) {
-      rows.push({ device, metric, ts, value: Number(value), received_at: START + n })
+      rows.push({ device, metric, ts, value: JSON.parse(value) as number | boolean, received_at: START + n })
     }
   }
   for (const row of rows) {
@@ -86,13 +86,17 @@ function runOf(workload: Workload): { ledger: ReturnType<typeof openLedger>; row
   return { ledger, rows }
 }
 
+const COLUMNS = `device, metric, ts, kind, value, value_str, received_delta, sent_delta,
+  source, source_position, source_index`
+
 async function insert(rows: readonly Row[]): Promise<void> {
   const values = rows.map(row => {
-    const times = `fromUnixTimestamp64Milli(${row.ts}, 'UTC'), 'number', ${row.value}, ''`
-    const source = `fromUnixTimestamp64Milli(${row.received_at}, 'UTC'), ${row.ts}, 'test', 0, 0`
-    return `SELECT '${row.device}', '${row.metric}', ${times}, ${source}`
+    const kind = typeof row.value === 'boolean' ? 'bool' : 'number'
+    const times = `fromUnixTimestamp64Milli(${row.ts}, 'UTC'), '${kind}', ${Number(row.value)}, ''`
+    const source = `${(row.received_at - row.ts) * 1_000}, 0, 'test', 0, 0`
+    return `('${row.device}', '${row.metric}', ${times}, ${source})`
   })
-  await writer.command({ query: `INSERT INTO telemetry.readings ${values.join(' UNION ALL ')}` })
+  await writer.command({ query: `INSERT INTO telemetry.readings (${COLUMNS}) VALUES ${values.join(', ')}` })
 }
 
 function verify(workload: Workload, ledger: ReturnType<typeof openLedger>, storedBefore = 0): Promise<VerifyResult> {
@@ -144,6 +148,15 @@ test('a state that is not the newest stored reading is told', async () => {
   const counter = { value: 1, ts: new Date(START + 1).toISOString() }
   states.set(device, { metrics: { ...states.get(device)?.metrics, counter } })
   expect(await verify(workload, ledger)).toMatchObject({ ok: false, lost: 0, states_compared: 6, states_wrong: 1 })
+})
+
+test('readings of one second whose receipts lost the order of sending are told, and so is what latest shows then', async () => {
+  const workload = syntheticWorkload({ scenario: 'toggle', devices: 1, total: 5, seed: 1, run: 'sim-order' })
+  const { ledger, rows } = runOf(workload)
+  const [late, last] = rows.slice(-2) as [Row, Row]
+  await insert([...rows.slice(0, -2), { ...late, received_at: START + 9 }, last])
+  const swapped = { ok: false, lost: 0, duplicated: 0, misordered: 1, states_wrong: 0, latest_wrong: 1 }
+  expect(await verify(workload, ledger)).toMatchObject(swapped)
 })
 
 test('a replay is compared with its files, and leaves out what its devices sent at other times', async () => {
