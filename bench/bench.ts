@@ -2,10 +2,13 @@
  * `npm run bench`: bare Aedes, Surgetank on one machine and on several, and the direct baseline side by side in one run. The rounds alternate the
  * brokers, each round in another order, so that a slow moment of the machine meets all of them. The door of this folder.
  */
+import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { availableParallelism, cpus, loadavg } from 'node:os'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError } from 'commander'
+import { compareBuilds } from './against.ts'
 import { type Cell, cellName, KEYS, orderOf, SHAPES, selectCells, type Timing } from './cells.ts'
 import { measureDrain, measureDrainByTwo } from './drain.ts'
 import { type MachinesVariant, openMachines } from './machines.ts'
@@ -27,7 +30,12 @@ interface BenchOptions {
   readonly seconds: number
   readonly rate?: number
   readonly only: readonly string[]
+  /** `main.js` of another build. */
+  readonly against?: string
 }
+
+/** Of a comparison of builds: so many pairs, and so long that the kernel's count of CPU time tells them apart. */
+const AGAINST = { rounds: 10, seconds: 10, rate: 2_000 }
 
 const SELECTABLE = [...VARIANTS, ...SHAPES.map(shape => shape.name), ...KEYS, 'drain']
 const WARMUP_MS = 1_000
@@ -40,12 +48,24 @@ await new Command('bench')
   .description(
     'bare Aedes, Surgetank on one machine and on several, and one insert per message, interleaved; a complete run writes bench/RESULTS.md',
   )
-  .option('--rounds <n>', 'how often each measurement is repeated', positive, 3)
-  .option('--seconds <s>', 'of each measurement, after one second of warm-up', positive, 3)
+  .option('--rounds <n>', 'how often each measurement is repeated (default: 3; with --against: 10)', positive)
+  .option(
+    '--seconds <s>',
+    'of each measurement, after one second of warm-up (default: 3; with --against: 10)',
+    positive,
+  )
   .option('--rate <messages/s>', 'open-loop at this rate instead of as fast as the windows allow', positive)
   .option('--only <names>', `a part of it, by commas: ${SELECTABLE.join(', ')}`, names, [])
-  .action(run)
+  .option('--against <dist>', 'compare the CPU per message of this build with that of another one, in pairs', mainOf)
+  .action(runChosen)
   .parseAsync()
+
+async function runChosen(given: Partial<BenchOptions> & Pick<BenchOptions, 'only'>): Promise<void> {
+  const { against: main } = given
+  if (main === undefined) return run({ rounds: 3, seconds: 3, ...given })
+  const { rounds: pairs, ...more } = { ...AGAINST, ...given }
+  print(await compareBuilds({ ...more, main, pairs }, line => process.stderr.write(`${line}\n`)))
+}
 
 async function run(options: BenchOptions): Promise<void> {
   const [loadBefore = 0] = loadavg()
@@ -157,6 +177,12 @@ function positive(text: string): number {
   const value = /^\d{1,9}(\.\d{1,3})?$/.test(text) ? Number(text) : 0
   if (value > 0) return value
   throw new InvalidArgumentError('It takes a number over 0.')
+}
+
+function mainOf(dist: string): string {
+  const main = join(resolve(dist), 'main.js')
+  if (existsSync(main)) return main
+  throw new InvalidArgumentError(`There is no ${main}: build the other version first.`)
 }
 
 function names(text: string): string[] {

@@ -1,4 +1,4 @@
-/** Medians and spreads over the rounds of a run. Pure. */
+/** Medians, spreads and intervals over the rounds of a run. Pure. */
 
 export interface Spread {
   readonly median: number
@@ -25,4 +25,28 @@ export function ratioOf(a: readonly (number | null)[], b: readonly (number | nul
       return value === null || base === null || base === 0 ? null : value / base
     }),
   )
+}
+
+export interface Interval {
+  readonly from: number
+  readonly to: number
+}
+
+/**
+ * Where the median lies with `confidence` at least, by the sign test: between the k-th least and the k-th greatest, for the greatest k that
+ * allows it. It takes nothing for granted of how the values are spread. Null of too few values.
+ */
+export function medianInterval(values: readonly number[], confidence = 0.95): Interval | null {
+  const sorted = [...values].sort((a, b) => a - b)
+  const n = sorted.length
+  let outside = 0
+  let k = 0
+  // Each value is on either side of the median like a coin: of n tosses, fewer than k are heads or tails.
+  for (let term = 2 ** -n; k <= n / 2; k++) {
+    outside += 2 * term
+    if (outside > 1 - confidence) break
+    term *= (n - k) / (k + 1)
+  }
+  const [from, to] = [sorted[k - 1], sorted[n - k]]
+  return from === undefined || to === undefined ? null : { from, to }
 }

@@ -37,6 +37,7 @@ export interface StoringVariant extends Variant {
 
 const WRITER_SCRIPT = 'writer-process'
 const DATABASE_SCRIPT = 'database/embedded'
+const MAIN = fileURLToPath(new URL('../main.js', import.meta.url))
 
 export async function openBare(): Promise<Variant> {
   const child = startScript('./bare-process.js')
@@ -67,8 +68,8 @@ export async function openDirect(): Promise<Variant> {
   }
 }
 
-/** The whole system, as `surgetank` starts it, on ports and a directory of its own. */
-export async function openSurgetank(): Promise<StoringVariant> {
+/** The whole system, as `surgetank` starts it, on ports and a directory of its own; `main` is that of another build. */
+export async function openSurgetank(main = MAIN): Promise<StoringVariant> {
   const dir = await mkdtemp(join(tmpdir(), 'bench-surgetank-'))
   const env = {
     ...process.env,
@@ -78,7 +79,7 @@ export async function openSurgetank(): Promise<StoringVariant> {
     SURGETANK_DATA_DIR: dir,
     SURGETANK_LOG_LEVEL: 'warn',
   }
-  const child = startSurgetank([], env)
+  const child = startSurgetank([], env, main)
   const [, mqtt, sql] = await readOutput(child, /^ *MQTT .*?:(\d+)[\s\S]*^ *SQL .*?:(\d+)/m)
   const table = openStoredTable({ url: `http://127.0.0.1:${sql}`, table: 'telemetry.readings', login: null })
   return { name: 'surgetank', port: Number(mqtt), parts, table, close }
@@ -98,7 +99,6 @@ export async function openSurgetank(): Promise<StoringVariant> {
 }
 
 /** `surgetank` with these words. */
-export function startSurgetank(words: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
-  const main = fileURLToPath(new URL('../main.js', import.meta.url))
+export function startSurgetank(words: readonly string[], env: NodeJS.ProcessEnv, main = MAIN): ChildProcess {
   return track(spawn(process.execPath, [main, ...words], { env, stdio: ['ignore', 'pipe', 'inherit'] }))
 }

@@ -2,26 +2,31 @@
  * Compares what was sent with what is stored, reading by reading: the history check. Pure.
  *
  * Readings are told apart by device, metric and time, and several messages may share these; then the values are compared
- * as a multiset. A message that was sent but never acknowledged may be stored or not. A repetition of a message (same
- * device, time and content) is stored once: the caller leaves it out.
+ * as a multiset, and the receipts of the rows must have the order of sending. A message that was sent but never
+ * acknowledged may be stored or not, and so may one that the system may take for a repetition: the caller marks both.
  */
 import { KIND } from '../model/reading.ts'
 
 /** Sent readings of one device. */
 export interface SentReading {
   readonly metric: string
+  /** µs since 1970 UTC. */
   readonly time: number
   /** JSON text of the value. */
   readonly value: string
+  /** It must be stored; else it may be. */
   readonly acked: boolean
 }
 
 /** A stored row of one device. */
 export interface StoredReading {
   readonly metric: string
+  /** µs since 1970 UTC. */
   readonly time: number
   /** `canonicalStored` of the row. */
   readonly value: string
+  /** µs since 1970 UTC. */
+  readonly receivedAt: number
 }
 
 export interface Findings {
@@ -33,6 +38,8 @@ export interface Findings {
   phantom: number
   /** Stored at the place of an acknowledged reading with a value that was never sent there. */
   changed: number
+  /** Places where all is stored, but the receipts do not have the order of sending: the state would come out wrong [G4]. */
+  misordered: number
   /** Acknowledged readings. */
   acked: number
   /** Not acknowledged, and stored nevertheless: allowed. */
@@ -45,13 +52,20 @@ export interface Findings {
 const EXAMPLES_MAX = 10
 
 export function noFindings(): Findings {
-  return { lost: 0, duplicated: 0, phantom: 0, changed: 0, acked: 0, unackedStored: 0, stored: 0, examples: [] }
+  const faults = { lost: 0, duplicated: 0, phantom: 0, changed: 0, misordered: 0 }
+  return { ...faults, acked: 0, unackedStored: 0, stored: 0, examples: [] }
 }
 
-/** What shares device, metric and time: how often each value was sent, acknowledged and stored. */
-type Place = Map<string, { sent: number; acked: number; stored: number }>
+/** What shares device, metric and time. */
+interface Place {
+  /** How often each value was sent, acknowledged and stored. */
+  readonly tallies: Map<string, { sent: number; acked: number; stored: number }>
+  /** The values in the order of sending. */
+  readonly sent: string[]
+  readonly stored: StoredReading[]
+}
 
-/** Adds to `findings` what the readings of one device show. */
+/** Adds to `findings` what the readings of one device show; `sent` comes in the order of sending. */
 export function compareDevice(
   findings: Findings,
   device: string,
@@ -60,30 +74,41 @@ export function compareDevice(
 ): void {
   const places = new Map<string, Place>()
   for (const reading of sent) {
-    const tally = tallyOf(places, reading, canonicalSent(reading.value))
+    const place = placeOf(places, reading)
+    const value = canonicalSent(reading.value)
+    const tally = tallyOf(place, value)
     tally.sent++
     if (reading.acked) tally.acked++
+    place.sent.push(value)
   }
   for (const row of stored) {
-    tallyOf(places, row, row.value).stored++
+    const place = placeOf(places, row)
+    tallyOf(place, row.value).stored++
+    place.stored.push(row)
     findings.stored++
   }
   for (const [key, place] of places) comparePlace(findings, `${device} ${key}`, place)
 }
 
-function tallyOf(places: Map<string, Place>, at: { metric: string; time: number }, value: string) {
+function placeOf(places: Map<string, Place>, at: { metric: string; time: number }): Place {
   const key = `${at.metric} at ${at.time}`
-  const place: Place = places.get(key) ?? new Map()
-  if (place.size === 0) places.set(key, place)
-  const tally = place.get(value) ?? { sent: 0, acked: 0, stored: 0 }
-  place.set(value, tally)
+  const known = places.get(key)
+  if (known !== undefined) return known
+  const place: Place = { tallies: new Map(), sent: [], stored: [] }
+  places.set(key, place)
+  return place
+}
+
+function tallyOf({ tallies }: Place, value: string) {
+  const tally = tallies.get(value) ?? { sent: 0, acked: 0, stored: 0 }
+  tallies.set(value, tally)
   return tally
 }
 
 function comparePlace(findings: Findings, where: string, place: Place): void {
   const missing: string[] = []
   const unknown: string[] = []
-  for (const [value, { sent, acked, stored }] of place) {
+  for (const [value, { sent, acked, stored }] of place.tallies) {
     findings.acked += acked
     findings.unackedStored += Math.max(0, Math.min(stored, sent) - acked)
     for (let n = stored; n < acked; n++) missing.push(value)
@@ -101,14 +126,32 @@ function comparePlace(findings: Findings, where: string, place: Place): void {
   findings.changed += changed
   findings.lost += missing.length - changed
   findings.phantom += unknown.length - changed
+  compareOrder(findings, where, place)
+}
+
+/** Only where each that was sent is stored once: a place that lacks one has told so already. */
+function compareOrder(findings: Findings, where: string, { tallies, sent, stored }: Place): void {
+  if (tallies.size < 2 || [...tallies.values()].some(tally => tally.stored !== tally.sent)) return
+  const rows = [...stored].sort((a, b) => a.receivedAt - b.receivedAt)
+  const wrong = rows.findIndex(({ value, receivedAt }, at) => {
+    const before = rows[at - 1]
+    const isTie = before?.receivedAt === receivedAt && before.value !== value
+    return isTie || value !== sent[at]
+  })
+  if (wrong === -1) return
+  findings.misordered++
+  const from = Math.max(0, wrong - 1)
+  const received = rows.slice(from, wrong + 2).map(({ value, receivedAt }) => `${value} at ${receivedAt}`)
+  note(findings, `${where}: sent ${sent.slice(from, wrong + 2).join(', ')}, received ${received.join(', ')}`)
 }
 
 function note(findings: Findings, sentence: string): void {
   if (findings.examples.length < EXAMPLES_MAX) findings.examples.push(sentence)
 }
 
-/** A sent JSON number in the form in which values are compared: exact digits beyond 2^53, else the nearest double. */
+/** A sent JSON number or boolean in the form in which values are compared: exact digits beyond 2^53, else the nearest double. */
 export function canonicalSent(text: string): string {
+  if (text === 'true' || text === 'false') return `bool ${Number(text === 'true')}`
   const isExact = /^-?\d+$/.test(text) && !Number.isSafeInteger(Number(text))
   return isExact ? `integer ${BigInt(text)}` : numberText(Number(text))
 }
@@ -120,11 +163,12 @@ export function canonicalStored(kind: string, value: number | null, text: string
   return name === 'bool' ? `bool ${value}` : `${name} ${text}`
 }
 
-function numberText(value: number | null): string {
+/** -0 is told from 0. */
+export function numberText(value: number | null): string {
   return Object.is(value, -0) ? '-0' : String(value)
 }
 
-/** True when what was acknowledged is stored once and unchanged, and nothing else is. */
-export function isClean(findings: Findings): boolean {
-  return findings.lost + findings.duplicated + findings.phantom + findings.changed === 0
+/** True when what was acknowledged is stored once, unchanged and in its order, and nothing else is. */
+export function isClean({ lost, duplicated, phantom, changed, misordered }: Findings): boolean {
+  return lost + duplicated + phantom + changed + misordered === 0
 }

@@ -16,10 +16,10 @@ export interface DevicesOptions {
 }
 
 export interface DevicesEvents {
-  /** Message n is about to be sent for the first time, with this time in it. */
-  sent(n: number, time: number): void
+  /** Message n is about to be sent for the first time, with this time in it, ms; `connection`: how many the lane had before. */
+  sent(n: number, time: number, connection: number): void
   /** PUBACK or PUBCOMP; at QoS 0, that it was written to the socket. */
-  settled(n: number): void
+  settled(n: number, connection: number): void
 }
 
 export interface Devices {
@@ -44,6 +44,8 @@ interface Lane {
   /** Entries of `queue` before this one are gone. */
   head: number
   inFlight: number
+  /** Those it had before the present one. */
+  connections: number
 }
 
 /** Connects them all; rejects, with a sentence for a person, when the broker refuses or does not answer in 10 s. */
@@ -89,9 +91,10 @@ export async function openDevices(options: DevicesOptions, events: DevicesEvents
         `No MQTT broker takes connections at ${url} (${error.code ?? error.message}). Is surgetank running?`,
       )
     })
-    const lane: Lane = { client, queue: [], head: 0, inFlight: 0 }
+    const lane: Lane = { client, queue: [], head: 0, inFlight: 0, connections: 0 }
     client.on('connect', () => {
       reconnects++
+      lane.connections++
       pump(lane)
     })
     // mqtt.js reports each failed attempt to reconnect here, and goes on trying.
@@ -124,12 +127,12 @@ export async function openDevices(options: DevicesOptions, events: DevicesEvents
     const device = workload.devices[workload.deviceOf(n)]
     lane.inFlight++
     inFlight++
-    events.sent(n, time)
+    events.sent(n, time, lane.connections)
     lane.client.publish(`devices/${device}/telemetry`, workload.payload(n, time), { qos }, error => {
       lane.inFlight--
       inFlight--
       // An error here means that the client was closed first: nobody was told that the message arrived.
-      if (!error) events.settled(n)
+      if (!error) events.settled(n, lane.connections)
       pump(lane)
     })
   }

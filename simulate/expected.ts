@@ -7,37 +7,68 @@ import type { Workload } from './workload.ts'
 
 export interface ExpectedMessage {
   readonly n: number
-  /** It or a repetition of it was acknowledged. */
+  /** It must be stored: it was acknowledged, and cannot be taken for a repetition, or what may be taken for one of it was. */
   acked: boolean
 }
 
 export interface Expected {
-  /** By the device's place in the workload; repetitions left out. */
+  /** By the device's place in the workload, in the order of sending. */
   readonly byDevice: readonly (readonly ExpectedMessage[])[]
+  /** Readings that must be stored. */
   readonly ackedReadings: number
-  /** Messages with the device, time and content of an earlier one. */
+  /** Messages that may be taken for a repetition. */
   readonly repetitions: number
 }
 
+/**
+ * A message is a repetition of none that its own connection brought. One with the device, time and content of a message of an
+ * earlier connection may be taken for that one sent again; each such message stands for one that is sent again only.
+ */
 export function expectMessages(workload: Workload, ledger: Ledger): Expected {
   const byDevice: ExpectedMessage[][] = workload.devices.map(() => [])
-  const originals = new Map<number, ExpectedMessage>()
-  let ackedReadings = 0
+  const originals = openOriginals(workload, ledger)
   let repetitions = 0
   for (let n = 0; n < workload.total; n++) {
     if (!ledger.wasSent(n)) continue
-    const original = workload.originalOf(n)
-    const known = originals.get(original)
-    const message = known ?? { n, acked: false }
-    if (known !== undefined) repetitions++
-    else byDevice[workload.deviceOf(n)]?.push(message)
-    // Only what may be repeated is remembered: of a synthetic run, nothing.
-    if (known === undefined && !workload.ownDevices) originals.set(original, message)
-    if (!ledger.wasAcked(n) || message.acked) continue
-    message.acked = true
-    ackedReadings += workload.readings(n).length
+    const original = originals.take(n)
+    const message = { n, acked: ledger.wasAcked(n) && original === null }
+    byDevice[workload.deviceOf(n)]?.push(message)
+    originals.add(message)
+    if (original === null) continue
+    repetitions++
+    if (ledger.wasAcked(n)) original.acked = true
   }
+  const mustBeStored = byDevice.flat().filter(message => message.acked)
+  const ackedReadings = mustBeStored.reduce((sum, { n }) => sum + workload.readings(n).length, 0)
   return { byDevice, ackedReadings, repetitions }
+}
+
+interface Originals {
+  /** One with the content of message n that an earlier connection brought, and for which no other was taken; null for none. */
+  take(n: number): ExpectedMessage | null
+  add(message: ExpectedMessage): void
+}
+
+/** Holds nothing of a run without a reconnect, and of messages that are like no other. */
+function openOriginals(workload: Workload, ledger: Ledger): Originals {
+  const byContent = new Map<string, ExpectedMessage[]>()
+  const contentOf = (n: number) => (ledger.reconnected ? workload.contentOf(n, ledger.timeOf(n)) : null)
+  return {
+    take(n) {
+      const content = contentOf(n)
+      const known = content === null ? undefined : byContent.get(content)
+      const { last } = ledger.connectionsOf(n)
+      const at = known?.findIndex(message => ledger.connectionsOf(message.n).first < last) ?? -1
+      return at === -1 ? null : (known?.splice(at, 1)[0] ?? null)
+    },
+    add(message) {
+      const content = contentOf(message.n)
+      if (content === null) return
+      const known = byContent.get(content)
+      if (known === undefined) byContent.set(content, [message])
+      else known.push(message)
+    },
+  }
 }
 
 export function* sentReadings(
@@ -46,7 +77,7 @@ export function* sentReadings(
   messages: readonly ExpectedMessage[],
 ): Iterable<SentReading> {
   for (const { n, acked } of messages) {
-    const time = ledger.timeOf(n)
+    const time = ledger.timeOf(n) * 1_000
     for (const [metric, value] of workload.readings(n)) yield { metric, time, value, acked }
   }
 }

@@ -132,18 +132,18 @@ export async function runLoad(options: LoadOptions): Promise<LoadResult> {
     })
   }
 
-  function sent(n: number, time: number): void {
-    ledger.sent(n, time)
+  function sent(n: number, time: number, connection: number): void {
+    ledger.sent(n, time, connection)
     if (Number.isNaN(intended[n])) intended[n] = performance.now()
     all.sent++
     const tally = tallies[schedule.phaseOf(n)]
     if (tally !== undefined) tally.sent++
   }
 
-  function settled(n: number): void {
+  function settled(n: number, connection: number): void {
     lastAckAt = performance.now()
     if (qos === 0) return
-    ledger.acked(n)
+    ledger.acked(n, connection)
     const us = Math.min(Math.max(1, Math.round((lastAckAt - (intended[n] ?? 0)) * 1_000)), LATENCY_US_MAX)
     for (const tally of [all, tallies[schedule.phaseOf(n)]]) {
       if (tally === undefined) continue

@@ -29,7 +29,7 @@ export interface SimulateOptions {
 }
 
 export const DEFAULT_RATE = 100
-/** Nine bytes are kept for each message until the end. */
+/** Thirteen bytes are kept for each message until the end. */
 export const MESSAGES_MAX = 50_000_000
 
 /** The command with its options; an option out of range is refused with a sentence. */
@@ -51,7 +51,10 @@ export function commandWithOptions(): Command {
     )
     .option('--seconds <s>', 'how long', amount(0.1, 604_800), 10)
     .addOption(
-      new Option('--scenario <name>', 'steady; spike: a tenth, the full rate, a tenth; hot-key: 80 % on one device')
+      new Option(
+        '--scenario <name>',
+        'steady; spike: a tenth, the full rate, a tenth; hot-key: 80 % on one device; toggle: a boolean that changes within a second',
+      )
         .choices(SCENARIOS)
         .default('steady'),
     )

@@ -42,14 +42,17 @@ function latencyText(latency: Latencies | null): string {
 }
 
 export function verifySummary(verify: VerifyResult): string[] {
-  const { lost, duplicated, phantom, changed } = verify
+  const { lost, duplicated, phantom, changed, misordered } = verify
   const lines = [
     `${grouped(verify.acked)} acknowledged readings, ${grouped(verify.stored)} stored: ` +
-      `lost ${lost}, duplicated ${duplicated}, phantom ${phantom}, changed ${changed}`,
-    `newest state: ${grouped(verify.states_compared)} compared, ${verify.states_wrong} wrong`,
+      `lost ${lost}, duplicated ${duplicated}, phantom ${phantom}, changed ${changed}, out of order ${misordered}`,
+    `newest state: ${grouped(verify.states_compared)} compared, ${verify.states_wrong} wrong, ${verify.latest_wrong} wrong in latest`,
   ]
   if (!verify.settled) lines.push(`not everything was in ClickHouse after ${Math.round(verify.waited_ms / 1_000)} s`)
-  if (verify.repetitions > 0) lines.push(`${verify.repetitions} messages repeated an earlier one, and are stored once`)
+  if (verify.repetitions > 0) lines.push(`${verify.repetitions} messages may be an earlier one sent again`)
+  if (verify.taken_for_repetitions !== null) {
+    lines.push(`the broker took ${verify.taken_for_repetitions} messages for repetitions`)
+  }
   if (verify.rollup_readings !== null) {
     const { minutely, hourly } = verify.rollup_readings
     lines.push(`rollups: minutely ${grouped(minutely)}, hourly ${grouped(hourly)} readings`)

@@ -2,10 +2,11 @@
  * The scenarios: when each message is meant to be sent, and by which device. Pure, and the same for the same options.
  *
  * steady: the rate all the time, the devices in turn. spike: a tenth of the rate for a third of the time, the full rate
- * for a third, a tenth again. hot-key: the rate all the time, 80 % of the messages on the first device.
+ * for a third, a tenth again. hot-key: the rate all the time, 80 % of the messages on the first device. toggle: the rate all
+ * the time, each device in turn with several changes of its boolean in a row, so that they share a second.
  */
 
-export const SCENARIOS = ['steady', 'spike', 'hot-key'] as const
+export const SCENARIOS = ['steady', 'spike', 'hot-key', 'toggle'] as const
 export type Scenario = (typeof SCENARIOS)[number]
 
 export interface Phase {
@@ -17,6 +18,8 @@ export interface Phase {
 
 const HOT_SHARE = 0.8
 const QUIET_SHARE = 0.1
+/** Odd, so that a device leaves now the one value and now the other. */
+const CHANGES_IN_A_ROW = 5
 
 export function phasesOf(scenario: Scenario, rate: number, seconds: number): Phase[] {
   const ms = seconds * 1_000
@@ -82,8 +85,15 @@ export function atOnce(total: number): Schedule {
 
 /** The device of message n. */
 export function deviceIndexOf(scenario: Scenario, n: number, devices: number): number {
+  if (scenario === 'toggle') return Math.floor(n / CHANGES_IN_A_ROW) % devices
   if (scenario !== 'hot-key' || devices === 1) return n % devices
   const hotBefore = Math.floor(n * HOT_SHARE)
   if (Math.floor((n + 1) * HOT_SHARE) > hotBefore) return 0
   return 1 + ((n - hotBefore) % (devices - 1))
+}
+
+/** The boolean of message n of a toggle: the other one than in the message of the same device before. */
+export function isOpen(n: number, devices: number): boolean {
+  const turn = Math.floor(n / (CHANGES_IN_A_ROW * devices))
+  return (turn * CHANGES_IN_A_ROW + (n % CHANGES_IN_A_ROW)) % 2 === 0
 }

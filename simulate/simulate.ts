@@ -69,6 +69,7 @@ export async function runSimulate(options: SimulateOptions, signal: AbortSignal)
   const stored = options.verify ? openStored(options.server ?? options.sql, options.http) : null
   try {
     const storedBefore = stored === null ? 0 : await reachable(options.sql, countStored(workload, stored))
+    const repeatedBefore = (await stored?.repeated()) ?? null
     const load = await runLoad({
       phases,
       schedule,
@@ -81,7 +82,9 @@ export async function runSimulate(options: SimulateOptions, signal: AbortSignal)
     line.end()
     if (!options.json) say(loadSummary(load))
     const verify =
-      stored === null ? null : await verifyStored({ options, workload, ledger, stored, storedBefore, line })
+      stored === null
+        ? null
+        : await verifyStored({ options, workload, ledger, stored, storedBefore, repeatedBefore, line })
     return {
       run,
       scenario: nameOf(options),
@@ -124,6 +127,7 @@ interface Verification {
   readonly ledger: Ledger
   readonly stored: Stored
   readonly storedBefore: number
+  readonly repeatedBefore: number | null
   readonly line: ProgressLine
 }
 

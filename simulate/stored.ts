@@ -1,6 +1,6 @@
 /**
- * Reads back over the product's public doors what a run left there: rows and rollups over ClickHouse's HTTP protocol,
- * the newest state over the API. Read-only.
+ * Reads back over the product's public doors what a run left there: rows, the newest readings and rollups over ClickHouse's
+ * HTTP protocol, the newest state over the API. Read-only. Times of rows are µs.
  */
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
@@ -35,6 +35,8 @@ export interface SeriesRange {
 export interface Stored {
   count(range: DeviceRange): Promise<number>
   rows(range: DeviceRange): AsyncIterable<StoredRow[]>
+  /** The view `latest`: one row for each metric of a device. */
+  latest(range: DeviceRange): Promise<StoredRow[]>
   /** Of the metric `value`, from the table. */
   totals(range: SeriesRange): Promise<Totals & { last: number }>
   /** The same from a rollup, whose buckets hold the range. */
@@ -44,13 +46,21 @@ export interface Stored {
   state(device: string): Promise<StateDocument | null>
   /** Readings that are durable and not yet in ClickHouse, as the system says; null when it does not say. */
   lag(): Promise<number | null>
+  /** Messages that the broker took for repetitions since it was started; null when it does not say. */
+  repeated(): Promise<number | null>
   close(): Promise<void>
 }
 
 export type Rollup = 'minutely' | 'hourly'
 
 export interface StateDocument {
-  readonly metrics: Readonly<Record<string, { readonly value: unknown; readonly ts: string }>>
+  readonly metrics: Readonly<Record<string, ShownReading | undefined>>
+}
+
+/** `ts` is ISO text with three decimals, or six when it is no whole ms. */
+export interface ShownReading {
+  readonly value: unknown
+  readonly ts: string
 }
 
 type Row = [
@@ -62,6 +72,10 @@ type Row = [
   value: number | null,
   text: string,
 ]
+
+/** In µs, whatever the scale of the columns. */
+const ROW = `device, metric, toString(toUnixTimestamp64Micro(ts)), toString(toUnixTimestamp64Micro(received_at)),
+  toString(kind), value, value_str`
 
 const BUCKET_START: Record<Rollup, string> = { minutely: 'toStartOfMinute', hourly: 'toStartOfHour' }
 
@@ -78,7 +92,7 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
     request_timeout: 120_000,
     log: { level: ClickHouseLogLevel.OFF },
   })
-  return { count, rows, totals, rollupTotals, rollupCount, state, lag, close: () => client.close() }
+  return { count, rows, latest, totals, rollupTotals, rollupCount, state, lag, repeated, close: () => client.close() }
 
   async function count(range: DeviceRange): Promise<number> {
     const [stored] = await one(`SELECT count() FROM readings WHERE ${inRange(range)}`)
@@ -86,10 +100,15 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
   }
 
   async function* rows(range: DeviceRange): AsyncIterable<StoredRow[]> {
-    const query = `SELECT device, metric, toString(toUnixTimestamp64Milli(ts)), toString(toUnixTimestamp64Milli(received_at)),
-      toString(kind), value, value_str FROM readings WHERE ${inRange(range)}`
+    const query = `SELECT ${ROW} FROM readings WHERE ${inRange(range)}`
     const result = await client.query({ query, format: 'JSONCompactEachRow' })
     for await (const batch of result.stream<Row>()) yield batch.map(row => toStoredRow(row.json<Row>()))
+  }
+
+  async function latest(range: DeviceRange): Promise<StoredRow[]> {
+    const query = `SELECT ${ROW} FROM latest WHERE ${inRange(range)}`
+    const result = await client.query({ query, format: 'JSONCompactEachRow' })
+    return (await result.json<Row>()).map(toStoredRow)
   }
 
   async function totals(range: SeriesRange): Promise<Totals & { last: number }> {
@@ -129,11 +148,20 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
     return (await response.json()) as StateDocument
   }
 
-  async function lag(): Promise<number | null> {
+  function lag(): Promise<number | null> {
+    return metric('telemetry_lag_readings')
+  }
+
+  function repeated(): Promise<number | null> {
+    return metric('telemetry_messages_repeated_total')
+  }
+
+  /** The sum over its labels. */
+  async function metric(name: string): Promise<number | null> {
     const response = await fetch(`${httpUrl}/metrics`, { signal: AbortSignal.timeout(10_000) }).catch(() => null)
     const text = response?.ok === true ? await response.text() : ''
-    const line = /^telemetry_lag_readings(?:\{[^}]*\})? (\S+)$/m.exec(text)
-    return line === null ? null : Number(line[1])
+    const lines = [...text.matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))]
+    return lines.length === 0 ? null : lines.reduce((sum, [, value]) => sum + Number(value), 0)
   }
 }
 
@@ -154,8 +182,9 @@ function toTotals(row: unknown[]): Totals {
 function toStoredRow([device, metric, ts, receivedAt, kind, value, text]: Row): StoredRow {
   const time = Number(ts)
   const stored = canonicalStored(kind, value, text)
-  const moment = { ts: time, receivedAt: Number(receivedAt), value: toValue(stored, value, text) }
-  return { device, metric, time, value: stored, moment }
+  const received = Number(receivedAt)
+  const moment = { ts: time, receivedAt: received, value: toValue(stored, value, text) }
+  return { device, metric, time, value: stored, receivedAt: received, moment }
 }
 
 function toValue(stored: string, value: number | null, text: string): Value {

@@ -1,14 +1,14 @@
 /**
  * Verification of a run, from outside the system: waits until ClickHouse holds what was acknowledged, then compares every
- * reading that was sent with what is stored [G1] [G2] [G3], the newest state with the newest stored reading [G4], and the
- * rollups with the readings.
+ * reading that was sent with what is stored [G1] [G2] [G3], the newest state with what was sent last [G4], and the rollups with
+ * the readings. Messages count in the order of sending: what is equal on one connection was sent as often as it was sent.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { compareDevice, type Findings, isClean, noFindings, type SentReading } from './compare.ts'
 import { type Expected, expectMessages, sentReadings, spansOf } from './expected.ts'
 import type { Ledger } from './ledger.ts'
 import { compareSeries, type SeriesReport } from './series-totals.ts'
-import { compareStates } from './states.ts'
+import { compareStates, type Newest, newestByMetric, type StatesReport } from './states.ts'
 import type { DeviceRange, Stored, StoredRow } from './stored.ts'
 import type { Workload } from './workload.ts'
 
@@ -18,6 +18,8 @@ export interface VerifyOptions {
   readonly stored: Stored
   /** Rows of the devices before the run: of a replay there may be some. */
   readonly storedBefore: number
+  /** Messages that the broker had taken for repetitions before the run; null when it does not say. */
+  readonly repeatedBefore: number | null
   readonly waitMsMax: number
   progress(sentence: string): void
 }
@@ -25,13 +27,18 @@ export interface VerifyOptions {
 export interface VerifyResult extends Findings {
   /** True when nothing was lost, duplicated, changed or made up, and state and rollups agree with the readings. */
   readonly ok: boolean
+  /** Messages equal to one of an earlier connection of their device, which may be taken for that one sent again. */
   readonly repetitions: number
+  /** Messages that the broker took for repetitions during the run, of any of its devices; null when it does not say. */
+  readonly taken_for_repetitions: number | null
   /** False when the time was up before ClickHouse held everything. */
   readonly settled: boolean
   readonly waited_ms: number
-  /** Pairs of device and metric whose newest state was compared with the newest stored reading. */
+  /** Pairs of device and metric whose newest state was compared with what was sent last. */
   readonly states_compared: number
   readonly states_wrong: number
+  /** The same in the view `latest`. */
+  readonly latest_wrong: number
   /** Of synthetic runs: readings in the rollups, which must be as many as are stored. */
   readonly rollup_readings: { readonly minutely: number; readonly hourly: number } | null
   /** Of replays: each file's totals against the table and the rollups. */
@@ -53,16 +60,19 @@ export async function verifyRun(options: VerifyOptions): Promise<VerifyResult> {
   const { findings, states } = await compareAll(options, expected)
   const rollups = workload.ownDevices ? await countRollups(stored, wholeRange(workload)) : null
   const series = workload.ownDevices ? null : await compareSeries(workload, ledger, expected, stored)
+  const repeated = await stored.repeated()
   const rollupsAgree = rollups === null || (rollups.minutely === findings.stored && rollups.hourly === findings.stored)
   const seriesAgree = series === null || series.every(report => report.agrees)
   return {
-    ok: isClean(findings) && states.wrong === 0 && rollupsAgree && seriesAgree,
+    ok: isClean(findings) && states.wrong + states.latestWrong === 0 && rollupsAgree && seriesAgree,
     ...findings,
     repetitions: expected.repetitions,
+    taken_for_repetitions: repeated === null ? null : repeated - (options.repeatedBefore ?? 0),
     settled,
     waited_ms: waitedMs,
     states_compared: states.compared,
     states_wrong: states.wrong,
+    latest_wrong: states.latestWrong,
     rollup_readings: rollups,
     series,
     hint: hintOf(options, findings),
@@ -99,25 +109,29 @@ async function waitUntilStored(options: VerifyOptions, expected: Expected): Prom
 
 interface Compared {
   readonly findings: Findings
-  readonly states: { compared: number; wrong: number }
+  readonly states: StatesReport
 }
 
 async function compareAll(options: VerifyOptions, expected: Expected): Promise<Compared> {
   const { workload, ledger, stored } = options
   const findings = noFindings()
-  const states = { compared: 0, wrong: 0 }
+  const states = { compared: 0, wrong: 0, latestWrong: 0 }
   for (const { from, to } of spansOf(workload, expected, MESSAGES_PER_QUERY)) {
     options.progress(`comparing device ${to} of ${workload.devices.length}`)
     const devices = workload.devices.slice(from, to)
-    const rows = await rowsByDevice(stored, { first: devices[0] ?? '', last: devices.at(-1) ?? '' })
+    const range = { first: devices[0] ?? '', last: devices.at(-1) ?? '' }
+    const rows = await rowsByDevice(stored, range)
+    const newest = new Map<string, Newest>()
     devices.forEach((device, offset) => {
       const sent = [...sentReadings(workload, ledger, expected.byDevice[from + offset] ?? [])]
       const found = rows.get(device) ?? []
       compareDevice(findings, device, sent, workload.ownDevices ? found : rowsOfPlaces(found, sent))
+      newest.set(device, newestByMetric(sent, found))
     })
-    const found = await compareStates(stored, rows, findings.examples)
+    const found = await compareStates({ stored, range, newest, examples: findings.examples })
     states.compared += found.compared
     states.wrong += found.wrong
+    states.latestWrong += found.latestWrong
   }
   return { findings, states }
 }

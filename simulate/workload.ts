@@ -5,7 +5,7 @@
  * time of its own): nothing but that moment must be kept to know afterwards what must be stored.
  */
 import { canonicalSent } from './compare.ts'
-import { deviceIndexOf, type Scenario } from './scenario.ts'
+import { deviceIndexOf, isOpen, type Scenario } from './scenario.ts'
 import type { Series } from './series.ts'
 
 export interface Workload {
@@ -19,8 +19,8 @@ export interface Workload {
   payload(n: number, time: number): string
   /** What `payload` says: metric and JSON text of the value. */
   readings(n: number): [metric: string, value: string][]
-  /** The first message with the device, time and content of message n: n itself, unless it is a repetition. */
-  originalOf(n: number): number
+  /** Equal for messages of the same device, time and content; null for one that is like no other. `time` is what `timeOf` gave. */
+  contentOf(n: number, time: number): string | null
 }
 
 export interface SyntheticOptions {
@@ -32,20 +32,32 @@ export interface SyntheticOptions {
   readonly run: string
 }
 
-/** `counter` is the number of the message: it proves which of them are stored. */
+/**
+ * `counter` is the number of the message: it proves which of them are stored. A toggle has none: a boolean that changes with
+ * each message, beside a time in whole seconds, so that only the order of sending tells its messages apart.
+ */
 export function syntheticWorkload(options: SyntheticOptions): Workload {
   const { scenario, total, seed, run } = options
   const width = String(options.devices).length
   const devices = Array.from({ length: options.devices }, (_, n) => `${run}-${String(n + 1).padStart(width, '0')}`)
+  const deviceOf = (n: number) => deviceIndexOf(scenario, n, devices.length)
+  const common = { devices, total, ownDevices: true, deviceOf }
+  if (scenario === 'toggle') {
+    const door = (n: number): [string, string][] => [['door', String(isOpen(n, devices.length))]]
+    return {
+      ...common,
+      timeOf: (_, now) => now - (now % 1_000),
+      payload: (n, time) => payloadOf(time / 1_000, door(n)),
+      readings: door,
+      contentOf: (n, time) => `${deviceOf(n)} ${time} ${isOpen(n, devices.length)}`,
+    }
+  }
   return {
-    devices,
-    total,
-    ownDevices: true,
-    deviceOf: n => deviceIndexOf(scenario, n, devices.length),
+    ...common,
     timeOf: (_, now) => now,
     payload: (n, time) => payloadOf(time, readings(n)),
     readings,
-    originalOf: n => n,
+    contentOf: () => null,
   }
 
   function readings(n: number): [string, string][] {
@@ -61,16 +73,10 @@ export function syntheticWorkload(options: SyntheticOptions): Workload {
 export function replayWorkload(series: readonly Series[]): Workload {
   const owners: number[] = []
   const rows: number[] = []
-  const originals: number[] = []
-  const seen = new Map<string, number>()
   const longest = series.reduce((most, one) => Math.max(most, one.times.length), 0)
   for (let row = 0; row < longest; row++) {
     series.forEach((one, owner) => {
       if (row >= one.times.length) return
-      const n = rows.length
-      const content = `${owner} ${one.times[row]} ${canonicalSent(one.values[row] ?? '')}`
-      originals.push(seen.get(content) ?? n)
-      if (!seen.has(content)) seen.set(content, n)
       owners.push(owner)
       rows.push(row)
     })
@@ -83,7 +89,7 @@ export function replayWorkload(series: readonly Series[]): Workload {
     timeOf: n => series[owners[n] ?? 0]?.times[rows[n] ?? 0] ?? 0,
     payload: (n, time) => payloadOf(time, readings(n)),
     readings,
-    originalOf: n => originals[n] ?? n,
+    contentOf: (n, time) => `${owners[n]} ${time} ${canonicalSent(readings(n)[0]?.[1] ?? '')}`,
   }
 
   function readings(n: number): [string, string][] {

@@ -15,14 +15,14 @@ export interface PlantedBug {
   readonly to: string
   /** What shows it when it ends, and what the checker must say. */
   readonly target: Target
-  readonly shows: 'lost' | 'duplicated' | 'statesWrong'
+  readonly shows: 'lost' | 'duplicated' | 'statesWrong' | 'misordered'
 }
 
 export const BUGS: readonly PlantedBug[] = [
   {
     title: 'acknowledging before the log has it loses readings',
     file: 'ingest/commit-loop.js',
-    from: /if \(!\(await commit\(part\)\)\)\s+break;\s+current = null;\s+options\.committed\(part\);/,
+    from: /if \(!\(part\.isDurable && part\.held\.length > 0\) && !\(await commit\(part\)\)\)\s+break;\s+current = null;\s+options\.committed\(part\);/,
     to: 'options.committed(part);\nawait commit(part);\ncurrent = null;',
     target: 'tree',
     shows: 'lost',
@@ -51,6 +51,39 @@ export const BUGS: readonly PlantedBug[] = [
     to: 'overlappingSync: false, noSync: true,',
     target: 'power',
     shows: 'lost',
+  },
+  {
+    title: 'telling messages apart without their seq loses readings',
+    file: 'model/message.js',
+    from: /const ofSeq = seq === undefined \? '' : [^;]+;/,
+    to: "const ofSeq = '';",
+    // What a device measured while its connection was away comes on another one, in the same second.
+    target: 'tree',
+    shows: 'lost',
+  },
+  {
+    title: 'taking a message of the same connection for one that was sent again loses readings',
+    file: 'ingest/repetitions.js',
+    from: /const isOther = bringer !== connection && user !== connection;/,
+    to: 'const isOther = user !== connection;',
+    target: 'writer',
+    shows: 'lost',
+  },
+  {
+    title: 'breaking a tie by the value instead of the receipt shows a state that is over',
+    file: 'space/metric-slots.js',
+    from: /if \(receivedAt < heldReceivedAt\)\s+return false;\s+if \(receivedAt === heldReceivedAt && compareValues\(/,
+    to: 'if (compareValues(',
+    target: 'writer',
+    shows: 'statesWrong',
+  },
+  {
+    title: 'receipts that stand still lose the order of sending',
+    file: 'ingest/receipts.js',
+    from: /next: now => Math\.max\(now \* US_PER_MS, last \+ 1\),/,
+    to: 'next: now => Math.max(now * US_PER_MS, last),',
+    target: 'writer',
+    shows: 'misordered',
   },
 ]
 

@@ -75,9 +75,11 @@ describe('a planted bug is caught', () => {
 })
 
 function print(title: string, report: RoundsReport): void {
-  const { acked, stored, lost, duplicated, phantom, changed, statesWrong, kills, resent } = report
+  const { acked, stored, lost, duplicated, phantom, changed, misordered, statesWrong, latestWrong, kills, resent } =
+    report
   process.stdout.write(
     `${title}: ${acked} readings acknowledged, ${stored} stored, lost ${lost}, duplicated ${duplicated}, phantom ${phantom}, ` +
-      `changed ${changed}, states wrong ${statesWrong}, messages resent ${resent}, kills ${JSON.stringify(kills)}\n`,
+      `changed ${changed}, out of order ${misordered}, states wrong ${statesWrong} and ${latestWrong} in latest, ` +
+      `messages resent ${resent}, kills ${JSON.stringify(kills)}\n`,
   )
 }

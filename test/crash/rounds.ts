@@ -1,15 +1,19 @@
 /**
- * Rounds of SIGKILL under load: a fleet of 100 devices publishes 2,000 messages a second at QoS 1 and never stops; at a
- * random moment the whole tree, the writer or the database is killed, or the power of the disk is cut and with it all that runs;
- * what was not acknowledged is sent again. The same seed does the same after the same pauses.
+ * Rounds of SIGKILL under load: a fleet of 100 devices publishes 2,000 messages a second at QoS 1 and never stops, and beside
+ * it a smaller one of devices with habits (habit-lines.ts); at a random moment the whole tree, the writer or the database is
+ * killed, or the power of the disk is cut and with it all that runs; what was not acknowledged is sent again. The same seed does
+ * the same after the same pauses.
  */
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type Fleet, openFleet } from '../../bench/generator.ts'
-import { type CheckReport, check, openJournal } from './checker.ts'
+import { type CheckReport, checkAll, openJournal } from './checker.ts'
 import { type CutDisk, type FileSystem, openCutDisk } from './cut-disk.ts'
+import { type HabitFleet, openHabitFleet } from './habit-fleet.ts'
+import { HABIT_LINES } from './habit-lines.ts'
+import { openOracle } from './oracle.ts'
 import { freePorts, killProcess, type RunningSystem, type SystemOptions, startSystem } from './system.ts'
 
 export type Target = 'tree' | 'writer' | 'database' | 'power'
@@ -44,10 +48,12 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
   if (disk !== null) placeOn(disk.dir, dataDir, options.disk?.of === 'all' ? ['log', 'clickhouse'] : ['clickhouse'])
   const system = { dataDir, ports: await freePorts(), dist, env }
   const journal = openJournal()
+  const oracle = openOracle()
   const kills = { tree: 0, writer: 0, database: 0, power: 0 }
   const random = seeded(options.seed)
   let running: RunningSystem | null = null
   let fleet: Fleet | null = null
+  let habitFleet: HabitFleet | null = null
   const devices = Array.from({ length: DEVICES }, (_, n) => `crash-${String(n).padStart(3, '0')}`)
   const rate = options.rate ?? RATE
   try {
@@ -60,7 +66,9 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
       rate,
       journal,
     })
+    habitFleet = await openHabitFleet({ port: system.ports.mqtt, lines: HABIT_LINES, oracle })
     fleet.start()
+    habitFleet.start()
     for (let round = 0; round < options.rounds; round++) {
       await pause(700 + random() * 2_000)
       const target = targets[Math.floor(random() * targets.length)] ?? 'tree'
@@ -68,10 +76,12 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
       running = await kill(target, { running, disk, system })
     }
     await pause(500)
-    await fleet.drain(DRAIN_MS_MAX)
-    return { ...(await check(journal, system, fleet)), kills, resent: fleet.counts().resent }
+    await Promise.all([fleet.drain(DRAIN_MS_MAX), habitFleet.drain(DRAIN_MS_MAX)])
+    const report = await checkAll(system, { fleet, journal, habits: { fleet: habitFleet, oracle } })
+    return { ...report, kills, resent: fleet.counts().resent + habitFleet.counts().resent }
   } finally {
     fleet?.close()
+    habitFleet?.close()
     await running?.killTree()
     rmSync(dataDir, { recursive: true, force: true })
     await disk?.remove()

@@ -10,9 +10,16 @@ import {
 } from '../../simulate/compare.ts'
 
 const sent = (time: number, value: string, acked = true, metric = 't'): SentReading => ({ metric, time, value, acked })
-const stored = (time: number, value: string, metric = 't'): StoredReading => ({ metric, time, value })
+/** Received in the order in which they are written down, unless it is said. */
+let receipts = 0
+const stored = (time: number, value: string, metric = 't', receivedAt = ++receipts): StoredReading => ({
+  metric,
+  time,
+  value,
+  receivedAt,
+})
 
-const NONE = { lost: 0, duplicated: 0, phantom: 0, changed: 0 }
+const NONE = { lost: 0, duplicated: 0, phantom: 0, changed: 0, misordered: 0 }
 
 interface Case {
   readonly name: string
@@ -109,6 +116,36 @@ const CASES: readonly Case[] = [
     found: { lost: 1, duplicated: 1 },
   },
   {
+    name: 'a value that changes back within one time is three readings',
+    sent: ['true', 'false', 'true'].map(value => sent(1, value)),
+    stored: ['bool 1', 'bool 0', 'bool 1'].map(value => stored(1, value)),
+    found: { acked: 3 },
+  },
+  {
+    name: 'a value that changes back and is stored once is lost',
+    sent: ['true', 'false', 'true'].map(value => sent(1, value)),
+    stored: ['bool 1', 'bool 0'].map(value => stored(1, value)),
+    found: { lost: 1 },
+  },
+  {
+    name: 'two values of one time, received in another order than sent, are out of order',
+    sent: [sent(1, '1'), sent(1, '2')],
+    stored: [stored(1, '2'), stored(1, '1')],
+    found: { misordered: 1 },
+  },
+  {
+    name: 'two values of one time with one receipt are out of order',
+    sent: [sent(1, '1'), sent(1, '2')],
+    stored: [stored(1, '1', 't', 9), stored(1, '2', 't', 9)],
+    found: { misordered: 1 },
+  },
+  {
+    name: 'the order of what may be stored and is not tells nothing',
+    sent: [sent(1, '1'), sent(1, '2', false), sent(1, '1')],
+    stored: [stored(1, '1'), stored(1, '1')],
+    found: { acked: 2 },
+  },
+  {
     name: 'a number stored as text is changed',
     sent: [sent(1, '5')],
     stored: [stored(1, 'string 5')],
@@ -127,7 +164,7 @@ test.each(CASES)('$name', ({ sent, stored, found }) => {
   compareDevice(findings, 'd', sent, stored)
   const expected = { ...NONE, ...found }
   expect(findings).toMatchObject(expected)
-  const faults = expected.lost + expected.duplicated + expected.phantom + expected.changed
+  const faults = expected.lost + expected.duplicated + expected.phantom + expected.changed + expected.misordered
   expect(isClean(findings)).toBe(faults === 0)
   expect(findings.examples.length).toBeGreaterThanOrEqual(Math.min(faults, 1))
 })

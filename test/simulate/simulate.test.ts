@@ -155,7 +155,7 @@ test.each([
   [['--devices', 'ten'], 'It takes a whole number from 1'],
   [['--rate', '-1'], 'It takes a number from 0.1'],
   [['--qos', '3'], 'It takes 0, 1 or 2'],
-  [['--scenario', 'storm'], 'Allowed choices are steady, spike, hot-key'],
+  [['--scenario', 'storm'], 'Allowed choices are steady, spike, hot-key, toggle'],
   [['--url', 'http://x'], 'It takes a URL that begins with mqtt:// or mqtts://'],
   [['--sql', 'nowhere'], 'It takes a URL that begins with http:// or https://'],
   [['--storm'], "unknown option '--storm'"],

@@ -20,7 +20,7 @@ interface Row {
   readonly device: string
   readonly metric: string
   ts: number
-  value: number
+  value: number | boolean
   received_at: number
 }
 
@@ -45,7 +45,8 @@ beforeAll(async () => {
   await migrating.close()
   writer = createClient({ url: access.url, username: access.user, password: access.password })
   api = createServer((request, response) => {
-    if (request.url === '/metrics') return void response.end('telemetry_lag_readings 0\n')
+    if (request.url === '/metrics')
+      return void response.end('telemetry_lag_readings 0\ntelemetry_messages_repeated_total 3\n')
     const state = states.get(request.url?.split('/').at(-1) ?? '')
     response.writeHead(state === undefined ? 404 : 200).end(JSON.stringify(state))
   }).listen(0, '127.0.0.1')
@@ -72,7 +73,7 @@ function runOf(workload: Workload): { ledger: ReturnType<typeof openLedger>; row
     ledger.acked(n)
     const device = workload.devices[workload.deviceOf(n)] ?? ''
     for (const [metric, value] of workload.readings(n)) {
-      rows.push({ device, metric, ts, value: Number(value), received_at: START + n })
+      rows.push({ device, metric, ts, value: JSON.parse(value) as number | boolean, received_at: START + n })
     }
   }
   for (const row of rows) {
@@ -85,17 +86,21 @@ function runOf(workload: Workload): { ledger: ReturnType<typeof openLedger>; row
   return { ledger, rows }
 }
 
+const COLUMNS = `device, metric, ts, kind, value, value_str, received_delta, sent_delta,
+  source, source_position, source_index`
+
 async function insert(rows: readonly Row[]): Promise<void> {
   const values = rows.map(row => {
-    const times = `fromUnixTimestamp64Milli(${row.ts}, 'UTC'), 'number', ${row.value}, ''`
-    const source = `fromUnixTimestamp64Milli(${row.received_at}, 'UTC'), ${row.ts}, 'test', 0, 0`
-    return `SELECT '${row.device}', '${row.metric}', ${times}, ${source}`
+    const kind = typeof row.value === 'boolean' ? 'bool' : 'number'
+    const times = `fromUnixTimestamp64Milli(${row.ts}, 'UTC'), '${kind}', ${Number(row.value)}, ''`
+    const source = `${(row.received_at - row.ts) * 1_000}, 0, 'test', 0, 0`
+    return `('${row.device}', '${row.metric}', ${times}, ${source})`
   })
-  await writer.command({ query: `INSERT INTO telemetry.readings ${values.join(' UNION ALL ')}` })
+  await writer.command({ query: `INSERT INTO telemetry.readings (${COLUMNS}) VALUES ${values.join(', ')}` })
 }
 
 function verify(workload: Workload, ledger: ReturnType<typeof openLedger>, storedBefore = 0): Promise<VerifyResult> {
-  return verifyRun({ workload, ledger, stored, storedBefore, waitMsMax: 100, progress: () => {} })
+  return verifyRun({ workload, ledger, stored, storedBefore, repeatedBefore: 0, waitMsMax: 100, progress: () => {} })
 }
 
 function steady(run: string): Workload {
@@ -106,15 +111,16 @@ test('a run that is stored once and unchanged is verified, with its states and r
   const workload = steady('sim-clean')
   const { ledger, rows } = runOf(workload)
   await insert(rows)
-  expect(
-    await verifyRun({ workload, ledger, stored, storedBefore: 0, waitMsMax: 120_000, progress: () => {} }),
-  ).toMatchObject({
+  const run = { workload, ledger, stored, storedBefore: 0, repeatedBefore: 1 }
+  expect(await verifyRun({ ...run, waitMsMax: 120_000, progress: () => {} })).toMatchObject({
     ok: true,
     settled: true,
     acked: 24,
     stored: 24,
     states_compared: 6,
     states_wrong: 0,
+    latest_wrong: 0,
+    taken_for_repetitions: 2,
     rollup_readings: { minutely: 24, hourly: 24 },
   })
 })
@@ -142,6 +148,15 @@ test('a state that is not the newest stored reading is told', async () => {
   const counter = { value: 1, ts: new Date(START + 1).toISOString() }
   states.set(device, { metrics: { ...states.get(device)?.metrics, counter } })
   expect(await verify(workload, ledger)).toMatchObject({ ok: false, lost: 0, states_compared: 6, states_wrong: 1 })
+})
+
+test('readings of one second whose receipts lost the order of sending are told, and so is what latest shows then', async () => {
+  const workload = syntheticWorkload({ scenario: 'toggle', devices: 1, total: 5, seed: 1, run: 'sim-order' })
+  const { ledger, rows } = runOf(workload)
+  const [late, last] = rows.slice(-2) as [Row, Row]
+  await insert([...rows.slice(0, -2), { ...late, received_at: START + 9 }, last])
+  const swapped = { ok: false, lost: 0, duplicated: 0, misordered: 1, states_wrong: 0, latest_wrong: 1 }
+  expect(await verify(workload, ledger)).toMatchObject(swapped)
 })
 
 test('a replay is compared with its files, and leaves out what its devices sent at other times', async () => {
