@@ -35,6 +35,10 @@ describe.skipIf(!kafkaHere || !redisHere)(`processes of ${OLD} and of today`, ()
   })
   afterAll(() => machines?.close())
 
+  it('those of today find the old ones at work', async () => {
+    await underLoad('before', async () => {})
+  })
+
   it('a new broker does not begin while an old writer lives: it says the order, and nothing is disturbed [G1] [G7]', async () => {
     await underLoad('wrong-order', async () => {
       const early = machines.start('new', 'broker')
