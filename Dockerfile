@@ -4,8 +4,11 @@ WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
 COPY . .
-# The compiler copies no statements and no scripts.
+# The compiler copies no statements and no scripts. No repository is here to tell the commit:
+# docker build --build-arg SURGETANK_COMMIT=$(.ci/commit) .
+ARG SURGETANK_COMMIT=unknown
 RUN npx tsc -b \
+  && echo "$SURGETANK_COMMIT" > dist/commit.txt \
   && rm -rf dist/test dist/bench dist/.tsbuildinfo \
   && mkdir /out \
   && cp -r --parents dist package.json LICENSE $(find database space -name '*.sql' -o -name '*.lua') /out

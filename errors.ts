@@ -22,6 +22,8 @@ export const ERRORS = {
   log_cut: { fate: 'stop', sentence: 'The log no longer holds readings that were not yet in ClickHouse.' },
   log_replaced: { fate: 'stop', sentence: 'The topic of the log was deleted and made anew.' },
   log_newer: { fate: 'stop', sentence: 'The log was written by a newer surgetank.' },
+  upgrade_order: { fate: 'stop', sentence: 'An older surgetank runs beside this one, and could not go on.' },
+  older_beside: { fate: 'retry', sentence: 'An older surgetank runs beside this one; it may be about to end.' },
   log_claim_lost: { fate: 'retry', sentence: 'Another writer has taken over this part of the log.' },
   database_unavailable: { fate: 'retry', sentence: 'ClickHouse does not answer, or asks to wait.' },
   database_refuses_rows: { fate: 'reject', sentence: 'ClickHouse refuses rows of this batch.' },

@@ -2,8 +2,10 @@
  * Which adapter of each port is used: the one place that picks. By settings a port has a place; a place can be told to
  * another process, and opens the adapter there. The clients of Kafka and Redis are loaded only where they are used.
  */
-import type { Logger } from 'pino'
+import { type Logger, pino } from 'pino'
 import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
+import { SurgetankError } from '../errors.ts'
+import type { Member } from '../pump/kafka-members.ts'
 import type { KafkaOptions } from '../pump/kafka-pump.ts'
 import { openLmdbInlet } from '../pump/lmdb-inlet.ts'
 import { openLmdbOutlet } from '../pump/lmdb-outlet.ts'
@@ -11,7 +13,9 @@ import { openLmdbView } from '../pump/lmdb-view.ts'
 import type { PumpInlet, PumpOutlet, PumpView } from '../pump/pump.ts'
 import type { Settings } from '../settings.ts'
 import { openMemorySpace } from '../space/memory-space.ts'
+import type { Older } from '../space/redis-marks.ts'
 import type { Sessions, Space } from '../space/space.ts'
+import { SCHEMA_VERSION } from './build-info.ts'
 
 interface LogBounds {
   readonly keepHours: number
@@ -55,6 +59,8 @@ export const SHARED_BY: Readonly<Record<PortName, keyof Settings>> = {
 }
 
 const MIB = 1 << 20
+/** Whoever asks once says by itself what came of it. */
+const SILENT = pino({ level: 'silent' })
 
 export function choosePlaces(settings: Settings): Places {
   return { log: placeLog(settings), space: placeSpace(settings), database: placeDatabase(settings) }
@@ -134,7 +140,18 @@ export async function openInlet(place: LogPlace, log: Logger): Promise<PumpInlet
 export async function openOutlet(place: LogPlace, log: Logger): Promise<PumpOutlet> {
   const failed = (error: unknown) => log.warn({ err: error }, 'a claim ended; claiming again')
   if (place.kind === 'directory') return openLmdbOutlet({ ...place, failed })
-  return (await kafka()).openKafkaOutlet({ ...place, log, failed })
+  return (await kafka()).openKafkaOutlet({ ...place, schema: SCHEMA_VERSION, log, failed })
+}
+
+/** The writers that share the log now; none of a log that one process has for itself, or that is not made yet. */
+export async function fetchWriters(place: LogPlace): Promise<Member[]> {
+  if (place.kind === 'directory') return []
+  try {
+    return await (await kafka()).fetchWriters({ ...place, log: SILENT })
+  } catch (error) {
+    if (error instanceof SurgetankError && error.code === 'log_missing') return []
+    throw error
+  }
 }
 
 export async function openView(place: LogPlace, log: Logger): Promise<PumpView> {
@@ -151,16 +168,19 @@ function kafka(): Promise<typeof import('../pump/kafka-pump.ts')> {
   return import('../pump/kafka-pump.ts')
 }
 
+export interface OpenSpace {
+  readonly space: Space
+  /** The rest is null for a space that only this process has. */
+  readonly sessions: Sessions | null
+  readonly older: (() => Promise<Older>) | null
+}
+
 /** `unit`: this process has a broker, whose presence ends with it. Of a space of its own there is nobody to take sessions from. */
-export async function openSpace(
-  place: SpacePlace,
-  unit: boolean,
-  log: Logger,
-): Promise<{ readonly space: Space; readonly sessions: Sessions | null }> {
-  if (place.kind === 'memory') return { space: openMemorySpace(place), sessions: null }
+export async function openSpace(place: SpacePlace, unit: boolean, log: Logger): Promise<OpenSpace> {
+  if (place.kind === 'memory') return { space: openMemorySpace(place), sessions: null, older: null }
   const { openRedisSpace } = await import('../space/redis-space.ts')
   const space = await openRedisSpace({ ...place, unit, log })
-  return { space, sessions: space.sessions }
+  return { space, sessions: space.sessions, older: space.older }
 }
 
 function orNull(text: string): string | null {

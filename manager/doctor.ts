@@ -5,7 +5,9 @@ import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Settings } from '../settings.ts'
+import { VERSION } from '../version.ts'
 import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
+import { SCHEMA_VERSION } from './build-info.ts'
 import { findRunning, type Running } from './data-dir.ts'
 import { examineServers } from './doctor-servers.ts'
 
@@ -29,6 +31,7 @@ export async function examine(settings: Settings): Promise<Finding[]> {
   const onDisk = isEmbedded(places, 'log') || isEmbedded(places, 'database')
   const running = onDisk ? findRunning(settings.SURGETANK_DATA_DIR) : null
   return [
+    { what: 'surgetank', found: `${VERSION}, schema version ${SCHEMA_VERSION}`, verdict: 'ok' },
     examineNode(),
     ...packagesOf(places).map(examinePackage),
     examineMemory(places),

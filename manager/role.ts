@@ -15,7 +15,7 @@ import { VERSION } from '../version.ts'
 import { choosePlaces, isEmbedded, type Places, type PortName, SHARED_BY } from './adapters.ts'
 import { type Closers, openClosers } from './closers.ts'
 import { notServing } from './health.ts'
-import { openPatiently } from './patience.ts'
+import { openPatiently, type Patience } from './patience.ts'
 import { ROLES, type RoleName } from './roles.ts'
 import type { StartOptions } from './surgetank.ts'
 
@@ -29,6 +29,8 @@ export interface RoleProcess {
   open<T extends { close(): unknown }>(what: string, open: () => T | Promise<T>): Promise<T>
   /** As `open`, for what is closed in another way. */
   wait<T>(what: string, open: () => T | Promise<T>): Promise<T>
+  /** Looks at the processes that it will run beside, before it does what they might not take. */
+  beside(look: (patience: Patience) => Promise<void>): Promise<void>
   /** What `/readyz` says from now on. */
   readyWhen(checks: () => HealthCheck[]): void
   /** Gives up the port of health, for a part that serves health itself; resolves with it. */
@@ -78,6 +80,7 @@ export async function openRole(name: RoleName, places: Places, options: StartOpt
         closers.add(() => opened.close())
         return opened
       },
+      beside: look => look(patience),
       wait: (what, open) => openPatiently(what, patience, open),
       readyWhen: given => {
         checks = given

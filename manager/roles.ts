@@ -4,14 +4,14 @@ import type { Database } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import { openReader } from '../readers/reader.ts'
-import type { Sessions, Space } from '../space/space.ts'
 import { within } from '../within.ts'
-import { openInlet, openSpace, openView, type PortName } from './adapters.ts'
+import { type OpenSpace, openInlet, openSpace, openView, type PortName } from './adapters.ts'
 import { openApiPart } from './api-part.ts'
 import { openBrokerPart } from './broker-part.ts'
 import { openGauges } from './gauges.ts'
 import { checkApi, checkBroker, checkLoneWriter, checkReader } from './health.ts'
 import type { RoleProcess } from './role.ts'
+import { refuseBeforeReaders } from './side-by-side.ts'
 import { watchDatabase, watchSpace } from './watch.ts'
 import { openWriterPart, writerConfig } from './writer-part.ts'
 
@@ -53,7 +53,8 @@ const READER_CLOSE_MS_MAX = 2_000
 async function startBroker(own: RoleProcess): Promise<number> {
   const { settings, places, log, failed } = own
   const inlet = await own.open('the log', () => openInlet(places.log, log))
-  const { space, sessions } = await openSharedSpace(own, true)
+  const { space, sessions, older } = await openSharedSpace(own, true)
+  await own.beside(patience => refuseBeforeReaders({ log: places.log, older }, patience))
   const broker = await own.wait('the log', () => openBrokerPart({ settings, inlet, space, sessions, log, failed }))
   own.closers.add(broker.drain)
   own.closers.add(openGauges({ ingest: broker.ingest, log }))
@@ -102,7 +103,7 @@ async function startApi(own: RoleProcess): Promise<null> {
   return null
 }
 
-async function openSharedSpace(own: RoleProcess, unit: boolean): Promise<{ space: Space; sessions: Sessions | null }> {
+async function openSharedSpace(own: RoleProcess, unit: boolean): Promise<OpenSpace> {
   const { places, log } = own
   const opened = await own.wait('Redis', () => openSpace(places.space, unit, log))
   own.closers.add(opened.space.close)

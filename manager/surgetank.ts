@@ -25,6 +25,7 @@ import { type DatabaseChild, superviseDatabase } from './database-child.ts'
 import { openGauges } from './gauges.ts'
 import { checkHealth } from './health.ts'
 import { openPatiently } from './patience.ts'
+import { refuseBeforeReaders } from './side-by-side.ts'
 import type { Supervised } from './supervise.ts'
 import { watchDatabase } from './watch.ts'
 import { superviseWriter } from './writer-child.ts'
@@ -75,8 +76,9 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
   closers.add(inlet.close)
   const view = await openPatiently('the log', patience, () => openView(places.log, log))
   closers.add(view.close)
-  const { space, sessions } = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
+  const { space, sessions, older } = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
   closers.add(space.close)
+  await refuseBeforeReaders({ log: places.log, older }, patience)
   const broker = await openPatiently('the log', patience, () =>
     openBrokerPart({ settings, inlet, space, sessions, log, failed }),
   )

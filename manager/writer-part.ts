@@ -8,6 +8,7 @@ import { openWriter } from '../writers/writer.ts'
 import { openOutlet } from './adapters.ts'
 import type { WriterConfig } from './child-messages.ts'
 import { openPatiently } from './patience.ts'
+import { waitForOlderWriters } from './side-by-side.ts'
 
 const BATCH_BYTES_MAX = 64 << 20
 const RETRY_MS_MIN = 250
@@ -35,12 +36,17 @@ export async function openWriterPart(config: WriterConfig, log: Logger): Promise
   return { ended, close }
 
   async function write(): Promise<void> {
-    if (config.migrates) await openPatiently('ClickHouse', patience, () => database.migrate())
+    if (config.migrates) await migrate()
     outlet ??= await openPatiently('the log', patience, () => openOutlet(config.log, log))
     if (stopping.signal.aborted) return
     const writer = openWriter({ ...paceOf(config), outlet, database, log })
     stopWriting = writer.stop
     await writer.ended
+  }
+
+  async function migrate(): Promise<void> {
+    await waitForOlderWriters(config.log, database, patience)
+    await openPatiently('ClickHouse', patience, () => database.migrate())
   }
 
   async function close(): Promise<void> {

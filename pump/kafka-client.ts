@@ -63,6 +63,7 @@ export interface KafkaNode {
   syncGroup(request: object): Promise<{ memberAssignment: Buffer }>
   heartbeat(request: object): Promise<unknown>
   leaveGroup(request: object): Promise<unknown>
+  describeGroups(request: object): Promise<{ groups: GroupDescribed[] }>
   findGroupCoordinator(request: object): Promise<unknown>
   offsetCommit(request: object): Promise<unknown>
   offsetFetch(request: object): Promise<{
@@ -78,6 +79,12 @@ export interface KafkaNode {
   }>
   readonly connectionPool: { send(request: object): Promise<unknown> }
   disconnect(): Promise<void>
+}
+
+/** The members' metadata is only there while the state is Stable. */
+export interface GroupDescribed {
+  readonly state: string
+  readonly members: readonly { readonly clientHost: string; readonly memberMetadata: Buffer }[]
 }
 
 interface RawCluster {

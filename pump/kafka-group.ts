@@ -16,6 +16,7 @@ import { hasFate, SurgetankError } from '../errors.ts'
 import { within } from '../within.ts'
 import type { KafkaClient, KafkaNode } from './kafka-client.ts'
 import { kafkaErrorType, translateKafkaError } from './kafka-errors.ts'
+import { decodeStart, encodeStart, type Knowledge } from './kafka-members.ts'
 
 const { MemberMetadata, MemberAssignment } = kafkajs.AssignerProtocol
 
@@ -36,6 +37,8 @@ export interface GroupMemberOptions {
   readonly leaveBy: KafkaClient
   readonly topic: string
   readonly group: string
+  /** Told to the others, of whatever version. */
+  readonly knows: Knowledge
   /** How long the group waits for a heartbeat, ms. */
   readonly sessionMs: number
   /** How long the steps under way may take when the group asks for the partitions, ms. */
@@ -65,7 +68,7 @@ const LEAVE_MS_MAX = 1_000
 const FENCED = new Set(['ILLEGAL_GENERATION', 'UNKNOWN_MEMBER_ID', 'FENCED_INSTANCE_ID'])
 
 export function joinGroup(options: GroupMemberOptions): GroupMember {
-  const { client, topic, group, sessionMs, log } = options
+  const { client, topic, group, knows, sessionMs, log } = options
   const startedAt = Date.now()
   const leaving = new AbortController()
   let memberId = ''
@@ -96,7 +99,7 @@ export function joinGroup(options: GroupMemberOptions): GroupMember {
 
   async function join(): Promise<Generation> {
     coordinator ??= await client.coordinator(group)
-    const userData = Buffer.from(String(startedAt))
+    const userData = encodeStart({ startedAt, knows })
     const groupProtocols = [
       { name: PROTOCOL, metadata: MemberMetadata.encode({ version: 1, topics: [topic], userData }) },
     ]
@@ -122,7 +125,7 @@ export function joinGroup(options: GroupMemberOptions): GroupMember {
   function encodeAssignments(members: readonly { memberId: string; memberMetadata: Buffer }[]) {
     const known = members.map(({ memberId, memberMetadata }) => ({
       memberId,
-      startedAt: Number(MemberMetadata.decode(memberMetadata)?.userData.toString()) || 0,
+      startedAt: decodeStart(MemberMetadata.decode(memberMetadata)?.userData ?? Buffer.alloc(0)).startedAt,
     }))
     const partitions = client.partitions(topic).map(({ partitionId }) => partitionId)
     return assignPartitions(known, partitions).map(([memberId, own]) => ({

@@ -9,6 +9,7 @@ import { type HeldClaim, holdClaim } from './kafka-claim.ts'
 import type { KafkaClient } from './kafka-client.ts'
 import { openEndWatch } from './kafka-ends.ts'
 import { joinGroup, type Membership } from './kafka-group.ts'
+import type { Knowledge } from './kafka-members.ts'
 import { beginningAt, fetchPositions, type Position, sourceOf } from './kafka-positions.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import { replacedBy, topicIdOf, watchTopicId } from './kafka-topic-id.ts'
@@ -23,6 +24,7 @@ export interface KafkaOutletParts {
   readonly reader: KafkaReader
   readonly trimmer: Trimmer
   readonly topic: LogTopic
+  readonly knows: Knowledge
   readonly sessionMs: number
   readonly revokeMsMax: number
   readonly failed: (error: unknown) => void
@@ -53,9 +55,9 @@ export function openOutlet(parts: KafkaOutletParts): PumpOutlet {
     /** Of the generation at hand: fires when it is to end. */
     let ending = new AbortController()
     let dropAfterMs: number | null = null
-    const { sessionMs, revokeMsMax } = parts
-    const group = { client: groupClient, leaveBy: client, topic: topic.log, group: topic.group, sessionMs, revokeMsMax }
-    const member = joinGroup({ ...group, log, assigned, revoked })
+    const { knows, sessionMs, revokeMsMax } = parts
+    const group = { client: groupClient, leaveBy: client, topic: topic.log, group: topic.group }
+    const member = joinGroup({ ...group, knows, sessionMs, revokeMsMax, log, assigned, revoked })
     // An error that an operator must act on ends the membership, too.
     const endWatch = watchTopicId(client, topic, id => fail(replacedBy(topic, id)))
     const ended = Promise.race([member.ended, failure]).finally(endWatch)

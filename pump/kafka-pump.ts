@@ -6,8 +6,10 @@
  * `kafka-claim.ts` (one writer of a partition, plans), `kafka-reader.ts`, `kafka-topics.ts`, `kafka-trim.ts`.
  */
 import { metrics } from '../metrics.ts'
+import { LINE_FORMAT } from '../model/message.ts'
 import { type KafkaAccess, type KafkaClient, openKafkaClient } from './kafka-client.ts'
 import { openInlet } from './kafka-inlet.ts'
+import { fetchMembers, type Member } from './kafka-members.ts'
 import { openOutlet } from './kafka-outlet.ts'
 import { fetchPlaces, unwrittenIn } from './kafka-places.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
@@ -34,6 +36,8 @@ export interface KafkaOptions extends KafkaAccess {
 }
 
 export interface KafkaOutletOptions extends KafkaOptions {
+  /** The newest version of the schema that the writer knows; told to the other writers. */
+  readonly schema?: number
   /** Told of each rejection of `work` that a new claim follows. */
   readonly failed?: (error: unknown) => void
   /** After which silence of a writer its partitions go to others, ms. */
@@ -63,13 +67,14 @@ export function openKafkaInlet(options: KafkaOptions): Promise<PumpInlet> {
 /** As `openKafkaInlet`. */
 export function openKafkaOutlet(options: KafkaOutletOptions): Promise<PumpOutlet> {
   const { keepHours, log, clock = Date.now, failed = () => {}, trimMs = TRIM_MS } = options
-  const { sessionMs = SESSION_MS, revokeMsMax = REVOKE_MS_MAX } = options
+  const { schema = 0, sessionMs = SESSION_MS, revokeMsMax = REVOKE_MS_MAX } = options
+  const knows = { lines: LINE_FORMAT, schema }
   return openOn(options, ensureTopics, ({ client, topic, reader }) =>
     openOn(options, findTopics, async ({ client: groupClient }) => {
       const bytesMax = options.bytesMax / reader.partitions().length
       const trim = { topic: topic.log, keepHours, bytesMax, everyMs: trimMs, clock, log }
       const trimmer = openTrimmer({ client, reader, ...trim })
-      return openOutlet({ client, groupClient, reader, trimmer, topic, sessionMs, revokeMsMax, failed, log })
+      return openOutlet({ client, groupClient, reader, trimmer, topic, knows, sessionMs, revokeMsMax, failed, log })
     }),
   )
 }
@@ -85,6 +90,17 @@ export async function examineKafkaLog(options: KafkaOptions): Promise<string[]> 
   const client = openKafkaClient(options)
   try {
     return await examineTopics(client, await findTopics(client, options))
+  } finally {
+    await client.close()
+  }
+}
+
+/** The writers that are members of their group now. Rejects with `log_unavailable`, also while they come and go; or as `openKafkaView`. */
+export async function fetchWriters(options: KafkaOptions): Promise<Member[]> {
+  const client = openKafkaClient(options)
+  try {
+    const { group } = await findTopics(client, options)
+    return await fetchMembers(client, group)
   } finally {
     await client.close()
   }

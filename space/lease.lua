@@ -4,19 +4,22 @@
 -- A unit whose tag was given out for repair, or went with an emptied Redis, is not renewed: it must come back under a new
 -- tag, and tell its devices anew. The tag that it had before is given out for repair a last time then.
 --
+-- A process also leaves a mark of what it knows, for as long as a lease: one of a newer version looks for those that have none.
+--
 -- Also out of memory: without their leases all devices would show as offline, and it takes a few fields for each unit.
 --
--- KEYS: leases, merged through, lost
+-- KEYS: leases, merged through, lost, marks
 -- ARGV: tag of the unit, '' for a process that only asks
 --       ms of the lease
 --       up to when all that the unit took is merged, ms
 --       '1' to begin with this tag
 --       the tag that the unit had before, '' for none
 --       name of the process, and ms for which the lost units that it has are its own
+--       mark of the process
 -- Output: {1 when renewed, living tags...}
 
-local LEASES, MERGED, LOST = KEYS[1], KEYS[2], KEYS[3]
-local TAG, LEASE_MS, THROUGH, BEGINS, BEFORE, PROCESS, OWN_MS = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local LEASES, MERGED, LOST, MARKS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local TAG, LEASE_MS, THROUGH, BEGINS, BEFORE, PROCESS, OWN_MS, MARK = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
 -- Lua's stack holds 8000.
 local UNITS_MAX = 4000
@@ -43,6 +46,8 @@ if TAG ~= '' and (begins or redis.call('ZSCORE', LEASES, TAG)) then
   redis.call('HSET', MERGED, TAG, THROUGH)
   renewed = 1
 end
+redis.call('ZADD', MARKS, after(LEASE_MS), MARK)
+redis.call('ZREMRANGEBYSCORE', MARKS, '-inf', after(0))
 local lost = redis.call('HGETALL', LOST)
 for at = 1, #lost, 2 do
   local since, _, holder = string.match(lost[at + 1], '^(%S+) (%S+) (.*)$')

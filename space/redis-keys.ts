@@ -39,6 +39,8 @@ export interface RedisKeys {
   readonly lost: string
   /** Sorted set: tags of lost units that were repaired, by when; their flush numbers stay for as long. */
   readonly repaired: string
+  /** Sorted set: `<process> <line format>` of every process, by the time until which it is taken to live. */
+  readonly marks: string
   /** Text: the token of the process that rebuilds. */
   readonly rebuild: string
   /** Channel: what other units tell a unit. */
@@ -61,6 +63,7 @@ export function openRedisKeys(prefix: string): RedisKeys {
     mergedThrough: `${prefix}{units}merged-through`,
     lost: `${prefix}{units}lost`,
     repaired: `${prefix}{units}repaired`,
+    marks: `${prefix}{units}marks`,
     rebuild: `${prefix}{units}rebuild`,
     unit: unit => `${prefix}{${unit}}unit`,
   }

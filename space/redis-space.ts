@@ -22,6 +22,7 @@ import { openRedisEpoch, type RedisEpoch } from './redis-epoch.ts'
 import { openRedisFlush } from './redis-flush.ts'
 import { openRedisHeart } from './redis-heart.ts'
 import { openRedisKeys } from './redis-keys.ts'
+import type { Older } from './redis-marks.ts'
 import { openRedisReads } from './redis-reads.ts'
 import { openRedisSessions, type RedisSessions } from './redis-sessions.ts'
 import { openRedisSubscriber } from './redis-subscriber.ts'
@@ -47,6 +48,8 @@ export interface RedisSpace extends Space {
   readonly sessions: Sessions
   /** Names this process among those that share the space. */
   readonly unit: string
+  /** Processes that live and cannot read what this one writes, as far as they leave a trace here. */
+  older(): Promise<Older>
 }
 
 const CLOSE_MS_MAX = 2_000
@@ -147,6 +150,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     claimLostUnits: units.claimLostUnits,
     sessions,
     unit: units.unit,
+    older: units.older,
     close,
   }
 

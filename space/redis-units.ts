@@ -12,9 +12,11 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Presence } from '../model/device-state.ts'
+import { LINE_FORMAT } from '../model/message.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { RedisFlush } from './redis-flush.ts'
 import { ALL_SHARDS, type RedisKeys } from './redis-keys.ts'
+import { type Older, olderOf } from './redis-marks.ts'
 import type { LostUnits } from './space.ts'
 
 export interface RedisUnits {
@@ -36,6 +38,8 @@ export interface RedisUnits {
   /** Redis has lost what this unit told: tells it anew, under the next tag. `tag`: the one that was found lost. */
   startAnew(tag: string): void
   claimLostUnits(): Promise<LostUnits | null>
+  /** Processes that live and cannot read what this one writes, as far as they leave a trace. */
+  older(): Promise<Older>
   /** Ends the lease, unless something must be read again from the log. All must be settled before. */
   leave(): Promise<void>
 }
@@ -105,6 +109,7 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     disown: device => void own.delete(device),
     startAnew,
     claimLostUnits,
+    older,
     leave,
   }
 
@@ -130,8 +135,10 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     if (!owes()) mergedThrough = Math.min(flush.mergedThrough, oldestUnmergedAt() ?? Number.POSITIVE_INFINITY)
     const asked = performance.now()
     const [now, before, isFirst] = [tag, tagBefore, begins]
-    const args = [now, LEASE_MS, mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS]
-    const reply = await connection.run('lease', [keys.leases, keys.mergedThrough, keys.lost], args, LEASE_CALL_MS_MAX)
+    const mark = `${unit} ${LINE_FORMAT}`
+    const args = [now, LEASE_MS, mergedThrough, isFirst ? '1' : '0', before, unit, REPAIR_MS, mark]
+    const own = [keys.leases, keys.mergedThrough, keys.lost, keys.marks]
+    const reply = await connection.run('lease', own, args, LEASE_CALL_MS_MAX)
     const [renewed, ...living] = reply as [number, ...string[]]
     live = new Set(living)
     askedAt = asked
@@ -248,7 +255,16 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     await Promise.all(ALL_SHARDS.map(shard => connection.command('HDEL', [keys.meta(shard), `f:${of}`, `n:${of}`])))
   }
 
+  async function older(): Promise<Older> {
+    await beat()
+    const marks = (await connection.command('ZRANGE', [keys.marks, 0, -1])) as string[]
+    const lost = (await connection.command('HVALS', [keys.lost])) as string[]
+    const [seconds] = (await connection.command('TIME', [])) as [string]
+    return olderOf({ marks, tags: [...live], lost, now: Number(seconds) * 1_000, lines: LINE_FORMAT })
+  }
+
   async function leave(): Promise<void> {
+    await connection.command('ZREM', [keys.marks, `${unit} ${LINE_FORMAT}`]).catch(() => {})
     if (!isUnit) return
     for (const [device, at] of own) flush.mergePresence(device, false, at, isClaimed(device))
     own.clear()

@@ -78,8 +78,8 @@ describe('docker-compose.yml', () => {
   })
 
   it('builds the image once, and pulls none of that name', () => {
-    expect(lines.filter(line => line.trim().startsWith('build:'))).toEqual(['    build: .'])
-    expect(serviceOf('broker')).toContain('build: .')
+    expect(lines.filter(line => line.trim().startsWith('build:'))).toEqual(['    build:'])
+    expect(serviceOf('broker')).toContain('context: .')
     const shared = blockUnder(lines, 'x-process: &process')
     expect(shared).toEqual(expect.arrayContaining(['  image: surgetank', '  pull_policy: never']))
   })

@@ -112,10 +112,10 @@ describe.skipIf(!redisHere)('several units on one Redis', () => {
   })
 
   test('a unit that was lost before it heard of its first lease does not live by it', async () => {
-    const keys = ['leases', 'merged-through', 'lost'].map(key => `${freshPrefix()}{units}${key}`)
+    const keys = ['leases', 'merged-through', 'lost', 'marks'].map(key => `${freshPrefix()}{units}${key}`)
     const script = readFileSync('space/lease.lua', 'utf8')
     const begin = (tag: string) =>
-      redis.command('EVAL', script, 3, ...keys, tag, LEASE_MS, Date.now(), '1', '', 'a process', 10_000)
+      redis.command('EVAL', script, 4, ...keys, tag, LEASE_MS, Date.now(), '1', '', 'a process', 10_000, 'a process 2')
     await redis.command('HSET', keys[2] as string, 'u.0', `${Date.now()} 0 `)
     expect(await begin('u.0')).toEqual([0])
     expect(await begin('u.1')).toEqual([1, 'u.1'])

@@ -1,0 +1,144 @@
+/**
+ * Processes of two versions on one Kafka, one Redis and one ClickHouse: today's build, and an older one that is packed in
+ * `test/data/upgrade`. The engine stands in for a ClickHouse server; it is known only by its HTTP.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
+import type { RoleName } from '../../manager/roles.ts'
+import type { SystemPorts } from '../crash/system.ts'
+import { freePort } from '../free-port.ts'
+import { startKafka } from '../servers/kafka-server.ts'
+import { startRedis } from '../servers/redis-server.ts'
+import { unpackBuild } from '../upgrade/packed.ts'
+import { until } from '../waits.ts'
+import { openBalancer } from './balancer.ts'
+
+export type Version = 'old' | 'new'
+
+export interface Process {
+  /** Of MQTT, for a broker; of HTTP. */
+  readonly mqtt: number
+  readonly http: number
+  /** The exit code, once it has ended; null before. */
+  readonly code: number | null
+  /** What it wrote to stdout and stderr. */
+  output(): string
+  /** Resolves when `/readyz` says so. */
+  ready(): Promise<void>
+  /** Resolves with the exit code. */
+  ended(): Promise<number | null>
+  /** SIGTERM; resolves with the exit code. */
+  stop(): Promise<number | null>
+}
+
+export interface TwoVersions {
+  /** What every process is given. */
+  readonly env: Readonly<Record<string, string>>
+  /** The port before the brokers. */
+  readonly mqtt: number
+  readonly sql: number
+  start(version: Version, role: RoleName): Process
+  /** The broker takes connections from the balancer, or does so no more. */
+  balance(broker: Process): void
+  unbalance(broker: Process): void
+  /** What every process wrote. */
+  output(): string
+  close(): Promise<void>
+}
+
+export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
+  const dir = mkdtempSync(join(tmpdir(), 'surgetank-versions-'))
+  const dists: Record<Version, string> = { old: unpackBuild(oldBuild, join(dir, 'old')), new: 'dist' }
+  const password = randomBytes(12).toString('hex')
+  const [kafka, redis, database] = await Promise.all([
+    startKafka(),
+    startRedis(),
+    startEmbeddedDatabase({ dataDir: join(dir, 'clickhouse'), port: 0, password }),
+  ])
+  const targets: number[] = []
+  const balancer = await openBalancer(targets)
+  const env = {
+    KAFKA_BROKERS: kafka.brokers,
+    REDIS_URL: redis.url,
+    CLICKHOUSE_URL: `http://127.0.0.1:${database.port}`,
+    SURGETANK_CLICKHOUSE_USER: 'surgetank',
+    SURGETANK_CLICKHOUSE_PASSWORD: password,
+  }
+  const children: ChildProcess[] = []
+  let output = ''
+  // Ports are chosen beforehand: `start` waits for nothing.
+  const ports = await Promise.all(Array.from({ length: 40 }, freePort))
+  return {
+    env,
+    mqtt: balancer.port,
+    sql: database.port,
+    start,
+    balance: ({ mqtt }) => void targets.push(mqtt),
+    unbalance: ({ mqtt }) => void targets.splice(targets.indexOf(mqtt), 1),
+    output: () => output,
+    close,
+  }
+
+  function start(version: Version, role: RoleName): Process {
+    const [mqtt = 0, http = 0] = ports.splice(0, 2)
+    const own = { SURGETANK_MQTT_PORT: String(mqtt), SURGETANK_HTTP_PORT: String(http) }
+    const child = spawn(process.execPath, [join(dists[version], 'main.js'), role], {
+      env: { PATH: process.env.PATH, ...env, ...own },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    children.push(child)
+    let said = ''
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', text => {
+        said += text
+        output += `${version} ${role}: ${text}`
+      })
+    }
+    return {
+      mqtt,
+      http,
+      get code() {
+        return child.exitCode
+      },
+      output: () => said,
+      ready: () => ready(child, http, () => said),
+      ended: () => ended(child),
+      stop: () => {
+        child.kill('SIGTERM')
+        return ended(child)
+      },
+    }
+  }
+
+  async function close(): Promise<void> {
+    for (const child of children) child.kill('SIGKILL')
+    await Promise.all(children.map(ended))
+    await balancer.close()
+    await Promise.all([kafka.stop(), redis.stop(), database.stop()])
+    rmSync(dir, { recursive: true, force: true })
+  }
+}
+
+async function ready(child: ChildProcess, http: number, said: () => string): Promise<void> {
+  await until(async () => {
+    if (child.exitCode !== null) throw new Error(`It ended with ${child.exitCode}:\n${said()}`)
+    const answer = await fetch(`http://127.0.0.1:${http}/readyz`).catch(() => null)
+    return answer?.status === 200
+  }, 'it is ready').catch((error: Error) => {
+    throw new Error(`${error.message}\n${said()}`)
+  })
+}
+
+function ended(child: ChildProcess): Promise<number | null> {
+  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve(child.exitCode)
+  return new Promise(resolve => child.once('exit', code => resolve(code)))
+}
+
+/** The ports by which a check asks. */
+export function portsOf({ mqtt, sql }: TwoVersions, api: Process): SystemPorts {
+  return { mqtt, http: api.http, sql }
+}

@@ -1,0 +1,112 @@
+/**
+ * Data directories of older versions, as their processes left them: each opens with the present build, is migrated, also
+ * through kills in the middle of that, and holds every acknowledged reading once, with its value and its time.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import mqtt from 'mqtt'
+import { afterAll, describe, expect, it } from 'vitest'
+import { freePorts, runCommand, type SystemOptions, type SystemPorts, startSystem } from '../crash/system.ts'
+import { until } from '../waits.ts'
+import { acknowledgedLines, newestLines, query, stateLines, storedLines } from './known-state.ts'
+import { readKnown, readPosition, unpack } from './packed.ts'
+
+const NAMES = readdirSync('test/data/upgrade')
+  .filter(name => name.endsWith('.json'))
+  .map(name => name.slice(0, -'.json'.length))
+const [ENDED, KILLED] = ['ended', 'killed'].map(how => NAMES.filter(name => name.endsWith(how))) as [string[], string[]]
+const KILLS = 3
+/** From the engine's start to a moment at which all runs. */
+const [KILL_MS_MIN, KILL_MS_MAX] = [300, 1_800]
+
+const folder = mkdtempSync(join(tmpdir(), 'surgetank-upgrade-'))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+describe('a data directory of an older version', () => {
+  it.each(KILLED)('%s: a plan is open, and the log has readings that ClickHouse has not', async name => {
+    const { dataDir } = await systemOf(name, 'looked-at')
+    const { acknowledged, stored, committed } = readKnown(name)
+    expect(await readPosition(dataDir)).toEqual({ appended: acknowledged.length, committed, hasPlan: true })
+    expect(committed).toBeLessThan(stored)
+    expect(stored).toBeLessThan(acknowledged.length)
+  })
+
+  it.each(ENDED)('%s is opened, migrated and goes on: every reading is there once [G2] [G3] [G4] [G7]', async name => {
+    await expectAllThere(name, await systemOf(name, 'opened'))
+  })
+
+  it.each(KILLED)('%s is migrated through kill -9 of every process at any moment [G2] [G7]', async name => {
+    const system = await systemOf(name, 'killed')
+    const moments = Array.from({ length: KILLS }, () => KILL_MS_MIN + Math.random() * (KILL_MS_MAX - KILL_MS_MIN))
+    for (const ms of moments) await startAndKill(system, ms)
+    await expectAllThere(name, system).catch((error: Error) => {
+      error.message += `\nIt was killed after ${moments.map(Math.round).join(', ')} ms.`
+      throw error
+    })
+  })
+})
+
+async function systemOf(name: string, why: string): Promise<SystemOptions> {
+  const dataDir = join(folder, `${name}-${why}`)
+  unpack(name, dataDir)
+  return { dataDir, ports: await freePorts() }
+}
+
+async function expectAllThere(name: string, system: SystemOptions): Promise<void> {
+  const known = readKnown(name)
+  const running = await startSystem(system)
+  try {
+    const { ports } = running
+    await until(async () => (await rowsIn(ports)) >= known.acknowledged.length, 'the log is in ClickHouse')
+    expect(await storedLines(ports)).toEqual(acknowledgedLines(known))
+    await until(() => isWarm(ports), 'the state is rebuilt')
+    expect(await stateLines(ports.http, known)).toEqual(newestLines(known))
+    expect(await runCommand(['verify'], system)).toMatchObject({ code: 0 })
+    const refused = (await runCommand(['quarantine', 'ls', '--json'], system)).stdout.trim().split('\n')
+    expect(refused).toHaveLength(known.quarantined)
+    await publish(ports)
+    await until(async () => (await rowsIn(ports)) === known.acknowledged.length + 1, 'it goes on')
+    expect(await runCommand(['verify'], system)).toMatchObject({ code: 0 })
+    expect(await running.stop()).toBe(0)
+  } finally {
+    await running.killTree()
+  }
+}
+
+/** SIGKILL of the whole tree at one moment, also before it is ready. */
+async function startAndKill({ dataDir, ports }: SystemOptions, ms: number): Promise<void> {
+  const settings = {
+    SURGETANK_DATA_DIR: dataDir,
+    SURGETANK_MQTT_PORT: String(ports.mqtt),
+    SURGETANK_HTTP_PORT: String(ports.http),
+    SURGETANK_SQL_PORT: String(ports.sql),
+  }
+  // A process group of its own, which all of its children are in.
+  const options = { env: { PATH: process.env.PATH, ...settings }, stdio: 'ignore', detached: true } as const
+  const child = spawn(process.execPath, ['dist/main.js'], options)
+  const ended = once(child, 'exit')
+  await Promise.race([pause(ms), ended])
+  if (child.exitCode !== null) throw new Error(`It ended by itself with ${child.exitCode}.`)
+  process.kill(-(child.pid ?? 0), 'SIGKILL')
+  await ended
+}
+
+async function rowsIn(ports: SystemPorts): Promise<number> {
+  const [rows = 0] = await query<number>(ports, 'SELECT toUInt32(count()) FROM telemetry.readings FORMAT TSV')
+  return rows
+}
+
+async function isWarm({ http }: SystemPorts): Promise<boolean> {
+  const answer = await fetch(`http://127.0.0.1:${http}/v1/devices/press-0`)
+  return ((await answer.json()) as { rehydrating: boolean }).rehydrating === false
+}
+
+async function publish({ mqtt: port }: SystemPorts): Promise<void> {
+  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, { clientId: 'after-the-upgrade' })
+  await client.publishAsync('devices/press-new/telemetry', '{"temperature":21.5}', { qos: 1 })
+  await client.endAsync()
+}
