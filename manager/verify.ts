@@ -42,7 +42,10 @@ const DISTINCT_ROWS = 2_000_000
 const READ = { chunksMax: 500, bytesMax: 16 << 20 }
 
 /** What `verify` asks of ClickHouse. */
-export type VerifiedDatabase = Pick<Database, 'countBySource' | 'countReadings' | 'countByPosition' | 'queryStream'>
+export type VerifiedDatabase = Pick<
+  Database,
+  'countBySource' | 'countReadings' | 'countByPosition' | 'queryStream' | 'internal'
+>
 
 /** Reads the log's books and ClickHouse; changes nothing. Rejects when either cannot be read. */
 export async function verify(view: PumpView, database: VerifiedDatabase): Promise<Verdict> {

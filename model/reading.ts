@@ -8,12 +8,9 @@
 /** What a device can say. `bigint` only for integers that a double cannot hold exactly; `null` is a value a device sends. */
 export type Value = number | bigint | boolean | string | null
 
-export interface Reading {
+export interface Reading extends Moment {
   readonly metric: string
-  /** The reading's time, ms since 1970 UTC: `effectiveTs(sentTs, receivedAt)`. */
-  readonly ts: number
-  readonly value: Value
-  /** The time the device gave, ms; null when it gave none. Differs from `ts` when the device's clock was too far ahead. */
+  /** The time the device gave, µs; null when it gave none. Differs from `ts` when the device's clock was too far ahead. */
   readonly sentTs: number | null
 }
 
