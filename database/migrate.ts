@@ -13,8 +13,9 @@ import { SurgetankError } from '../errors.ts'
 import type { MigrationStep } from './database.ts'
 import { mendFirstState } from './early-state.ts'
 import { codeOf } from './error-classes.ts'
-import { examineTables, type Found, type Named, REWRITING_VERSION } from './examine.ts'
+import { examineTables, type Found, isOld, type Named, REWRITING_VERSION } from './examine.ts'
 import { rewrite } from './rewrite.ts'
+import { checkRoom, measureRoom } from './room.ts'
 import {
   createDatabase,
   internalOf,
@@ -94,6 +95,7 @@ async function bring(
       await runFiles(target, named, found, { migrations, told })
       break
     case 'rewrite': {
+      if (isOld(found, named.database)) checkRoom(await measureRoom(target, named.database))
       const newest = migrations.at(-1) as Migration
       const before = migrations.filter(({ version }) => version < REWRITING_VERSION)
       await runFiles(target, named, found, { migrations: before, told })

@@ -18,7 +18,7 @@ import { SurgetankError } from '../errors.ts'
 import type { MigrationStep } from './database.ts'
 import { examineTables, type Found, isOld } from './examine.ts'
 import type { Migration, MigrationTarget } from './migrate.ts'
-import { checkRoom, measureRoom } from './room.ts'
+import { measureRoom } from './room.ts'
 import { type Layout, quoteName, renderStatements } from './schema.ts'
 import { fillState } from './state-anew.ts'
 import { finish, isSwapped, swapTables } from './swap.ts'
@@ -65,7 +65,7 @@ export const AS_NEW = `device, metric, toDateTime64(ts, 6, 'UTC'), kind, value, 
   (toUnixTimestamp64Milli(received_at) - toUnixTimestamp64Milli(ts)) * 1000,
   if(sent_ts = 0, NULL, (sent_ts - toUnixTimestamp64Milli(ts)) * 1000), source, source_position, source_index`
 
-/** Everything but the last word, which is the row in `migrations`. Throws `database_no_room` before the first change. */
+/** Everything but the last word, which is the row in `migrations`. */
 export async function rewrite(target: MigrationTarget, layout: Layout, options: RewriteOptions): Promise<void> {
   const rewriting = openRewriting(target, layout, options)
   const found = await rewriting.look()
@@ -73,9 +73,8 @@ export async function rewrite(target: MigrationTarget, layout: Layout, options: 
     // The engine was killed between the first name and the next.
     if (found.tables.get(layout.internal)?.has('migration_readings_next') === true)
       await rewriting.run(`RENAME TABLE telemetry_internal.migration_readings_next TO telemetry_internal.${COPY}`)
-    const room = await measureRoom(target, layout.database)
-    checkRoom(room)
-    const counted = withProgress(rewriting, room.rows)
+    const { rows } = await measureRoom(target, layout.database)
+    const counted = withProgress(rewriting, rows)
     await copyReadings(counted)
     counted.progress('the newest state', 0)
     await fillState(counted)
@@ -198,9 +197,12 @@ export async function openPart({ layout, runPlain }: Rewriting, like: string): P
   return name
 }
 
-/** By the token others see that this process copies; nothing is deduplicated by it. */
+/**
+ * By the token others see that this process copies. Another one for each statement: an INSERT … SELECT with a token is
+ * deduplicated by it even where `insert_deduplicate` is 0.
+ */
 export function settingsOf({ attempt }: Rewriting): string {
-  return `insert_deduplicate = 0, async_insert = 0, max_threads = 2, max_insert_threads = 1, insert_deduplication_token = '${attempt}'`
+  return `insert_deduplicate = 0, async_insert = 0, max_threads = 2, max_insert_threads = 1, insert_deduplication_token = '${attempt}/${randomBytes(6).toString('hex')}'`
 }
 
 export interface Slice {
@@ -229,7 +231,7 @@ async function waitForOthers({ all, layout, attempt, progress }: Rewriting): Pro
   for (;;) {
     const [[others] = [0]] = await all<[number]>(
       `SELECT count() FROM ${processes} WHERE startsWith(Settings['insert_deduplication_token'], 'migration/')
-       AND Settings['insert_deduplication_token'] != {attempt:String}${cluster === null ? '' : ' SETTINGS skip_unavailable_shards = 1'}`,
+       AND NOT startsWith(Settings['insert_deduplication_token'], {attempt:String})${cluster === null ? '' : ' SETTINGS skip_unavailable_shards = 1'}`,
       { attempt },
     )
     if (others === 0) return

@@ -148,10 +148,10 @@ async function addLateRows(rewriting: Rewriting): Promise<void> {
 export async function finish(rewriting: Rewriting): Promise<void> {
   const { layout, run, statements, options } = rewriting
   for (const view of OLD_VIEWS) await run(`DROP VIEW IF EXISTS telemetry.${view}`)
-  for (const sql of [options.migrationsTable, ...statements.filter(one => one.startsWith('CREATE TABLE'))])
-    await run(sql)
+  const isTable = (sql: string) => sql.startsWith('CREATE TABLE')
+  for (const sql of [options.migrationsTable, ...statements.filter(isTable)]) await run(sql)
   if (layout.internal !== layout.database) await moveTables(rewriting)
-  for (const sql of statements) await run(sql)
+  for (const sql of statements.filter(one => !isTable(one))) await run(sql)
   await dropOld(rewriting)
 }
 

@@ -1,6 +1,7 @@
 /** Databases of earlier versions, made by the files that made them then, and rows put into them as the writers did. */
-import { readMigrations } from '../../database/migrate.ts'
+import { type MigrationTarget, readMigrations } from '../../database/migrate.ts'
 import { quoteName, renderStatements } from '../../database/schema.ts'
+import { SurgetankError } from '../../errors.ts'
 import { type Fixture, RECEIVED_AT, rows } from './database-fixture.ts'
 
 const TABLE = `CREATE TABLE IF NOT EXISTS telemetry.migrations
@@ -89,4 +90,42 @@ export async function everything(on: Fixture, database: string, internal = datab
       FROM ${internal}.readings_1h GROUP BY device, metric, bucket
     UNION ALL SELECT DISTINCT 'from', source, '', 0, 0, '', 0, '', '', '', source_position, source_index FROM ${internal}.by_source_from`
   return rows(on.writer, `SELECT * FROM (${all}) ORDER BY ALL`)
+}
+
+/** As `openDatabase` speaks to a server; says which statements changed something. `refused`: what this user may not do. */
+export function targetOf(
+  on: Fixture,
+  refused: RegExp | null = null,
+): MigrationTarget & { readonly commands: string[] } {
+  const commands: string[] = []
+  return {
+    commands,
+    async command(sql, params = {}) {
+      if (refused?.test(sql) === true) throw new SurgetankError('database_misconfigured', 'This user may not do that.')
+      commands.push(sql)
+      await on.writer.command({ query: sql, query_params: { ...params } })
+    },
+    async all<Row>(sql: string, params = {}) {
+      const result = await on.writer.query({
+        query: sql,
+        query_params: { ...params },
+        format: 'JSONCompactEachRow',
+        clickhouse_settings: { output_format_json_quote_64bit_integers: 0 },
+      })
+      return result.json<Row>()
+    },
+  }
+}
+
+/**
+ * As 189cb15 made it, the first commit that ran; as version 2, what the file of that version left of it before the next one
+ * failed. Only the state has another form since.
+ */
+export async function makeFirst(on: Fixture, database: string, version: number): Promise<void> {
+  await makeOld(on, database, version, sql =>
+    sql
+      .replace(/,\s*seen_at +SimpleAggregateFunction\(max, DateTime64\(3, 'UTC'\)\) COMMENT '[^']*'/, '')
+      .replace(/, received_at AS seen_at\b/, '')
+      .replace('newest.received_at AS received_at, seen_at', 'newest.received_at AS received_at'),
+  )
 }

@@ -36,6 +36,7 @@ it('a log of a newer version: it ends, its reason is shown, and devices are serv
   const checks = checkHealth({
     space: { warm: true },
     databaseUp: () => true,
+    schema: () => ({ done: true, step: null, failure: null }),
     writer: () => writer,
     stalled: () => false,
   })
