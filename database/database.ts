@@ -24,6 +24,11 @@ export interface DatabaseAccess {
 /** What is not set otherwise, and always of the embedded engine. */
 export const ACCESS_DEFAULTS = { database: 'telemetry', cluster: null, ca: null } as const
 
+/** The name of the database for what analysts need not see, where there is one. */
+export function internalOf(database: string): string {
+  return `${database}_internal`
+}
+
 /**
  * A range of rows of one source, by the place in the log that is stored with each row: from (`from`, `fromIndex`) up to, not
  * including, (`to`, `toIndex`), the position first. An index left out is 0: whole chunks.

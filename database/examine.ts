@@ -3,11 +3,11 @@
  * is found here, before the first change.
  */
 import { SurgetankError } from '../errors.ts'
-import type { ServerFound } from './database.ts'
+import { internalOf, type ServerFound } from './database.ts'
 import { type FoundTable, formOf } from './known-columns.ts'
 import type { Migration, MigrationTarget } from './migrate.ts'
 import { measureRoom } from './room.ts'
-import { internalOf, type Layout, quoteName } from './schema.ts'
+import { type Layout, quoteName } from './schema.ts'
 
 export type Reads = Pick<MigrationTarget, 'all'>
 

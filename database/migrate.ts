@@ -10,21 +10,13 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { SurgetankError } from '../errors.ts'
-import type { MigrationStep } from './database.ts'
+import { internalOf, type MigrationStep } from './database.ts'
 import { mendFirstState } from './early-state.ts'
 import { codeOf } from './error-classes.ts'
 import { examineTables, type Found, isOld, type Named, REWRITING_VERSION } from './examine.ts'
 import { rewrite } from './rewrite.ts'
 import { checkRoom, measureRoom } from './room.ts'
-import {
-  createDatabase,
-  internalOf,
-  type Layout,
-  quoteName,
-  renderStatements,
-  splitStatements,
-  TOKENS_KEPT,
-} from './schema.ts'
+import { createDatabase, type Layout, quoteName, renderStatements, splitStatements, TOKENS_KEPT } from './schema.ts'
 
 export interface Migration {
   readonly version: number

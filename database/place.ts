@@ -4,9 +4,10 @@
  *
  * Asked when it is needed first, and again when a table is not found: another process may migrate while this one runs.
  */
+import { internalOf } from './database.ts'
 import { codeOf } from './error-classes.ts'
 import type { Statement } from './history.ts'
-import { internalOf, quoteName } from './schema.ts'
+import { quoteName } from './schema.ts'
 
 export interface Place {
   /** The name of that database, unquoted. */

@@ -1,5 +1,6 @@
 /** What a rewriting migration needs of the disk, and what is free there. Only reads. */
 import { SurgetankError } from '../errors.ts'
+import { internalOf } from './database.ts'
 import type { Reads } from './examine.ts'
 
 export interface Room {
@@ -26,7 +27,7 @@ export async function measureRoom({ all }: Reads, database: string): Promise<Roo
     await all<[string, number]>(
       `SELECT partition_id, sum(rows) FROM system.parts
        WHERE active AND database IN ({database:String}, {internal:String}) AND table = 'migration_readings_copy' GROUP BY partition_id`,
-      { database, internal: `${database}_internal` },
+      { database, internal: internalOf(database) },
     ),
   )
   const [[stateBytes] = [0]] = await all<[number]>(

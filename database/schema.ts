@@ -8,15 +8,10 @@
 /** Where the schema goes. */
 export interface Layout {
   readonly database: string
-  /** Where the tables go that are not for analysts, by `internalOf`; `database` itself where they have no database of their own. */
+  /** Where the tables go that are not for analysts, by `internalOf` (database.ts); `database` itself where they have no database of their own. */
   readonly internal: string
   /** Null: tables that are not replicated. */
   readonly cluster: string | null
-}
-
-/** The name of the database for what analysts need not see. */
-export function internalOf(database: string): string {
-  return `${database}_internal`
 }
 
 /** The window of deduplication tokens of each table that an insert reaches, as the schema has it [G2]. */

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path'
 import type { Settings } from '../settings.ts'
 import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
 import { findRunning, type Running } from './data-dir.ts'
-import { examineServers } from './doctor-servers.ts'
+import { examineEngine, examineServers } from './doctor-servers.ts'
 
 export interface Finding {
   readonly what: string
@@ -36,6 +36,7 @@ export async function examine(settings: Settings): Promise<Finding[]> {
     ...(onDisk ? examineDisk(settings.SURGETANK_DATA_DIR) : []),
     ...(running === null ? await examinePorts(settings, places) : []),
     ...(await examineServers(places)),
+    ...(isEmbedded(places, 'database') ? [await examineEngine(running?.ports?.sql ?? null)] : []),
   ]
 }
 

@@ -60,7 +60,7 @@ it('sees a rollup that lacks readings of a source, and one that has too many of 
   const client = createClient({ url: on.url, username: 'surgetank', password: on.password, database: 'telemetry' })
   const add = (rows: string) =>
     client.command({
-      query: `INSERT INTO readings_1h (metric, device, bucket, readings, by_source) VALUES ${rows}`,
+      query: `INSERT INTO telemetry_internal.readings_1h (metric, device, bucket, readings, by_source) VALUES ${rows}`,
       clickhouse_settings: { async_insert: 0 },
     })
   await add("('m', 'd', 0, 2, map('log/0', 2))")

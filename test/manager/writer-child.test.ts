@@ -19,7 +19,7 @@ import { type LogMeta, putLogMeta, readLogMeta } from '../../pump/lmdb-log.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
 import { until } from '../waits.ts'
 
-const READING: Reading = { metric: 'temperature', ts: 1, sentTs: null, value: 21.5 }
+const READING: Reading = { metric: 'temperature', ts: 1, receivedAt: 1, sentTs: null, value: 21.5 }
 
 let log: LmdbHarness
 
