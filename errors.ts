@@ -28,6 +28,8 @@ export const ERRORS = {
   database_unavailable: { fate: 'retry', sentence: 'ClickHouse does not answer, or asks to wait.' },
   database_refuses_rows: { fate: 'reject', sentence: 'ClickHouse refuses rows of this batch.' },
   database_misconfigured: { fate: 'stop', sentence: 'ClickHouse refuses the schema, the user or the settings.' },
+  database_changed: { fate: 'stop', sentence: 'A table of ClickHouse is not as any version of surgetank made it.' },
+  database_no_room: { fate: 'stop', sentence: 'There is not enough room to bring the database to this version.' },
   database_newer: { fate: 'stop', sentence: 'The database was written by a newer surgetank.' },
   space_unavailable: { fate: 'retry', sentence: 'Redis does not answer, or asks to wait.' },
   space_refuses: { fate: 'reject', sentence: 'Redis refuses what was asked of it.' },

@@ -11,9 +11,13 @@ import { createHash, randomBytes } from 'node:crypto'
 import { SurgetankError } from '../errors.ts'
 import type { Fence } from './database.ts'
 import type { Statement } from './history.ts'
+import { isNotFound } from './place.ts'
+import { unquoted } from './schema.ts'
 
-/** What is needed of a database; statements run in the database of this system. */
+/** What is needed of a database; statements run in the database of the readings. */
 export interface ApartTarget {
+  /** The quoted name of the database that holds the rollups, and these tables. */
+  readonly internal: string
   command(sql: string, params?: Readonly<Record<string, unknown>>): Promise<void>
   all<Row>(statement: Statement): Promise<Row[]>
 }
@@ -23,13 +27,15 @@ export interface ApartTarget {
  * engine, because that of a replicated table has its place in Keeper.
  */
 const ENGINES = {
-  readings: 'MergeTree PARTITION BY toYYYYMMDD(received_at) ORDER BY (metric, device, ts)',
+  readings:
+    'MergeTree PARTITION BY toYYYYMMDD(ts + toIntervalMicrosecond(received_delta)) ORDER BY (metric, device, ts)',
   readings_1m: 'AggregatingMergeTree PARTITION BY toYear(bucket) ORDER BY (metric, device, bucket)',
   readings_1h: 'AggregatingMergeTree PARTITION BY toYear(bucket) ORDER BY (metric, device, bucket)',
 } as const
 export type ApartTable = keyof typeof ENGINES
 
 export interface Apart {
+  /** With its database. */
   readonly name: string
   /** Runs `work` on the table; rejects with `database_unavailable` when another attempt has dropped it. */
   use<Result>(work: () => Promise<Result>): Promise<Result>
@@ -39,20 +45,25 @@ export interface Apart {
 }
 
 /** Removes what earlier attempts for this source left, whoever made them. Of the owner of the claim only. */
-export async function dropApart({ command, all }: ApartTarget, source: string, fence: Fence): Promise<void> {
+export async function dropApart({ command, all, internal }: ApartTarget, source: string, fence: Fence): Promise<void> {
   await fence()
   const left = await all<[string]>({
-    sql: 'SELECT name FROM system.tables WHERE database = currentDatabase() AND startsWith(name, {prefix:String})',
-    params: { prefix: prefixOf(source) },
+    sql: 'SELECT name FROM system.tables WHERE database = {internal:String} AND startsWith(name, {prefix:String})',
+    params: { internal: unquoted(internal), prefix: prefixOf(source) },
   })
-  for (const [name] of left) await command(`DROP TABLE IF EXISTS ${name} SYNC`)
+  for (const [name] of left) await command(`DROP TABLE IF EXISTS ${internal}.${name} SYNC`)
 }
 
 /** An empty table like `table`. */
-export async function openApart({ command, all }: ApartTarget, source: string, table: ApartTable): Promise<Apart> {
-  const name = `${prefixOf(source)}${table}_${randomBytes(6).toString('hex')}`
+export async function openApart(
+  { command, all, internal }: ApartTarget,
+  source: string,
+  table: ApartTable,
+): Promise<Apart> {
+  const whole = table === 'readings' ? table : `${internal}.${table}`
+  const name = `${internal}.${prefixOf(source)}${table}_${randomBytes(6).toString('hex')}`
   await command(
-    `CREATE TABLE ${name} AS ${table} ENGINE = ${ENGINES[table]} SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`,
+    `CREATE TABLE ${name} AS ${whole} ENGINE = ${ENGINES[table]} SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`,
   )
   return { name, use, attach, drop }
 
@@ -60,7 +71,8 @@ export async function openApart({ command, all }: ApartTarget, source: string, t
     try {
       return await work()
     } catch (error) {
-      if (!isUnknownTable(error)) throw error
+      // All other tables that a repair names are of the schema.
+      if (!isNotFound(error)) throw error
       throw new SurgetankError('database_unavailable', `another repair of ${source} has begun`, error)
     }
   }
@@ -70,7 +82,7 @@ export async function openApart({ command, all }: ApartTarget, source: string, t
     const partitions = await use(() => all<[string]>({ sql, params: {} }))
     for (const [partition] of partitions) {
       await fence()
-      const sql = `ALTER TABLE ${table} ATTACH PARTITION ID {partition:String} FROM ${name}`
+      const sql = `ALTER TABLE ${whole} ATTACH PARTITION ID {partition:String} FROM ${name}`
       await use(() => command(sql, { partition }))
     }
   }
@@ -78,11 +90,6 @@ export async function openApart({ command, all }: ApartTarget, source: string, t
   function drop(): Promise<void> {
     return command(`DROP TABLE IF EXISTS ${name} SYNC`)
   }
-}
-
-/** ClickHouse's code 60. All other tables that a repair names are of the schema. */
-function isUnknownTable(error: unknown): boolean {
-  return error instanceof SurgetankError && (error.cause as { code?: unknown } | undefined)?.code === '60'
 }
 
 /** The name of a source may hold anything; its digest may stand in the name of a table. */

@@ -9,7 +9,7 @@ import { Readable } from 'node:stream'
 import type { ClickHouseSettings } from '@clickhouse/client'
 import { SurgetankError } from '../errors.ts'
 import type { Kind } from '../model/reading.ts'
-import { dropApart, openApart } from './apart.ts'
+import { type ApartTarget, dropApart, openApart } from './apart.ts'
 import { openClient, READ_SETTINGS, readPages, readRows, runCommand, withSignal } from './clickhouse-client.ts'
 import type {
   Aggregate,
@@ -24,6 +24,7 @@ import type {
   SourceRange,
 } from './database.ts'
 import { translateError } from './error-classes.ts'
+import { examineServer } from './examine.ts'
 import {
   type BucketRow,
   bucketStatement,
@@ -34,7 +35,8 @@ import {
   toRawPoint,
 } from './history.ts'
 import { underWay, waitForInserts } from './inserts.ts'
-import { examineServer, type MigrationTarget, migrate } from './migrate.ts'
+import { type MigrationTarget, migrate, readMigrations } from './migrate.ts'
+import { openPlace } from './place.ts'
 import { probe } from './probe.ts'
 import { OF_RANGE, rangeParams, repairDerived } from './repair.ts'
 import { READINGS_COLUMNS } from './row-binary.ts'
@@ -56,8 +58,8 @@ const MIGRATION_MS_MAX = 200_000
 /** More than the rows of any batch: each is one block. */
 const ROWS_OF_BLOCK = 1_048_576
 
-/** The tables that an insert reaches. */
-const TABLES_OF_INSERTS = ['readings', 'state', 'readings_1m', 'readings_1h']
+/** The tables that an insert reaches through the views of the readings. */
+const DERIVED_TABLES = ['state', 'readings_1m', 'readings_1h']
 
 /**
  * Said each time, because a server, or a user's profile, may have others: servers from 26.3 on collect inserts
@@ -80,12 +82,12 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     connectionsMax: options.connectionsMax ?? 8,
     database: access.database,
   })
-  const apartTarget = { command, all: <Row>(statement: Statement) => all<Row>('repairing', statement) }
+  const place = openPlace(access.database, statement => all('looking for the tables', statement))
 
   return {
     ping,
-    migrate: () => outside(target => migrate(target, access)),
-    examine: () => outside(target => examineServer(target, access)),
+    migrate: told => outside(target => migrate(target, access, told === undefined ? {} : { told })),
+    examine: () => outside(target => examineServer(target, access, readMigrations())),
     insertReadings: (block, token, signal) =>
       insert('readings', block, { ...INSERT_SETTINGS, insert_deduplication_token: token }, signal),
     catchUp,
@@ -94,8 +96,8 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     waitForInserts: (source, signal) =>
       waitForInserts(() => all('looking for inserts', underWay(source, cluster), signal), source, signal),
     restoreReadings,
-    repairDerived: (range, fence) => repairDerived(apartTarget, range, fence),
-    repairNewest: (range, fence) => repairDerived(apartTarget, range, fence, 'newest'),
+    repairDerived: (range, fence) => place.use(at => repairDerived(apartTarget(at), range, fence)),
+    repairNewest: (range, fence) => place.use(at => repairDerived(apartTarget(at), range, fence, 'newest')),
     storedThrough,
     countBySource,
     countByPosition,
@@ -103,6 +105,7 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     history,
     historyBuckets,
     queryStream,
+    internal: place.internal,
     close: () => client.close(),
   }
 
@@ -132,6 +135,10 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     }
   }
 
+  function apartTarget(internal: string): ApartTarget {
+    return { internal, command, all: statement => all('repairing', statement) }
+  }
+
   function command(sql: string, params?: Readonly<Record<string, unknown>>): Promise<void> {
     return runCommand(client, sql, params)
   }
@@ -159,7 +166,10 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   /** A replica shows what it has fetched so far; asked for, it fetches what the others have, or says that it cannot. */
   async function catchUp(): Promise<void> {
     if (cluster === null) return
-    for (const table of TABLES_OF_INSERTS) await command(`SYSTEM SYNC REPLICA ${table} LIGHTWEIGHT`)
+    await place.use(async internal => {
+      for (const table of ['readings', ...DERIVED_TABLES.map(name => `${internal}.${name}`)])
+        await command(`SYSTEM SYNC REPLICA ${table} LIGHTWEIGHT`)
+    })
   }
 
   async function countReadings(range: SourceRange): Promise<number> {
@@ -177,12 +187,14 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   async function restoreReadings(block: RowBlock, range: SourceRange, fence: Fence): Promise<void> {
     if (cluster !== null)
       throw new SurgetankError('database_unavailable', `this replica does not show the rows of ${range.source} yet`)
-    await dropApart(apartTarget, range.source, fence)
-    if ((await countReadings(range)) > 0) return
-    const apart = await openApart(apartTarget, range.source, 'readings')
-    await apart.use(() => insert(apart.name, block, { ...INSERT_SETTINGS, insert_deduplicate: 0 }))
-    await apart.attach(fence)
-    await apart.drop()
+    await place.use(async internal => {
+      await dropApart(apartTarget(internal), range.source, fence)
+      if ((await countReadings(range)) > 0) return
+      const apart = await openApart(apartTarget(internal), range.source, 'readings')
+      await apart.use(() => insert(apart.name, block, { ...INSERT_SETTINGS, insert_deduplicate: 0 }))
+      await apart.attach(fence)
+      await apart.drop()
+    })
   }
 
   async function storedThrough({ source, from, to }: SourceRange, signal?: AbortSignal): Promise<number> {
@@ -203,8 +215,8 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   }
 
   async function* latest(signal?: AbortSignal): AsyncIterable<LatestRow[]> {
-    const sql = `SELECT device, metric, toUnixTimestamp64Milli(ts), toUnixTimestamp64Milli(received_at), ${VALUE_COLUMNS},
-      toUnixTimestamp64Milli(seen_at) FROM latest`
+    const sql = `SELECT device, metric, toUnixTimestamp64Micro(ts), toUnixTimestamp64Micro(received_at), ${VALUE_COLUMNS},
+      toUnixTimestamp64Micro(seen_at) FROM latest`
     for await (const page of readPages<LatestTuple>(client, 'reading the newest state', { sql, params: {} }, signal))
       yield page.map(toLatestRow)
   }
@@ -221,7 +233,9 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     signal?: AbortSignal,
   ): Promise<BucketPoint[]> {
     if (aggregates.length === 0) return []
-    const rows = await all<BucketRow>('reading history in buckets', bucketStatement(query, everyMs, aggregates), signal)
+    const rows = await place.use(internal =>
+      all<BucketRow>('reading history in buckets', bucketStatement(query, internal, { everyMs, aggregates }), signal),
+    )
     return rows.map(toBucketPoint)
   }
 

@@ -24,6 +24,11 @@ export interface DatabaseAccess {
 /** What is not set otherwise, and always of the embedded engine. */
 export const ACCESS_DEFAULTS = { database: 'telemetry', cluster: null, ca: null } as const
 
+/** The name of the database for what analysts need not see, where there is one. */
+export function internalOf(database: string): string {
+  return `${database}_internal`
+}
+
 /**
  * A range of rows of one source, by the place in the log that is stored with each row: from (`from`, `fromIndex`) up to, not
  * including, (`to`, `toIndex`), the position first. An index left out is 0: whole chunks.
@@ -49,6 +54,7 @@ export interface RowBlock {
 export interface LatestRow {
   readonly device: string
   readonly metric: string
+  /** All three in µs since 1970 UTC. */
   readonly ts: number
   readonly receivedAt: number
   readonly value: Value
@@ -62,7 +68,7 @@ export interface HistoryQuery {
   readonly device: string
   /** Null for all metrics of the device. */
   readonly metrics: readonly string[] | null
-  /** ms since 1970 UTC; `from` included, `to` not. */
+  /** µs since 1970 UTC; `from` included, `to` not. */
   readonly from: number
   readonly to: number
   readonly order: 'asc' | 'desc'
@@ -71,6 +77,7 @@ export interface HistoryQuery {
 
 export interface RawPoint {
   readonly metric: string
+  /** Both in µs since 1970 UTC. */
   readonly ts: number
   readonly receivedAt: number
   readonly value: Value
@@ -93,6 +100,26 @@ export interface ServerFound {
   /** The version of the schema that is there, 0 for none, and the one that `migrate` brings. */
   readonly applied: number
   readonly newest: number
+  /** The database of what is not for analysts; that of the readings where there is no other. */
+  readonly internal: string
+  /** What is written anew before the swap, and the room for it; null where nothing is, or only little is left to do. */
+  readonly rewrite: { readonly rows: number; readonly bytesNeeded: number; readonly bytesFree: number } | null
+  /** Tables whose columns are of no version, a sentence each: of a database that needs no migration. */
+  readonly changed: readonly string[]
+}
+
+/** How far a migration is. */
+export interface MigrationStep {
+  /** Versions of the schema. */
+  readonly from: number
+  readonly to: number
+  /** What is done at the moment, such as `readings of 20260115`. */
+  readonly what: string
+  /** Readings that were written anew so far by this process, and those that it found to be written; 0 where none are. */
+  readonly rows: number
+  readonly rowsAll: number
+  /** At the pace so far; null when that is not known yet. */
+  readonly secondsLeft: number | null
 }
 
 export interface Database {
@@ -101,9 +128,10 @@ export interface Database {
   /**
    * Reaches the server, and brings the schema to this version. Safe to repeat and from several processes at once; where all is
    * in place it only reads. Rejects with fate `stop` and what to set when an operator must act, with `retry` when the server
-   * is away.
+   * is away. `told` hears what is under way. A version that writes all rows anew takes its time, during which the other calls
+   * that read work, and nobody may insert; it can be killed at any moment and goes on where it was.
    */
-  migrate(): Promise<void>
+  migrate(told?: (step: MigrationStep) => void): Promise<void>
   /** All that `migrate` looks at before it changes anything; rejects as it does. The database need not exist yet. */
   examine(): Promise<ServerFound>
   /**
@@ -159,5 +187,7 @@ export interface Database {
   ): Promise<BucketPoint[]>
   /** Any read-only query, in any of ClickHouse's formats, as a stream of bytes. */
   queryStream(sql: string, params: Readonly<Record<string, unknown>>, signal?: AbortSignal): Promise<Readable>
+  /** The name of the database that holds what is not for analysts: `state`, the rollups and `by_source_from`. */
+  internal(): Promise<string>
   close(): Promise<void>
 }

@@ -59,6 +59,12 @@ export function classOf(code: number, message: string): ErrorClass {
   return CONFIGURATION.has(code) ? 'configuration' : 'retry'
 }
 
+/** The code that ClickHouse gave, also inside of an error of ours; null for an error without one. */
+export function codeOf(error: unknown): number | null {
+  const given = error instanceof SurgetankError ? error.cause : error
+  return given instanceof ClickHouseError ? Number(given.code) : null
+}
+
 /** Whose statement failed: one of ours, or the text of somebody who asks. */
 export type Author = 'ours' | 'theirs'
 

@@ -13,6 +13,9 @@ export interface Statement {
   readonly params: Readonly<Record<string, unknown>>
 }
 
+/** Below it, the time of a key is one in ms, as earlier versions gave them out: no reading is from before the year 2000. */
+const KEY_MICROS_MIN = 100_000_000_000_000
+
 /** A total and stable order of raw readings: the keyset of paging. */
 const KEYSET = 'ts, metric, source, source_position, source_index'
 
@@ -23,9 +26,9 @@ export function rawStatement(query: HistoryQuery, after: string | null): Stateme
   const keyset =
     page === null
       ? ''
-      : `AND (${KEYSET}) ${beyond} (fromUnixTimestamp64Milli({keyTs:Int64}, 'UTC'), {keyMetric:String}, {keySource:String}, {keyPosition:UInt64}, {keyIndex:UInt32})`
+      : `AND (${KEYSET}) ${beyond} (fromUnixTimestamp64Micro({keyTs:Int64}, 'UTC'), {keyMetric:String}, {keySource:String}, {keyPosition:UInt64}, {keyIndex:UInt32})`
   return {
-    sql: `SELECT metric, toUnixTimestamp64Milli(ts), toUnixTimestamp64Milli(received_at), ${VALUE_COLUMNS}, source, source_position, source_index
+    sql: `SELECT metric, toUnixTimestamp64Micro(ts), toUnixTimestamp64Micro(received_at), ${VALUE_COLUMNS}, source, source_position, source_index
       FROM readings
       WHERE ${ofDevice(query)} AND ${between('from', 'to')} ${keyset}
       ORDER BY ${KEYSET.split(', ')
@@ -58,7 +61,7 @@ function parseKey(key: string): Record<string, string | number> {
   if (!valid || typeof keyMetric !== 'string' || typeof keySource !== 'string') {
     throw new SurgetankError('invalid_request', 'The paging key was not given out by this system.')
   }
-  return { keyTs, keyMetric, keySource, keyPosition, keyIndex }
+  return { keyTs: keyTs < KEY_MICROS_MIN ? keyTs * 1_000 : keyTs, keyMetric, keySource, keyPosition, keyIndex }
 }
 
 function parseJsonArray(key: string): unknown[] {
@@ -87,16 +90,25 @@ const AGGREGATES: Record<Aggregate, string> = {
 /**
  * Numeric readings of a device in buckets of `everyMs`, counted from 1970-01-01 UTC. Where the buckets are made of whole
  * hours or minutes, their inner part is read from the rollup and only the edges of [from, to) from the readings, so the
- * numbers are those of the readings and the cost is that of the rollup. `last` needs the readings.
+ * numbers are those of the readings and the cost is that of the rollup. `last` needs the readings. `internal` is the quoted
+ * name of the database that holds the rollups.
  */
-export function bucketStatement(query: HistoryQuery, everyMs: number, aggregates: readonly Aggregate[]): Statement {
+export function bucketStatement(
+  query: HistoryQuery,
+  internal: string,
+  { everyMs, aggregates }: { readonly everyMs: number; readonly aggregates: readonly Aggregate[] },
+): Statement {
   const unit = aggregates.includes('last') ? null : rollupUnit(everyMs)
-  const innerFrom = unit === null ? query.to : Math.ceil(query.from / unit) * unit
-  const innerTo = unit === null ? query.to : Math.floor(query.to / unit) * unit
+  const innerFrom = unit === null ? query.to : Math.ceil(query.from / (unit * 1_000)) * unit * 1_000
+  const innerTo = unit === null ? query.to : Math.floor(query.to / (unit * 1_000)) * unit * 1_000
   const order = query.order === 'asc' ? 'ASC' : 'DESC'
   const useRollup = unit !== null && innerFrom < innerTo
   const parts = useRollup
-    ? [rollupPart(query, unit), rawPart(query, between('from', 'innerFrom')), rawPart(query, between('innerTo', 'to'))]
+    ? [
+        rollupPart(query, unit, internal),
+        rawPart(query, between('from', 'innerFrom')),
+        rawPart(query, between('innerTo', 'to')),
+      ]
     : [rawPart(query, between('from', 'to'), aggregates.includes('last'))]
   return {
     sql: `SELECT metric, intDiv(at, {every:Int64}) * {every:Int64} AS bucket, ${aggregates.map(name => AGGREGATES[name]).join(', ')}
@@ -119,23 +131,23 @@ export function rollupUnit(everyMs: number): number | null {
   return everyMs % 3_600_000 === 0 ? 3_600_000 : everyMs % 60_000 === 0 ? 60_000 : null
 }
 
-function rollupPart(query: HistoryQuery, unit: number): string {
+function rollupPart(query: HistoryQuery, unit: number, internal: string): string {
   return `SELECT metric, toInt64(toUnixTimestamp(bucket)) * 1000 AS at, readings AS n, value_sum AS s, value_min AS lo, value_max AS hi
-    FROM ${unit === 3_600_000 ? 'readings_1h' : 'readings_1m'}
+    FROM ${internal}.${unit === 3_600_000 ? 'readings_1h' : 'readings_1m'}
     WHERE ${ofDevice(query)}
-      AND bucket >= fromUnixTimestamp64Milli({innerFrom:Int64}, 'UTC') AND bucket < fromUnixTimestamp64Milli({innerTo:Int64}, 'UTC')`
+      AND bucket >= fromUnixTimestamp64Micro({innerFrom:Int64}, 'UTC') AND bucket < fromUnixTimestamp64Micro({innerTo:Int64}, 'UTC')`
 }
 
 function rawPart(query: HistoryQuery, range: string, withNewest = false): string {
   const newest = withNewest ? ', (ts, received_at, toInt8(kind), assumeNotNull(value), value_str) AS newest' : ''
-  return `SELECT metric, toUnixTimestamp64Milli(ts) AS at, toUInt64(1) AS n, assumeNotNull(value) AS s, assumeNotNull(value) AS lo, assumeNotNull(value) AS hi${newest}
+  return `SELECT metric, intDiv(toUnixTimestamp64Micro(ts), 1000) AS at, toUInt64(1) AS n, assumeNotNull(value) AS s, assumeNotNull(value) AS lo, assumeNotNull(value) AS hi${newest}
     FROM readings
     WHERE ${ofDevice(query)} AND ${range} AND kind IN ('number', 'integer', 'bool')`
 }
 
-/** Readings between two parameters, in ms; the first included. */
+/** Readings between two parameters, in µs; the first included. */
 function between(from: string, to: string): string {
-  return `ts >= fromUnixTimestamp64Milli({${from}:Int64}, 'UTC') AND ts < fromUnixTimestamp64Milli({${to}:Int64}, 'UTC')`
+  return `ts >= fromUnixTimestamp64Micro({${from}:Int64}, 'UTC') AND ts < fromUnixTimestamp64Micro({${to}:Int64}, 'UTC')`
 }
 
 function ofDevice(query: HistoryQuery): string {

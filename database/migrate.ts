@@ -4,10 +4,18 @@
  * Each statement may run again, so a migration that was killed half-way, or that several processes run at once, ends in
  * the same schema; `migrations` is written last, and the same version twice there means once. Where everything is in
  * place nothing is changed: a user without the right to change the schema can work then.
+ *
+ * The newest file is the whole schema, and a fresh start runs it alone. What was made by an older one goes there by way of
+ * version 3, and is written anew from there (rewrite.ts).
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { SurgetankError } from '../errors.ts'
-import type { ServerFound } from './database.ts'
+import { internalOf, type MigrationStep } from './database.ts'
+import { mendFirstState } from './early-state.ts'
+import { codeOf } from './error-classes.ts'
+import { examineTables, type Found, isOld, type Named, REWRITING_VERSION } from './examine.ts'
+import { rewrite } from './rewrite.ts'
+import { checkRoom, measureRoom } from './room.ts'
 import { createDatabase, type Layout, quoteName, renderStatements, splitStatements, TOKENS_KEPT } from './schema.ts'
 
 export interface Migration {
@@ -22,128 +30,143 @@ export interface MigrationTarget {
   all<Row>(sql: string, params?: Readonly<Record<string, unknown>>): Promise<Row[]>
 }
 
-type Reads = Pick<MigrationTarget, 'all'>
-
-/** The first version whose views deduplicate by the token of the insert (ClickHouse pull request 61601), as a release with long support. */
-const OLDEST_SERVER = [24, 8] as const
+export interface MigrateOptions {
+  readonly migrations?: readonly Migration[]
+  /** Told what is under way, several times a minute. */
+  readonly told?: (step: MigrationStep) => void
+  /** How old tables give their place to new ones; `replace` where a table cannot be renamed, as on a cluster. */
+  readonly swap?: 'rename' | 'replace'
+  /** Rows of one statement that copies. */
+  readonly rowsMax?: number
+}
 
 const TABLES_WITH_TOKENS = ['readings', 'state', 'readings_1m', 'readings_1h'] as const
 
-const MIGRATIONS_TABLE = `CREATE TABLE IF NOT EXISTS telemetry.migrations
+const MIGRATIONS_TABLE = `CREATE TABLE IF NOT EXISTS telemetry_internal.migrations
    (version UInt32, name String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3))
    ENGINE = MergeTree ORDER BY version SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`
 
-/** Applies what is missing. Throws as `examineServer`, and changes nothing then. */
-export async function migrate(
+/**
+ * Names that stay taken where the tables of these names have a database of their own, by empty tables that are detached for
+ * good: an older surgetank finds no schema of its own there, would make one beside this one, and stops at the first of these.
+ */
+const HELD_NAMES = ['state', 'migrations'] as const
+
+/** UNKNOWN_TABLE and TABLE_ALREADY_EXISTS: another process was faster. */
+const OVERTAKEN = new Set([57, 60])
+const TRIES = 20
+
+/** Applies what is missing. Throws as `examineServer` and `checkRoom`, and changes nothing then. */
+export async function migrate(target: MigrationTarget, named: Named, options: MigrateOptions = {}): Promise<void> {
+  const migrations = options.migrations ?? readMigrations()
+  for (let tries = 1; ; tries++) {
+    const found = await examineTables(target, named, migrations)
+    try {
+      await bring(target, named, found, { ...options, migrations })
+      return
+    } catch (error) {
+      if (!OVERTAKEN.has(codeOf(error) ?? 0) || tries === TRIES) throw error
+    }
+  }
+}
+
+async function bring(
   target: MigrationTarget,
-  layout: Layout,
-  migrations: readonly Migration[] = readMigrations(),
+  named: Named,
+  found: Found,
+  options: MigrateOptions & { readonly migrations: readonly Migration[] },
 ): Promise<void> {
-  const { applied, newest } = await examineServer(target, layout, migrations)
-  if (applied < newest) await apply(target, layout, { migrations, applied })
-  if (layout.cluster === null) await setTokenWindows(target, layout)
+  const { migrations, told = () => {} } = options
+  switch (found.work) {
+    case 'none':
+      break
+    case 'fresh':
+      await makeFresh(target, named, migrations)
+      break
+    case 'files':
+      await runFiles(target, named, found, { migrations, told })
+      break
+    case 'rewrite': {
+      if (isOld(found, named.database)) checkRoom(await measureRoom(target, named.database))
+      const newest = migrations.at(-1) as Migration
+      const before = migrations.filter(({ version }) => version < REWRITING_VERSION)
+      await runFiles(target, named, found, { migrations: before, told })
+      const layout = { ...named, internal: await chooseInternal(target, named, found) }
+      await rewrite(target, layout, {
+        swap: named.cluster === null ? 'rename' : 'replace',
+        ...options,
+        from: found.applied,
+        told,
+        migrationsTable: MIGRATIONS_TABLE,
+      })
+      await stamp(target, layout, newest)
+    }
+  }
+  await keepNames(target, named)
+  if (named.cluster === null) await setTokenWindows(target, named)
+}
+
+async function makeFresh(target: MigrationTarget, named: Named, migrations: readonly Migration[]): Promise<void> {
+  const newest = migrations.at(-1) as Migration
+  await ensureDatabase(target, named, named.database)
+  const layout = { ...named, internal: await chooseInternal(target, named, null) }
+  for (const statement of renderStatements([MIGRATIONS_TABLE, ...newest.statements], layout))
+    await target.command(statement)
+  await stamp(target, layout, newest)
+}
+
+/** The files of before version 4, all of whose tables are in one database. */
+async function runFiles(
+  target: MigrationTarget,
+  named: Named,
+  { applied, newest, forms }: Found,
+  { migrations, told }: { migrations: readonly Migration[]; told: (step: MigrationStep) => void },
+): Promise<void> {
+  const layout = { ...named, internal: named.database }
+  const missing = migrations.filter(({ version }) => version > applied)
+  const early = forms.get(named.database)?.get('state') === 'the first of version 1'
+  if (missing.length === 0 && !early) return
+  await ensureDatabase(target, named, named.database)
+  for (const statement of renderStatements([MIGRATIONS_TABLE], layout)) await target.command(statement)
+  if (early) await mendFirstState(target, layout)
+  for (const migration of missing) {
+    told({ from: applied, to: newest, what: migration.name, rows: 0, rowsAll: 0, secondsLeft: null })
+    for (const statement of renderStatements(migration.statements, layout)) await target.command(statement)
+    await stamp(target, layout, migration)
+  }
+}
+
+async function stamp(target: MigrationTarget, { internal }: Layout, { version, name }: Migration): Promise<void> {
+  await target.command(
+    `INSERT INTO ${quoteName(internal)}.migrations (version, name) SELECT {version:UInt32}, {name:String}`,
+    { version, name },
+  )
 }
 
 /**
- * What a migration starts from; only reads. Throws `database_newer` (stop) when the database knows a version that these
- * files do not; `database_misconfigured` (stop) when server, cluster and tables do not fit each other.
+ * A database of its own for what is not for analysts, made where that is allowed; otherwise that of the readings. What was begun
+ * in one is ended there.
  */
-export async function examineServer(
-  target: Reads,
-  layout: Layout,
-  migrations: readonly Migration[] = readMigrations(),
-): Promise<ServerFound> {
-  const version = await checkServer(target)
-  const tables = await readTables(target, layout)
-  checkEngine(tables, layout)
-  const newest = migrations.at(-1)?.version ?? 0
-  const applied = tables.has('migrations') ? await readVersion(target, layout) : 0
-  if (applied > newest) {
-    throw new SurgetankError(
-      'database_newer',
-      `It has schema version ${applied}, this surgetank knows up to ${newest}: run the newer one.`,
-    )
+async function chooseInternal(target: MigrationTarget, named: Named, found: Found | null): Promise<string> {
+  const internal = internalOf(named.database)
+  if ((found?.tables.get(internal)?.size ?? 0) > 0) return internal
+  if (found?.tables.get(named.database)?.has('migration_readings_copy') === true) return named.database
+  try {
+    await ensureDatabase(target, named, internal)
+    return internal
+  } catch (error) {
+    if (error instanceof SurgetankError && error.code === 'database_misconfigured') return named.database
+    throw error
   }
-  if (applied < newest && layout.cluster !== null) await checkCluster(target, layout.cluster)
-  return { version, applied, newest }
-}
-
-async function checkServer({ all }: Reads): Promise<string> {
-  const [[given] = ['']] = await all<[string]>('SELECT version()')
-  const version = String(given)
-  const [major = 0, minor = 0] = version.split('.').map(Number)
-  const [oldestMajor, oldestMinor] = OLDEST_SERVER
-  if (major > oldestMajor || (major === oldestMajor && minor >= oldestMinor)) return version
-  throw new SurgetankError(
-    'database_misconfigured',
-    `The server is ClickHouse ${version}; surgetank needs ${OLDEST_SERVER.join('.')} or later: upgrade the server.`,
-  )
-}
-
-/** Tables and views that there are, by name, with their engines. */
-async function readTables({ all }: Reads, { database }: Layout): Promise<Map<string, string>> {
-  const sql = 'SELECT name, engine FROM system.tables WHERE database = {database:String}'
-  return new Map(await all<[string, string]>(sql, { database }))
-}
-
-/** What is safe to do after a kill differs between the two kinds of tables, so which they are must be known. */
-function checkEngine(tables: ReadonlyMap<string, string>, { database, cluster }: Layout): void {
-  const engine = tables.get('readings')
-  const expected = cluster === null ? 'MergeTree' : 'ReplicatedMergeTree'
-  if (engine === undefined || engine === expected) return
-  throw new SurgetankError(
-    'database_misconfigured',
-    `The table ${database}.readings has the engine ${engine}, not ${expected}: ${
-      cluster === null
-        ? 'name the cluster of its replicas, or choose another database.'
-        : 'name no cluster, or choose another database and copy the rows.'
-    }`,
-  )
-}
-
-async function readVersion({ all }: Reads, { database }: Layout): Promise<number> {
-  const [[version] = [0]] = await all<[number]>(`SELECT max(version) FROM ${quoteName(database)}.migrations`)
-  return version
-}
-
-async function apply(
-  target: MigrationTarget,
-  layout: Layout,
-  { migrations, applied }: { migrations: readonly Migration[]; applied: number },
-): Promise<void> {
-  await ensureDatabase(target, layout)
-  for (const statement of renderStatements([MIGRATIONS_TABLE], layout)) await target.command(statement)
-  for (const { version, name, statements } of migrations) {
-    if (version <= applied) continue
-    for (const statement of renderStatements(statements, layout)) await target.command(statement)
-    await target.command(
-      `INSERT INTO ${quoteName(layout.database)}.migrations (version, name) SELECT {version:UInt32}, {name:String}`,
-      { version, name },
-    )
-  }
-}
-
-/** A reading lies on one server that holds them all: several shards would each show a part. */
-async function checkCluster({ all }: Reads, cluster: string): Promise<void> {
-  const sql = 'SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}'
-  const [[shards] = [0]] = await all<[number]>(sql, { cluster })
-  if (shards === 1) return
-  throw new SurgetankError(
-    'database_misconfigured',
-    shards === 0
-      ? `The server knows no cluster ${cluster}: name one of system.clusters, or none.`
-      : `The cluster ${cluster} has ${shards} shards; surgetank needs one shard with any number of replicas.`,
-  )
 }
 
 /** Looked for first: a user of an existing database may have no right to create one, not even if it exists. */
-async function ensureDatabase({ command, all }: MigrationTarget, layout: Layout): Promise<void> {
-  const { database } = layout
+async function ensureDatabase({ command, all }: MigrationTarget, { cluster }: Named, database: string): Promise<void> {
   const sql = 'SELECT count() FROM system.databases WHERE name = {database:String}'
   const [[found] = [0]] = await all<[number]>(sql, { database })
   if (found > 0) return
   try {
-    await command(createDatabase(layout))
+    await command(createDatabase(database, cluster))
   } catch (error) {
     if (!(error instanceof SurgetankError) || error.code !== 'database_misconfigured') throw error
     throw new SurgetankError(
@@ -154,16 +177,43 @@ async function ensureDatabase({ command, all }: MigrationTarget, layout: Layout)
   }
 }
 
-/** Only where it is another: an earlier version that was killed while it emptied a window left it at none. */
-async function setTokenWindows({ command, all }: MigrationTarget, { database }: Layout): Promise<void> {
-  const wrong = await all<[string]>(
-    `SELECT name FROM system.tables WHERE database = {database:String} AND name IN {tables:Array(String)}
-     AND extract(engine_full, 'non_replicated_deduplication_window = (\\\\d+)') != {kept:String}`,
-    { database, tables: TABLES_WITH_TOKENS, kept: String(TOKENS_KEPT) },
+/** Of what an older surgetank looks for where this one has nothing: see HELD_NAMES. */
+async function keepNames(target: MigrationTarget, named: Named): Promise<void> {
+  const names = await target.all<[string, string]>(
+    `SELECT database, name FROM system.tables WHERE database IN ({database:String}, {internal:String}) AND name IN ('migrations', 'state', 'names_held')`,
+    { database: named.database, internal: internalOf(named.database) },
   )
-  for (const [table] of wrong) {
+  const has = (database: string, name: string) => names.some(([of, is]) => of === database && is === name)
+  const own = internalOf(named.database)
+  if (!has(own, 'migrations')) return
+  const isHeld = has(own, 'names_held')
+  if (isHeld && !has(named.database, 'migrations') && !has(named.database, 'state')) return
+  const layout = { ...named, internal: own }
+  const run = async (sql: string) => {
+    for (const statement of renderStatements([sql], layout)) await target.command(statement)
+  }
+  for (const name of HELD_NAMES) {
+    await run(`CREATE TABLE IF NOT EXISTS telemetry.${name} (version UInt32) ENGINE = Null`).catch(unlessHeld)
+    await run(`DETACH TABLE IF EXISTS telemetry.${name} PERMANENTLY`)
+  }
+  await run('CREATE TABLE IF NOT EXISTS telemetry_internal.names_held (version UInt32) ENGINE = Null')
+}
+
+/** Older servers say that the name is taken, newer ones nothing. */
+function unlessHeld(error: unknown): void {
+  if (codeOf(error) !== 57) throw error
+}
+
+/** Only where it is another: an earlier version that was killed while it emptied a window left it at none. */
+async function setTokenWindows({ command, all }: MigrationTarget, { database }: Named): Promise<void> {
+  const wrong = await all<[string, string]>(
+    `SELECT database, name FROM system.tables WHERE database IN ({database:String}, {internal:String}) AND name IN {tables:Array(String)}
+     AND endsWith(engine, 'MergeTree') AND extract(engine_full, 'non_replicated_deduplication_window = (\\\\d+)') != {kept:String}`,
+    { database, internal: internalOf(database), tables: TABLES_WITH_TOKENS, kept: String(TOKENS_KEPT) },
+  )
+  for (const [of, table] of wrong) {
     await command(
-      `ALTER TABLE ${quoteName(database)}.${quoteName(table)} MODIFY SETTING non_replicated_deduplication_window = ${TOKENS_KEPT}`,
+      `ALTER TABLE ${quoteName(of)}.${quoteName(table)} MODIFY SETTING non_replicated_deduplication_window = ${TOKENS_KEPT}`,
     )
   }
 }
@@ -182,7 +232,7 @@ export function readMigrations(): Migration[] {
 }
 
 /** The same folder of the package for the sources and for dist/database/migrate.js: the compiler copies no .sql files. */
-function schemaFolder(): URL {
+export function schemaFolder(): URL {
   const beside = new URL('./schema/', import.meta.url)
   return existsSync(beside) ? beside : new URL('../../database/schema/', import.meta.url)
 }

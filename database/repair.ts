@@ -64,7 +64,7 @@ export async function repairDerived(
   which: Which = 'all',
 ): Promise<number> {
   await dropApart(target, range.source, fence)
-  await target.command(STATE_OF_RANGE, rangeParams(range))
+  await target.command(`INSERT INTO ${target.internal}.state ${STATE_OF_RANGE}`, rangeParams(range))
   const counting = await chooseCounting(target, range)
   let filled = 0
   for (const rollup of ROLLUPS) filled += await repairRollup(target, { rollup, range, counting, fence, which })
@@ -72,7 +72,7 @@ export async function repairDerived(
 }
 
 /** Not by a token: a repair of the same rows must not be dropped as a repetition of one that was lost. */
-const STATE_OF_RANGE = `INSERT INTO state (device, metric, newest, seen_at) SETTINGS insert_deduplicate = 0, async_insert = 0
+const STATE_OF_RANGE = `(device, metric, newest, seen_at) SETTINGS insert_deduplicate = 0, async_insert = 0
   SELECT device, metric, max(tuple(ts, received_at, kind, ifNull(value, 0), value_str)), max(received_at)
   FROM readings WHERE ${OF_RANGE} GROUP BY device, metric`
 
@@ -80,9 +80,12 @@ const STATE_OF_RANGE = `INSERT INTO state (device, metric, newest, seen_at) SETT
  * By source where the rollups count by source. A range from before they did is compared over all sources, as it was then: there
  * was one writer, and there is one as long as its plan is open.
  */
-async function chooseCounting({ all }: ApartTarget, { source, from, fromIndex = 0 }: SourceRange): Promise<Counting> {
+async function chooseCounting(
+  { all, internal }: ApartTarget,
+  { source, from, fromIndex = 0 }: SourceRange,
+): Promise<Counting> {
   const [start] = await all<[position: number, index: number]>({
-    sql: `SELECT source_position, source_index FROM by_source_from WHERE source = {source:String}
+    sql: `SELECT source_position, source_index FROM ${internal}.by_source_from WHERE source = {source:String}
       ORDER BY source_position DESC, source_index DESC LIMIT 1`,
     params: { source },
   })
@@ -110,7 +113,7 @@ async function repairRollup(
   target: ApartTarget,
   { rollup, range, counting, fence, which }: RollupRepair,
 ): Promise<number> {
-  const lacking = lackingRows(rollup, counting, which)
+  const lacking = lackingRows({ ...rollup, name: `${target.internal}.${rollup.name}` }, counting, which)
   const params = { ...rangeParams(range), ...counting.params }
   const [counted] = await target.all<[number]>({ sql: `SELECT count() FROM (${lacking})`, params })
   const rows = counted?.[0] ?? 0
@@ -131,7 +134,11 @@ async function repairRollup(
  * reading among new ones would make every bucket of every series between the two be read. The three columns are the
  * primary keys, so that only the granules of these buckets are touched.
  */
-function lackingRows({ name, start }: Rollup, { ofReadings, ofRollup, label }: Counting, which: Which): string {
+function lackingRows(
+  { name, start }: { name: string; start: Rollup['start'] },
+  { ofReadings, ofRollup, label }: Counting,
+  which: Which,
+): string {
   const ofRange = `FROM readings WHERE ${OF_RANGE} AND ${NUMERIC}`
   const buckets = `(SELECT DISTINCT metric, device, ${start}(ts) ${ofRange})`
   const values = `count() AS readings, sum(number) AS value_sum, min(number) AS value_min, max(number) AS value_max`

@@ -1,7 +1,7 @@
 /**
  * Rows of `readings` in ClickHouse's RowBinary format: what the writers build and the database inserts.
  *
- * Invariant: the columns are written in the order of READINGS_COLUMNS, which is that of schema/001-readings.sql.
+ * Invariant: the columns are written in the order of READINGS_COLUMNS, which is that of schema/004-microseconds.sql.
  * RowBinary: LEB128 length and bytes for a string, little-endian numbers, a flag byte before a nullable value.
  */
 import { KIND, type Reading, type Value } from '../model/reading.ts'
@@ -9,13 +9,13 @@ import type { RowBlock } from './database.ts'
 
 /** The columns of a block, in order. */
 export const READINGS_COLUMNS =
-  'device, metric, ts, kind, value, value_str, received_at, sent_ts, source, source_position, source_index'
+  'device, metric, ts, kind, value, value_str, received_delta, sent_delta, source, source_position, source_index'
 
 const FIRST_CHUNK_BYTES = 64 * 1024
 const CHUNK_BYTES = 1024 * 1024
 /** Names kept in encoded form, by all blocks; beyond it they are encoded anew. */
 const NAMES_MAX = 65_536
-/** All columns but the three names and the text: 3 Int64, UInt64, UInt32, Int8, flag and Float64, the length of the text. */
+/** All columns but the three names and the text: 3 Int64, UInt64, UInt32, Int8, 2 flags and Float64, the length of the text. */
 const FIXED_BYTES = 64
 
 const names = new Map<string, Uint8Array>()
@@ -23,8 +23,6 @@ const names = new Map<string, Uint8Array>()
 /** One reading and where it stands in the log. */
 export interface ReadingRow {
   readonly device: string
-  /** ms since 1970 UTC. */
-  readonly receivedAt: number
   readonly reading: Reading
   readonly source: string
   /** The chunk of the source. */
@@ -60,8 +58,8 @@ class RowWriter implements RowBlockBuilder {
     return this.#fullBytes + this.#at
   }
 
-  add({ device, receivedAt, reading, source, position, index }: ReadingRow): void {
-    const { metric, ts, value, sentTs } = reading
+  add({ device, reading, source, position, index }: ReadingRow): void {
+    const { metric, ts, receivedAt, value, sentTs } = reading
     const encodedDevice = names.get(device) ?? encodeName(device)
     const encodedMetric = names.get(metric) ?? encodeName(metric)
     const encodedSource = names.get(source) ?? encodeName(source)
@@ -72,8 +70,8 @@ class RowWriter implements RowBlockBuilder {
     this.#int64(ts)
     this.#value(value)
     this.#text(text)
-    this.#int64(receivedAt)
-    this.#int64(sentTs ?? 0)
+    this.#int64(receivedAt - ts)
+    this.#sentDelta(ts, sentTs)
     this.#copy(encodedSource)
     this.#int64(position)
     this.#view.setUint32(this.#at, index, true)
@@ -106,6 +104,17 @@ class RowWriter implements RowBlockBuilder {
     this.#view.setUint32(this.#at, value, true)
     this.#view.setInt32(this.#at + 4, Math.floor(value / 0x1_0000_0000), true)
     this.#at += 8
+  }
+
+  /** The column sent_delta: NULL for none. */
+  #sentDelta(ts: number, sentTs: number | null): void {
+    this.#bytes[this.#at++] = sentTs === null ? 1 : 0
+    if (sentTs === null) return
+    if (Number.isSafeInteger(sentTs)) this.#int64(sentTs - ts)
+    else {
+      this.#view.setBigInt64(this.#at, exactMicros(sentTs) - BigInt(ts), true)
+      this.#at += 8
+    }
   }
 
   /** The columns kind and value. */
@@ -141,6 +150,11 @@ class RowWriter implements RowBlockBuilder {
     for (const byte of leb128(Buffer.byteLength(text, 'utf8'))) this.#bytes[this.#at++] = byte
     this.#at += this.#bytes.write(text, this.#at, 'utf8')
   }
+}
+
+/** A time beyond the year 2255 comes from a log that held whole ms, and the product is only near: the ms are found again. */
+function exactMicros(micros: number): bigint {
+  return BigInt(Math.round(micros / 1_000)) * 1_000n
 }
 
 /** The length and the UTF-8 of a name, kept for the rows to come. */

@@ -2,12 +2,14 @@
  * The files of `schema/` as statements for one very place: the database's name, and with a cluster the replicated engines.
  * Pure: text goes in, text comes out.
  *
- * The files are written for a plain server and the database `telemetry`, so that they can be read and run as they are.
+ * The files are written for a plain server and the databases `telemetry` and `telemetry_internal`, so that they can be read and run as they are.
  */
 
 /** Where the schema goes. */
 export interface Layout {
   readonly database: string
+  /** Where the tables go that are not for analysts, by `internalOf` (database.ts); `database` itself where they have no database of their own. */
+  readonly internal: string
   /** Null: tables that are not replicated. */
   readonly cluster: string | null
 }
@@ -24,23 +26,28 @@ const TOKENS_KEPT_SECONDS = 604_800
  */
 const REPLICATED_AT = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
 
+const OF_PARTS = /^ALTER TABLE \S+ (?:ATTACH|MOVE|REPLACE) PARTITION\b/
 const CREATES_DATABASE = /^CREATE DATABASE\b/
 const TARGET =
-  /^((?:CREATE (?:TABLE|MATERIALIZED VIEW|VIEW) IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE) telemetry\.\w+)/
+  /^((?:CREATE (?:TABLE|MATERIALIZED VIEW|VIEW) IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE|DROP (?:TABLE|VIEW) IF (?:EXISTS|EMPTY)|DETACH TABLE IF EXISTS) telemetry(?:_internal)?\.\w+)/
 
 /** The statements of a file for this layout, without those that create the database itself. */
 export function renderStatements(statements: readonly string[], layout: Layout): string[] {
   return statements.filter(sql => !CREATES_DATABASE.test(sql)).map(sql => renderStatement(sql, layout))
 }
 
-function renderStatement(sql: string, { database, cluster }: Layout): string {
+export function renderStatement(sql: string, { database, internal, cluster }: Layout): string {
   const placed = cluster === null ? sql : replicated(sql, cluster)
-  return placed.replaceAll(/\btelemetry\./g, `${quoteName(database)}.`).replaceAll("'telemetry'", `'${database}'`)
+  return placed
+    .replaceAll(/\btelemetry_internal\./g, `${quoteName(internal)}.`)
+    .replaceAll(/\btelemetry\./g, `${quoteName(database)}.`)
+    .replaceAll("'telemetry'", `'${database}'`)
 }
 
 function replicated(sql: string, cluster: string): string {
-  return sql
-    .replace(TARGET, `$1 ON CLUSTER '${cluster}'`)
+  // What happens to the parts of one replica happens on all.
+  const everywhere = OF_PARTS.test(sql) ? sql : sql.replace(TARGET, `$1 ON CLUSTER '${cluster}'`)
+  return everywhere
     .replaceAll(/\bENGINE = (\w*MergeTree)\b/g, `ENGINE = Replicated$1(${REPLICATED_AT})`)
     .replaceAll(
       /\bnon_replicated_deduplication_window = (\d+)/g,
@@ -48,8 +55,8 @@ function replicated(sql: string, cluster: string): string {
     )
 }
 
-/** The statement that creates the database: not of the files, because who may use it may not be one who may create it. */
-export function createDatabase({ database, cluster }: Layout): string {
+/** The statement that creates a database: not of the files, because who may use it may not be one who may create it. */
+export function createDatabase(database: string, cluster: string | null): string {
   const everywhere = cluster === null ? '' : ` ON CLUSTER '${cluster}'`
   return `CREATE DATABASE IF NOT EXISTS ${quoteName(database)}${everywhere} ENGINE = Atomic`
 }
@@ -57,6 +64,10 @@ export function createDatabase({ database, cluster }: Layout): string {
 /** Names are checked when the database is opened; quoted they may also be a word of the language. */
 export function quoteName(name: string): string {
   return `\`${name}\``
+}
+
+export function unquoted(name: string): string {
+  return name.slice(1, -1)
 }
 
 /** The statements of a file. A statement ends with ';' at the end of a line; what follows `--` on a line is a comment. */

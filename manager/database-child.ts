@@ -1,4 +1,7 @@
-/** The embedded ClickHouse, started, brought to this version's schema, and kept running on the same port. */
+/**
+ * The embedded ClickHouse, started, brought to this version's schema where that takes no time, and kept running on the same port.
+ * Where rows must be written anew, the engine is ready as it is: that goes on beside everything else (schema-part.ts).
+ */
 import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { DatabaseAccess } from '../database/database.ts'
@@ -19,7 +22,7 @@ export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | '
   readonly access: DatabaseAccess
 }
 
-/** Resolves when it answers and has its schema. Rejects when it cannot be started here at all. */
+/** Resolves when it answers, and has its schema or all that can be brought to it. Rejects when it cannot be started here at all. */
 export async function superviseDatabase({
   dataDir,
   port,
@@ -53,7 +56,12 @@ export async function superviseDatabase({
 
   async function migrate(): Promise<void> {
     const database = openDatabase(access())
-    await database.migrate().finally(() => database.close())
+    try {
+      const { rewrite } = await database.examine()
+      if (rewrite === null) await database.migrate()
+    } finally {
+      await database.close()
+    }
   }
 
   function access(): DatabaseAccess {

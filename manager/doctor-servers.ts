@@ -1,9 +1,10 @@
 /** What `doctor` finds out about the servers that are configured: does each answer as a start needs it, and with these credentials? */
 import { pino } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
+import { ACCESS_DEFAULTS, type DatabaseAccess, internalOf, type ServerFound } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
 import { within } from '../within.ts'
-import { examineLog, openSpace, openView, type Places } from './adapters.ts'
+import { embeddedAccess, examineLog, openSpace, openView, type Places } from './adapters.ts'
 import type { Finding } from './doctor.ts'
 
 /** Of one server: longer than any of them needs, and short enough for whoever waits. */
@@ -49,23 +50,66 @@ function hostsOf(urls: string): string {
 function examineClickHouse(access: (Places['database'] & { kind: 'server' })['access']): Promise<Finding> {
   const advice = 'Without it readings wait in the log, and no history is served.'
   return examine({ what: 'clickhouse', down: 'warn', advice }, async () => {
-    const database = openDatabase(access)
-    try {
-      const { version, applied, newest } = await database.examine()
-      return {
-        found: `${access.url}: ClickHouse ${version}, user ${access.user}; ${describeSchema(applied, newest)}`,
-      }
-    } finally {
-      await database.close()
+    const found = await askSchema(access)
+    return {
+      found: `${access.url}: ClickHouse ${found.version}, user ${access.user}; ${describeSchema(found)}`,
+      toMend: schemaToMend(found, access.database),
     }
   })
 }
 
-function describeSchema(applied: number, newest: number): string {
-  if (applied === newest) return 'its tables are there'
-  return applied === 0
-    ? 'its tables are made at the start'
-    : `its tables are brought from version ${applied} to ${newest} at the start`
+/** The embedded engine, of which only one process can read: asked where it runs, by the port that it has. */
+export function examineEngine(sqlPort: number | null): Promise<Finding> {
+  const what = 'clickhouse'
+  if (sqlPort === null) {
+    const found = 'embedded, and not running: its schema is looked at when it starts, and by doctor while it runs'
+    return Promise.resolve({ what, found, verdict: 'ok' })
+  }
+  const advice = 'Readings wait in the log, and no history is served.'
+  return examine({ what, down: 'warn', advice }, async () => {
+    const found = await askSchema(embeddedAccess(sqlPort, 'default'))
+    return {
+      found: `embedded, ClickHouse ${found.version}; ${describeSchema(found)}`,
+      toMend: schemaToMend(found, ACCESS_DEFAULTS.database),
+    }
+  })
+}
+
+async function askSchema(access: DatabaseAccess): Promise<ServerFound> {
+  const database = openDatabase(access)
+  try {
+    return await database.examine()
+  } finally {
+    await database.close()
+  }
+}
+
+function describeSchema({ applied, newest, rewrite, internal }: ServerFound): string {
+  if (applied === newest) return `its tables are there, of version ${applied}, those of the system in ${internal}`
+  if (applied === 0 && rewrite === null) return 'its tables are made at the start'
+  const way = `its tables are brought from version ${applied} to ${newest} at the start`
+  if (rewrite === null) return way
+  const { rows, bytesNeeded, bytesFree } = rewrite
+  return `${way}: ${rows} readings are written anew, for which ${mib(bytesNeeded)} MiB are needed and ${mib(bytesFree)} MiB are free`
+}
+
+function schemaToMend({ applied, newest, rewrite, internal, changed }: ServerFound, database: string): string[] {
+  const apart = internalOf(database)
+  return [
+    ...changed,
+    ...(rewrite !== null && rewrite.bytesFree < rewrite.bytesNeeded
+      ? ['Make room before you start this version: it changes nothing until there is enough.']
+      : []),
+    ...(applied === newest && internal === database
+      ? [
+          `Analysts see the tables of the system beside their own: when they were made, the user could not create the database ${apart}.`,
+        ]
+      : []),
+  ]
+}
+
+function mib(bytes: number): number {
+  return Math.ceil(bytes / (1 << 20))
 }
 
 interface Examined {

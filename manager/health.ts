@@ -4,24 +4,27 @@
  */
 import type { HealthCheck } from '../api/api.ts'
 import type { Space } from '../space/space.ts'
+import { percentOf, type SchemaState } from './schema-part.ts'
 import type { Supervised } from './supervise.ts'
 
 export interface HealthSources {
   /** False while ClickHouse does not answer. */
   databaseUp(): boolean
   readonly space: Pick<Space, 'warm'>
+  schema(): SchemaState
   /** Null until it was started for the first time. */
   writer(): Pick<Supervised, 'up' | 'failure'> | null
   /** True while the log takes nothing. */
   stalled(): boolean
 }
 
-export function checkHealth({ databaseUp, space, writer, stalled }: HealthSources): HealthCheck[] {
+export function checkHealth({ databaseUp, space, schema, writer, stalled }: HealthSources): HealthCheck[] {
   return [
     ...checkBroker(stalled()),
     checkState(space),
     checkClickHouse(databaseUp(), 'away; readings wait in the log'),
-    checkWriter(writer()),
+    checkSchema(schema()),
+    checkWriter(writer(), schema()),
   ]
 }
 
@@ -50,10 +53,11 @@ export function checkReader(space: Pick<Space, 'warm'>): HealthCheck[] {
 }
 
 /** A writer in a process of its own runs until the process ends. */
-export function checkLoneWriter(databaseUp: boolean): HealthCheck[] {
+export function checkLoneWriter(databaseUp: boolean, schema: SchemaState): HealthCheck[] {
   return [
     { name: 'writer', ok: true, required: true, detail: 'runs' },
     checkClickHouse(databaseUp, 'away; readings wait in the log'),
+    checkSchema(schema),
   ]
 }
 
@@ -70,12 +74,34 @@ function checkClickHouse(answers: boolean, away: string): HealthCheck {
   return { name: 'clickhouse', ok: answers, required: false, detail: answers ? 'answers' : away }
 }
 
-function checkWriter(writer: ReturnType<HealthSources['writer']>): HealthCheck {
+/** Rows that are written anew take their time, in which devices are served. */
+function checkSchema({ done, step, failure }: SchemaState): HealthCheck {
+  const check = { name: 'schema', required: false }
+  if (failure !== null) return { ...check, ok: false, detail: untilMended(failure) }
+  if (done) return { ...check, ok: true, detail: 'of this version' }
+  if (step === null) return { ...check, ok: true, detail: 'being looked at' }
+  const left = step.secondsLeft === null ? '' : `, about ${describeSeconds(step.secondsLeft)} left`
+  const way = `${step.from} → ${step.to}: ${percentOf(step)} %, ${step.what}${left}`
+  return { ...check, ok: false, detail: `${way}; readings wait in the log` }
+}
+
+function describeSeconds(seconds: number): string {
+  return seconds < 120
+    ? `${seconds} s`
+    : seconds < 7_200
+      ? `${Math.round(seconds / 60)} min`
+      : `${Math.round(seconds / 3_600)} h`
+}
+
+function untilMended({ message }: Error): string {
+  return `readings wait in the log until this is mended: ${message}`
+}
+
+function checkWriter(writer: ReturnType<HealthSources['writer']>, schema: SchemaState): HealthCheck {
   const check = { name: 'writer', required: false }
-  if (writer === null) return { ...check, ok: true, detail: 'being started' }
-  if (writer.failure !== null) {
-    return { ...check, ok: false, detail: `readings wait in the log until this is mended: ${writer.failure.message}` }
-  }
+  if (writer === null && schema.failure !== null) return { ...check, ok: false, detail: untilMended(schema.failure) }
+  if (writer === null) return { ...check, ok: true, detail: schema.done ? 'being started' : 'waits for the schema' }
+  if (writer.failure !== null) return { ...check, ok: false, detail: untilMended(writer.failure) }
   return writer.up
     ? { ...check, ok: true, detail: 'runs' }
     : { ...check, ok: false, detail: 'ended, being started again; readings wait in the log' }

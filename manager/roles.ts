@@ -69,7 +69,7 @@ async function startWriter(own: RoleProcess): Promise<null> {
   const config = writerConfig(settings, { log: places.log, database: accessOf(own), migrates: true })
   const writer = await own.open('the log', () => openWriterPart(config, log))
   writer.ended.catch(own.failed)
-  own.readyWhen(() => checkLoneWriter(watch.up))
+  own.readyWhen(() => checkLoneWriter(watch.up, writer.schema))
   // Only to be looked at, and it may be a broker that makes the log.
   const view = await own.open('the log', () => openView(places.log, log))
   own.closers.add(openGauges({ view, log }))

@@ -2,8 +2,8 @@
  * The deployment manager: every part in its order, in one go on one machine. A port whose setting names a server is used
  * there; whatever else is needed is embedded.
  *
- * Start: data directory, ClickHouse (child), log, space, ingest and broker, API, rebuild of the state beside them, writer
- * (child). Stop: no new connections, no more reading; what was read becomes durable and is acknowledged; beside it the
+ * Start: data directory, ClickHouse (child), log, space, ingest and broker, API, rebuild of the state and the schema beside
+ * them, writer (child) when ClickHouse has its schema. Stop: no new connections, no more reading; what was read becomes durable and is acknowledged; beside it the
  * writer, then the API and ClickHouse; the log at last. Whatever was not acknowledged is still with the devices.
  *
  * The most that a stop takes: the drain 3 s and the connections 3 s; beside them the writer 3 s and ClickHouse 6 s.
@@ -15,6 +15,7 @@ import { openDatabase } from '../database/clickhouse-database.ts'
 import type { SurgetankError } from '../errors.ts'
 import { openReader } from '../readers/reader.ts'
 import type { Settings } from '../settings.ts'
+import { within } from '../within.ts'
 import { choosePlaces, openInlet, openSpace, openView, type Places } from './adapters.ts'
 import { openAllMetrics } from './all-metrics.ts'
 import { openApiPart } from './api-part.ts'
@@ -25,11 +26,15 @@ import { type DatabaseChild, superviseDatabase } from './database-child.ts'
 import { openGauges } from './gauges.ts'
 import { checkHealth } from './health.ts'
 import { openPatiently } from './patience.ts'
+import { openSchemaPart } from './schema-part.ts'
 import { refuseBeforeReaders } from './side-by-side.ts'
 import type { Supervised } from './supervise.ts'
 import { watchDatabase } from './watch.ts'
 import { superviseWriter } from './writer-child.ts'
 import { writerConfig } from './writer-part.ts'
+
+/** What is known of the schema by then is waited for; a server that is away is not. */
+const SCHEMA_MS_MAX = 3_000
 
 export interface Surgetank {
   readonly ports: Ports
@@ -84,8 +89,11 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
   )
   closers.add(broker.drain)
 
+  const schema = openSchemaPart(database, log)
+  closers.add(schema.close)
   const allMetrics = openAllMetrics()
   let writer: Supervised | null = null
+  let ended = false
   const watch = watchDatabase(database)
   closers.add(watch.close)
   const api = await openApiPart(settings, {
@@ -97,6 +105,7 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
       checkHealth({
         space,
         databaseUp: () => watch.up,
+        schema: () => schema.state,
         writer: () => writer,
         stalled: () => broker.ingest.stalled,
       }),
@@ -112,17 +121,28 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
     closeGauges()
     void reader.close()
   })
-  writer = await superviseWriter(
-    writerConfig(settings, { log: places.log, database: access, migrates: engine === null }),
-    log,
-    allMetrics.takeWriters,
-  )
+  await within(SCHEMA_MS_MAX, schema.known)
+  const writing = startWriting()
+  if (schema.state.done) await writing
+  else writing.catch((error: unknown) => stopping.aborted || ended || failed(error as SurgetankError))
   const ports = { mqtt: broker.port, http: api.port, sql: engine?.port ?? null }
   data?.announce(ports)
   return { ports, stop, abort }
 
+  /** Rows that are written anew are waited for beside everything else. */
+  async function startWriting(): Promise<void> {
+    await schema.done
+    if (ended) return
+    const config = writerConfig(settings, { log: places.log, database: access, migrates: false })
+    const started = await superviseWriter(config, log, allMetrics.takeWriters)
+    writer = started
+    if (ended) await started.stop()
+  }
+
   /** A service manager signals every process at once: from here on the children may end before they are told to. */
   async function stop(): Promise<void> {
+    ended = true
+    schema.close()
     writer?.expectEnd()
     engine?.expectEnd()
     void reader.close()
@@ -141,6 +161,8 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
   }
 
   async function abort(): Promise<void> {
+    ended = true
+    schema.close()
     writer?.kill()
     engine?.kill()
     await inlet.close()

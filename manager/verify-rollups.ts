@@ -27,16 +27,16 @@ type CountsRow = Readonly<Record<'expected' | RollupVerdict['table'], Counts>>
 const NUMERIC = "kind IN ('number', 'integer', 'bool')"
 const asMap = (rows: string) =>
   `(SELECT CAST((groupArray(source), groupArray(n)), 'Map(String, UInt64)') FROM (${rows}))`
-const STARTS =
-  '(SELECT source, max((source_position, source_index)) AS start FROM by_source_from GROUP BY source) AS starts'
+const startsOf = (internal: string) =>
+  `(SELECT source, max((source_position, source_index)) AS start FROM ${internal}.by_source_from GROUP BY source) AS starts`
 /** The join is empty, and reads nothing, where all rollups count by source. */
-const COUNTS_SQL = `
+const countsSql = (internal: string) => `
   SELECT
     ${asMap(`SELECT toString(source) AS source, count() AS n FROM readings WHERE ${NUMERIC} GROUP BY source`)} AS readings,
-    ${asMap(`SELECT toString(source) AS source, count() AS n FROM readings INNER JOIN ${STARTS} USING (source)
+    ${asMap(`SELECT toString(source) AS source, count() AS n FROM readings INNER JOIN ${startsOf(internal)} USING (source)
       WHERE ${NUMERIC} AND (source_position, source_index) < start GROUP BY source`)} AS before,
-    (SELECT (sumMap(by_source), sum(readings)) FROM readings_1m) AS minutely,
-    (SELECT (sumMap(by_source), sum(readings)) FROM readings_1h) AS hourly
+    (SELECT (sumMap(by_source), sum(readings)) FROM ${internal}.readings_1m) AS minutely,
+    (SELECT (sumMap(by_source), sum(readings)) FROM ${internal}.readings_1h) AS hourly
   FORMAT JSONEachRow`
 
 type OfRollup = readonly [bySource: Record<string, number>, readings: number]
@@ -63,13 +63,14 @@ function total(counts: Record<string, number>): number {
 /** The sums of all sources, each as it was when it was complete, or as it is when that never happens. */
 export async function compareRollups(
   view: Pick<PumpView, 'places'>,
-  database: Pick<Database, 'queryStream'>,
+  database: Pick<Database, 'queryStream' | 'internal'>,
 ): Promise<RollupVerdict[]> {
   const counted = new Map<string, Record<keyof CountsRow, number>>()
   const settled = new Set<string>()
+  const internal = `\`${await database.internal()}\``
   for (let tries = 1; ; tries++) {
     const before = await view.places()
-    const row = parseCounts(JSON.parse(await text(await database.queryStream(COUNTS_SQL, {}))) as Answer)
+    const row = parseCounts(JSON.parse(await text(await database.queryStream(countsSql(internal), {}))) as Answer)
     const still = stillSources(before, await view.places())
     for (const source of sourcesOf(row)) {
       if (settled.has(source)) continue

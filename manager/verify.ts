@@ -64,7 +64,10 @@ const FAULTS_MAX = 1_000
 const SHOWN_MAX = 10
 
 /** What `verify` asks of ClickHouse. */
-export type VerifiedDatabase = Pick<Database, 'countBySource' | 'countReadings' | 'countByPosition' | 'queryStream'>
+export type VerifiedDatabase = Pick<
+  Database,
+  'countBySource' | 'countReadings' | 'countByPosition' | 'queryStream' | 'internal'
+>
 
 /** Reads the log's books and ClickHouse; changes nothing. Rejects when either cannot be read. */
 export async function verify(view: PumpView, database: VerifiedDatabase): Promise<Verdict> {

@@ -8,12 +8,15 @@ import { openWriter } from '../writers/writer.ts'
 import { openOutlet } from './adapters.ts'
 import type { WriterConfig } from './child-messages.ts'
 import { openPatiently } from './patience.ts'
+import { openTeller, type SchemaState } from './schema-part.ts'
 import { waitForOlderWriters } from './side-by-side.ts'
 
 const BATCH_BYTES_MAX = 64 << 20
 const RETRY_MS_MIN = 250
 
 export interface WriterPart {
+  /** How the schema is that it brings up to date, or waits for no more. */
+  readonly schema: SchemaState
   /** Rejects when an operator must act. */
   readonly ended: Promise<void>
   /** Waits for the step under way, within about two seconds. */
@@ -29,14 +32,24 @@ export async function openWriterPart(config: WriterConfig, log: Logger): Promise
     throw error
   })
   const database = openDatabase(config.database)
+  const teller = openTeller(log)
+  let done = false
   let stopWriting = async () => {}
   const ended = write().catch((error: unknown) => {
     if (!stopping.signal.aborted) throw error
   })
-  return { ended, close }
+  return {
+    get schema() {
+      return { done, step: teller.step, failure: null }
+    },
+    ended,
+    close,
+  }
 
   async function write(): Promise<void> {
     if (config.migrates) await migrate()
+    done = true
+    teller.end()
     outlet ??= await openPatiently('the log', patience, () => openOutlet(config.log, log))
     if (stopping.signal.aborted) return
     const writer = openWriter({ ...paceOf(config), outlet, database, log })
@@ -46,7 +59,7 @@ export async function openWriterPart(config: WriterConfig, log: Logger): Promise
 
   async function migrate(): Promise<void> {
     await waitForOlderWriters(config.log, database, patience)
-    await openPatiently('ClickHouse', patience, () => database.migrate())
+    await openPatiently('ClickHouse', patience, () => database.migrate(teller.told))
   }
 
   async function close(): Promise<void> {

@@ -28,9 +28,9 @@ export function encodeRows(source: string, chunks: readonly Chunk[], keep?: (ord
   let ordinal = 0
   for (const { position, lines, format } of chunks) {
     let index = 0
-    for (const { device, receivedAt, readings } of parseLines(lines.toString('utf8'), format)) {
+    for (const { device, readings } of parseLines(lines.toString('utf8'), format)) {
       for (const reading of readings) {
-        if (keep === undefined || keep(ordinal)) block.add({ device, receivedAt, reading, source, position, index })
+        if (keep === undefined || keep(ordinal)) block.add({ device, reading, source, position, index })
         index++
         ordinal++
       }

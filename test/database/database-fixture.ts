@@ -14,7 +14,7 @@ import {
   startEmbeddedDatabase,
 } from '../../database/embedded/embedded-database.ts'
 import { openRowBlock, type ReadingRow } from '../../database/row-binary.ts'
-import { effectiveTs, type Value } from '../../model/reading.ts'
+import type { Value } from '../../model/reading.ts'
 
 export interface Fixture {
   readonly folder: string
@@ -92,12 +92,17 @@ export function block(given: readonly GivenRow[], source = 'log-0', position = 0
 export interface GivenRow {
   readonly device?: string
   readonly metric?: string
+  /** Both in µs. */
   readonly sentTs?: number | null
   readonly receivedAt?: number
   readonly value: Value
 }
 
-export const RECEIVED_AT = Date.UTC(2026, 0, 15, 12)
+/** µs since 1970. */
+export const RECEIVED_AT = Date.UTC(2026, 0, 15, 12) * 1_000
+
+/** What ingest gives for the time of a reading: no more than 5 minutes ahead of its receipt. */
+const AHEAD_MAX = 5 * 60_000_000
 
 function toRow(
   { device = 'press-1', metric = 'temperature', sentTs = null, receivedAt = RECEIVED_AT, value }: GivenRow,
@@ -105,8 +110,8 @@ function toRow(
   position: number,
   index: number,
 ): ReadingRow {
-  const reading = { metric, ts: effectiveTs(sentTs, receivedAt), value, sentTs }
-  return { device, receivedAt, reading, source, position, index }
+  const ts = sentTs === null || sentTs > receivedAt + AHEAD_MAX ? receivedAt : sentTs
+  return { device, reading: { metric, ts, receivedAt, value, sentTs }, source, position, index }
 }
 
 export interface RawAnswer {

@@ -2,17 +2,19 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Aggregate, BucketPoint, HistoryQuery, RawPoint } from '../../database/database.ts'
 import { rollupUnit } from '../../database/history.ts'
-import { block, type Fixture, type GivenRow, openFixture } from './database-fixture.ts'
+import { block, type Fixture, type GivenRow, openFixture, rows } from './database-fixture.ts'
 
 let on: Fixture
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
-const START = Date.UTC(2026, 2, 1, 9, 17, 23, 456)
-const RECEIVED = START + 30 * HOUR
+/** µs, as all times of readings here. */
+const MS = 1_000
+const START = Date.UTC(2026, 2, 1, 9, 17, 23, 456) * MS + 789
+const RECEIVED = START + 30 * HOUR * MS
 
 /** Two numeric metrics over 30 hours, every 47 s, some at the same time, and one of text. */
 const READINGS: GivenRow[] = Array.from({ length: 2400 }, (_, i): GivenRow => {
-  const sentTs = START + Math.floor(i / 2) * 47_000
+  const sentTs = START + Math.floor(i / 2) * 47_000 * MS
   const common = { device: 'press', receivedAt: RECEIVED, sentTs }
   if (i % 50 === 0) return { ...common, metric: 'note', value: `n${i}` }
   if (i % 75 === 0) return { ...common, metric: 'speed', value: BigInt(2 ** 53) + BigInt(2 * i) }
@@ -53,11 +55,40 @@ describe('raw readings', () => {
   })
 
   test('of some metrics, from a time on and before another', async () => {
-    const from = START + 47_000
-    const points = await on.database.history({ ...ALL, metrics: ['heat', 'note'], from, to: START + 10 * 47_000 }, null)
-    expect(points.every(({ metric, ts }) => metric !== 'speed' && ts >= from && ts < START + 10 * 47_000)).toBe(true)
+    const from = START + 47_000 * MS
+    const points = await on.database.history(
+      { ...ALL, metrics: ['heat', 'note'], from, to: START + 10 * 47_000 * MS },
+      null,
+    )
+    expect(points.every(({ metric, ts }) => metric !== 'speed' && ts >= from && ts < START + 10 * 47_000 * MS)).toBe(
+      true,
+    )
     expect(points).toHaveLength(9)
     expect(await on.database.history({ ...ALL, metrics: [] }, null)).toEqual([])
+  })
+
+  test('go on after a key that an earlier version gave out, in ms', async () => {
+    const [first] = await on.database.history({ ...ALL, limit: 1 }, null)
+    const parts = JSON.parse(Buffer.from(first?.key ?? '', 'base64url').toString()) as unknown[]
+    const millis = Buffer.from(JSON.stringify([Math.floor(START / MS) + 1, ...parts.slice(1)])).toString('base64url')
+    expect(await on.database.history(ALL, millis)).toHaveLength(2398)
+  })
+
+  test('read only the parts that have readings of the time asked for', async () => {
+    for (const day of [1, 2, 3]) {
+      const receivedAt = RECEIVED + day * 24 * HOUR * MS
+      const given = [{ device: 'pruned', value: day, receivedAt, sentTs: receivedAt - 30 * MS }]
+      await on.database.insertReadings(block(given, 'pruned', day), `pruned/${day}-${day + 1}`)
+    }
+    const [from, to] = [RECEIVED + 48 * HOUR * MS - HOUR * MS, RECEIVED + 48 * HOUR * MS]
+    const micros = (time: number) => `fromUnixTimestamp64Micro(${time}, 'UTC')`
+    for (const column of ['ts', 'received_at']) {
+      const explained = await rows(
+        on.analyst,
+        `EXPLAIN indexes = 1 SELECT value FROM telemetry.readings WHERE ${column} > ${micros(from)} AND ${column} <= ${micros(to)}`,
+      )
+      expect(explained.flat().join('\n')).toMatch(/Parts: 1\/\d/)
+    }
   })
 
   test.each(['', 'nonsense', Buffer.from('[1,"a"]').toString('base64url'), Buffer.from('{}').toString('base64url')])(
@@ -81,7 +112,7 @@ describe('buckets', () => {
     ['an hour, cut within a minute', HOUR, 3 * HOUR + 777, -5 * HOUR - 12_345],
     ['a minute, within one minute', MINUTE, 47_000, -30 * HOUR + 60_000],
   ])('of %s equal the readings in them', async (_name, everyMs, afterStart, beforeEnd) => {
-    const query = { ...ALL, metrics: ['heat', 'speed'], from: START + afterStart, to: RECEIVED + beforeEnd }
+    const query = { ...ALL, metrics: ['heat', 'speed'], from: START + afterStart * MS, to: RECEIVED + beforeEnd * MS }
     const buckets = await on.database.historyBuckets(query, everyMs, five)
     expectBuckets(buckets, expectedBuckets(query, everyMs))
   })
@@ -98,7 +129,7 @@ describe('buckets', () => {
     const buckets = await on.database.historyBuckets({ ...ALL, metrics: ['heat'] }, HOUR, ['count', 'last'])
     for (const { bucket, values } of buckets) {
       const inBucket = READINGS.filter(
-        ({ metric, sentTs }) => metric === 'heat' && Math.floor((sentTs ?? 0) / HOUR) * HOUR === bucket,
+        ({ metric, sentTs }) => metric === 'heat' && Math.floor((sentTs ?? 0) / MS / HOUR) * HOUR === bucket,
       )
       const newest = inBucket.reduce((best, one) => ((one.sentTs ?? 0) > (best.sentTs ?? 0) ? one : best))
       expect(values).toEqual([inBucket.length, Number(newest.value)])
@@ -126,7 +157,7 @@ function expectedBuckets(query: HistoryQuery, everyMs: number): Map<string, numb
   for (const { metric, sentTs, value } of READINGS) {
     const ts = sentTs ?? 0
     if (metric === 'note' || ts < query.from || ts >= query.to) continue
-    const key = `${metric}@${Math.floor(ts / everyMs) * everyMs}`
+    const key = `${metric}@${Math.floor(ts / MS / everyMs) * everyMs}`
     buckets.set(key, [...(buckets.get(key) ?? []), Number(value)])
   }
   return buckets

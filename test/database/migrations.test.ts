@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type DatabaseAccess } from '../../database/database.ts'
-import { type MigrationTarget, migrate, readMigrations } from '../../database/migrate.ts'
+import { type MigrationTarget, migrate } from '../../database/migrate.ts'
 import { TOKENS_KEPT } from '../../database/schema.ts'
 import { type ClickHouseProxy, openProxy } from './clickhouse-proxy.ts'
 import { block, type Fixture, held, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
@@ -43,7 +43,8 @@ function targetOf(fixture: Fixture): MigrationTarget & { readonly commands: stri
 function schemaOf(database: string): Promise<unknown[][]> {
   return rows(
     on.writer,
-    `SELECT name, replaceAll(create_table_query, '${database}.', '') FROM system.tables WHERE database = '${database}' ORDER BY name`,
+    `SELECT database = '${database}', name, replaceAll(replaceAll(create_table_query, '${database}_internal.', 'internal.'), '${database}.', '')
+     FROM system.tables WHERE database IN ('${database}', '${database}_internal') ORDER BY ALL`,
   )
 }
 
@@ -74,10 +75,10 @@ describe('a migration', () => {
     expect((await database.history(query, null)).map(({ value }) => value)).toEqual([7])
     expect((await database.historyBuckets(query, 60_000, ['avg'])).map(({ values }) => values)).toEqual([[7]])
     for await (const page of database.latest()) expect(page.map(({ value }) => value)).toEqual([7])
-    await on.writer.command({ query: 'TRUNCATE TABLE `select`.readings_1m' })
+    await on.writer.command({ query: 'TRUNCATE TABLE `select_internal`.readings_1m' })
     expect(await database.repairDerived({ source: 'apart', from: 1, to: 2 }, held)).toBe(1)
-    expect(await scalar(on.writer, 'SELECT sum(readings) FROM `select`.readings_1m')).toBe(1)
-    expect(await scalar(on.writer, 'SELECT sum(readings) FROM telemetry.readings_1m')).toBe(0)
+    expect(await scalar(on.writer, 'SELECT sum(readings) FROM `select_internal`.readings_1m')).toBe(1)
+    expect(await scalar(on.writer, 'SELECT sum(readings) FROM telemetry_internal.readings_1m')).toBe(0)
     await database.close()
   })
 
@@ -103,7 +104,7 @@ describe('a migration', () => {
   })
 
   test('gives every table that an insert reaches a window of tokens, and sets it again where an older version left none', async () => {
-    const tables = "database = 'telemetry' AND name IN ('readings', 'readings_1h', 'readings_1m', 'state')"
+    const tables = "database LIKE 'telemetry%' AND name IN ('readings', 'readings_1h', 'readings_1m', 'state')"
     const withWindow = `SELECT count() FROM system.tables WHERE ${tables}
       AND engine_full LIKE '%non_replicated_deduplication_window = ${TOKENS_KEPT}, fsync_after_insert = 1, fsync_part_directory = 1%'`
     expect(await scalar(on.writer, withWindow)).toBe(4)
@@ -117,7 +118,7 @@ describe('a migration', () => {
     expect(await scalar(on.writer, withWindow)).toBe(4)
     const targets = await rows(
       on.writer,
-      "SELECT DISTINCT extract(create_table_query, ' TO telemetry.(\\\\w+)') FROM system.tables WHERE database = 'telemetry' AND engine = 'MaterializedView'",
+      "SELECT DISTINCT extract(create_table_query, ' TO telemetry_internal.(\\\\w+)') FROM system.tables WHERE database = 'telemetry_internal' AND engine = 'MaterializedView'",
     )
     expect(targets.flat().sort()).toEqual(['readings_1h', 'readings_1m', 'state'])
   })
@@ -125,7 +126,9 @@ describe('a migration', () => {
   test('refuses a database of a newer version, and changes nothing', async () => {
     const newer = targetOf(on)
     await migrate(newer, { ...PLAIN, database: 'newer' })
-    await on.writer.command({ query: "INSERT INTO newer.migrations (version, name) SELECT 9999, 'from the future'" })
+    await on.writer.command({
+      query: "INSERT INTO newer_internal.migrations (version, name) SELECT 9999, 'from the future'",
+    })
     newer.commands.length = 0
     await expect(migrate(newer, { ...PLAIN, database: 'newer' })).rejects.toMatchObject({
       code: 'database_newer',
@@ -137,11 +140,34 @@ describe('a migration', () => {
   test('explains each column of the readings where analysts see it', async () => {
     const columns = await rows(
       on.analyst,
-      "SELECT name, comment FROM system.columns WHERE database = 'telemetry' AND table = 'readings' ORDER BY position",
+      "SELECT name, comment FROM system.columns WHERE database = 'telemetry' AND table = 'readings' AND default_kind != 'ALIAS' ORDER BY position",
     )
     for (const [, comment] of columns) expect(String(comment).length).toBeGreaterThan(10)
     const names = columns.map(([name]) => name).join(', ')
     expect(readFileSync(new URL('../../database/row-binary.ts', import.meta.url), 'utf8')).toContain(`'${names}'`)
+  })
+})
+
+describe('an analyst', () => {
+  test('finds five tables, and the types that every client knows', async () => {
+    const shown = await rows(on.analyst, 'SHOW TABLES FROM telemetry')
+    expect(shown.flat()).toEqual(['daily', 'hourly', 'latest', 'minutely', 'readings'])
+    const odd = await rows(
+      on.analyst,
+      "SELECT table, name, type FROM system.columns WHERE database = 'telemetry' AND (type LIKE '%Aggregate%' OR comment = '')",
+    )
+    expect(odd).toEqual([])
+    const said = "SELECT count() FROM system.tables WHERE database = 'telemetry' AND engine = 'View' AND comment != ''"
+    expect(await scalar(on.analyst, said)).toBe(4)
+  })
+
+  test('reads the tables and views under the names that they always had', async () => {
+    await on.database.insertReadings(block([{ device: 'analyst', value: 7 }], 'analyst', 1), 'analyst/1-2')
+    for (const table of ['readings', 'latest', 'minutely', 'hourly', 'daily'])
+      expect(await scalar(on.analyst, `SELECT count() FROM telemetry.${table} WHERE device = 'analyst'`)).toBe(1)
+    const columns =
+      'device, metric, ts, kind, value, value_str, received_at, sent_ts, source, source_position, source_index'
+    expect(await rows(on.analyst, `SELECT ${columns} FROM telemetry.readings WHERE device = 'analyst'`)).toHaveLength(1)
   })
 })
 
@@ -152,11 +178,25 @@ describe('a user who may not create databases', () => {
   })
   afterAll(() => server.close())
 
-  test('works in one that exists, and creates what belongs in it', async () => {
+  test('works in those that exist, and creates what belongs in them', async () => {
     await on.writer.command({ query: 'CREATE DATABASE given ENGINE = Atomic' })
+    await on.writer.command({ query: 'CREATE DATABASE given_internal ENGINE = Atomic' })
     const database = openDatabase({ ...access, url: server.url, database: 'given' })
     await database.migrate()
     expect(await schemaOf('given')).toEqual(await schemaOf('telemetry'))
+    await database.close()
+  })
+
+  test('has everything in one, when only that exists', async () => {
+    await on.writer.command({ query: 'CREATE DATABASE lone ENGINE = Atomic' })
+    const database = openDatabase({ ...access, url: server.url, database: 'lone' })
+    await database.migrate()
+    expect(await database.examine()).toMatchObject({ applied: 4, newest: 4, internal: 'lone' })
+    await database.insertReadings(block([{ value: 7 }], 'lone', 1), 'lone/1-2')
+    await on.writer.command({ query: 'TRUNCATE TABLE lone.readings_1h' })
+    expect(await database.repairDerived({ source: 'lone', from: 1, to: 2 }, held)).toBe(1)
+    for await (const page of database.latest()) expect(page.map(({ value }) => value)).toEqual([7])
+    expect(await scalar(on.writer, "SELECT count() FROM system.databases WHERE name = 'lone_internal'")).toBe(0)
     await database.close()
   })
 
@@ -167,54 +207,6 @@ describe('a user who may not create databases', () => {
       fate: 'stop',
       detail: expect.stringMatching(/^The database absent does not exist, and this user may not create it: create it/),
     })
-    await database.close()
-  })
-})
-
-describe('[G2] rollups from before version 2', () => {
-  const VERSION_1 = readMigrations().filter(({ version }) => version === 1)
-  const spread = (from: number) =>
-    Array.from({ length: 60 }, (_, i) => ({ sentTs: RECEIVED_AT - (from + i) * 7_000, value: from + i }))
-  const totals = async () =>
-    (
-      await rows(
-        on.writer,
-        'SELECT (SELECT sum(readings) FROM old.readings_1m), (SELECT sum(readings) FROM old.readings_1h), (SELECT sum(value_sum) FROM old.readings_1h)',
-      )
-    )[0]
-
-  test('count on: what they lack of an older or a newer insert is filled, and nothing twice', async () => {
-    await migrate(targetOf(on), { ...PLAIN, database: 'old' }, VERSION_1)
-    const database = openDatabase({ ...access, database: 'old' })
-    await database.insertReadings(block(spread(0), 'log', 0), 'log/0-1')
-    // Of this one a kill took the rollups.
-    const minutes = 'SELECT * FROM old.readings_1m'
-    await on.writer.command({ query: `CREATE TABLE old.kept ENGINE = MergeTree ORDER BY tuple() AS ${minutes}` })
-    await database.insertReadings(block(spread(30), 'log', 1), 'log/1-2')
-    const whole = await totals()
-    await on.writer.command({ query: 'TRUNCATE TABLE old.readings_1h' })
-    await on.writer.command({ query: 'TRUNCATE TABLE old.readings_1m' })
-    await on.writer.command({ query: 'INSERT INTO old.readings_1m SELECT * FROM old.kept SETTINGS async_insert = 0' })
-    await on.writer.command({ query: 'DROP TABLE old.kept SYNC' })
-    expect(await totals()).toEqual([60, 60, 1770])
-
-    await Promise.all([database.migrate(), database.migrate()])
-    expect(
-      await rows(on.writer, 'SELECT DISTINCT source, source_position, source_index FROM old.by_source_from'),
-    ).toEqual([['log', 1, 60]])
-    expect(await database.repairDerived({ source: 'log', from: 1, to: 2 }, held)).toBeGreaterThan(0)
-    expect(await totals()).toEqual(whole)
-    expect(await database.repairDerived({ source: 'log', from: 1, to: 2 }, held)).toBe(0)
-    expect(await database.repairDerived({ source: 'log', from: 0, to: 1 }, held)).toBe(0)
-
-    await database.insertReadings(block(spread(20), 'log', 2), 'log/2-3')
-    await database.insertReadings(block(spread(10), 'other', 0), 'other/0-1')
-    expect(await totals()).toEqual([240, 240, expect.any(Number)])
-    for (const range of [
-      { source: 'log', from: 2, to: 3 },
-      { source: 'other', from: 0, to: 1 },
-    ])
-      expect(await database.repairDerived(range, held)).toBe(0)
     await database.close()
   })
 })

@@ -18,7 +18,7 @@ describe('[G2] repair of what a kill took from a table behind a view', () => {
     Array.from({ length: count }, (_, i) => ({
       device: 'repair',
       metric: `m${i % 3}`,
-      sentTs: RECEIVED_AT - i * 400_000,
+      sentTs: RECEIVED_AT - i * 400_000_000,
       value: i % 7 === 0 ? `t${i}` : i * 1.5,
     }))
   const everything = () =>
@@ -30,7 +30,7 @@ describe('[G2] repair of what a kill took from a table behind a view', () => {
     )
   const take = (table: string) =>
     on.writer.command({
-      query: `ALTER TABLE telemetry.${table} DELETE WHERE device = 'repair' SETTINGS mutations_sync = 1`,
+      query: `ALTER TABLE telemetry_internal.${table} DELETE WHERE device = 'repair' SETTINGS mutations_sync = 1`,
     })
   let whole: unknown[][] = []
 
@@ -66,7 +66,10 @@ describe('[G2] repair of what a kill took from a table behind a view', () => {
     expect(await on.database.repairDerived({ source: 'repair-other', from: 9, to: 10 }, held)).toBe(0)
     expect(await everything()).toEqual(both)
     expect(
-      await scalar(on.writer, "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name LIKE 'repair%'"),
+      await scalar(
+        on.writer,
+        "SELECT count() FROM system.tables WHERE database LIKE 'telemetry%' AND name LIKE 'repair%'",
+      ),
     ).toBe(0)
   })
 })
@@ -76,7 +79,7 @@ describe('[G2] repair of the last insert, whose beginning nobody knows', () => {
   const rollup = (table: string) =>
     rows(
       on.writer,
-      `SELECT metric, sum(readings), sum(value_sum), min(value_min), max(value_max) FROM telemetry.${table}
+      `SELECT metric, sum(readings), sum(value_sum), min(value_min), max(value_max) FROM telemetry_internal.${table}
        WHERE device = 'newest' GROUP BY metric ORDER BY metric`,
     )
 
@@ -108,26 +111,27 @@ describe('[G2] repair of the last insert, whose beginning nobody knows', () => {
 })
 
 describe('[G2] repair of a batch with one reading of 30 days ago', () => {
-  const DAY = 24 * 3600_000
+  /** µs */
+  const DAY = 24 * 3600_000_000
   const old = (position: number): GivenRow[] => [
     { device: 'old', metric: 'm0', sentTs: RECEIVED_AT - 30 * DAY, value: position },
     ...Array.from({ length: 90 }, (_, i) => ({
       device: i % 2 === 0 ? 'old' : 'old-too',
       metric: `m${i % 3}`,
-      sentTs: RECEIVED_AT - i * 1000,
+      sentTs: RECEIVED_AT - i * 1_000_000,
       value: position * 100 + i,
     })),
   ]
   const between: GivenRow[] = Array.from({ length: 300 }, (_, i) => ({
     device: i % 2 === 0 ? 'old' : 'old-too',
     metric: `m${i % 3}`,
-    sentTs: RECEIVED_AT - (i % 30) * DAY - i * 60_000,
+    sentTs: RECEIVED_AT - (i % 30) * DAY - i * 60_000_000,
     value: i,
   }))
   const rollup = (table: string) =>
     rows(
       on.writer,
-      `SELECT metric, device, toString(bucket), sum(readings), sum(value_sum), min(value_min), max(value_max) FROM telemetry.${table}
+      `SELECT metric, device, toString(bucket), sum(readings), sum(value_sum), min(value_min), max(value_max) FROM telemetry_internal.${table}
        WHERE device LIKE 'old%' GROUP BY metric, device, bucket ORDER BY ALL`,
     )
   const both = async () => [await rollup('readings_1m'), await rollup('readings_1h')]
@@ -136,15 +140,17 @@ describe('[G2] repair of a batch with one reading of 30 days ago', () => {
   async function without(table: 'readings_1m' | 'readings_1h', source: string): Promise<void> {
     const bucket = table === 'readings_1m' ? 'toStartOfMinute' : 'toStartOfHour'
     await on.writer.command({
-      query: `ALTER TABLE telemetry.${table} DELETE WHERE device LIKE 'old%' SETTINGS mutations_sync = 1`,
+      query: `ALTER TABLE telemetry_internal.${table} DELETE WHERE device LIKE 'old%' SETTINGS mutations_sync = 1`,
     })
-    await on.writer.command({ query: `CREATE TABLE telemetry.kept AS telemetry.${table}` })
+    await on.writer.command({ query: `CREATE TABLE telemetry.kept AS telemetry_internal.${table}` })
     await on.writer.command({
       query: `INSERT INTO telemetry.kept SELECT metric, device, ${bucket}(ts) AS b, count(), sum(assumeNotNull(value)), min(assumeNotNull(value)),
         max(assumeNotNull(value)), sumMap(map(toString(source), toUInt64(1))) FROM telemetry.readings WHERE device LIKE 'old%' AND source != '${source}' GROUP BY metric, device, b`,
     })
     for (const [year] of await rows(on.writer, 'SELECT DISTINCT toYear(bucket) FROM telemetry.kept')) {
-      await on.writer.command({ query: `ALTER TABLE telemetry.${table} ATTACH PARTITION ${year} FROM telemetry.kept` })
+      await on.writer.command({
+        query: `ALTER TABLE telemetry_internal.${table} ATTACH PARTITION ${year} FROM telemetry.kept`,
+      })
     }
     await on.writer.command({ query: 'DROP TABLE telemetry.kept SYNC' })
   }
@@ -169,11 +175,11 @@ describe('[G2] repair of a batch with one reading of 30 days ago', () => {
     // The batch stays a part of its own: in a merged one, the granules in which its rows lie are most of this table.
     await on.writer.command({ query: 'SYSTEM STOP MERGES telemetry.readings' })
     // Ten series, each many times longer than what the engine reads at once.
-    const at = `toDateTime64(${RECEIVED_AT / 1000}, 3, 'UTC')`
+    const at = `fromUnixTimestamp64Micro(${RECEIVED_AT}, 'UTC')`
     const rowsOfFleet = 1_000_000
     await on.writer.command({
-      query: `INSERT INTO telemetry.readings (device, metric, ts, kind, value, received_at, source, source_position)
-        SELECT concat('old-', toString(number % 10)), 'm', ${at} - toIntervalSecond(26 * intDiv(number, 10)), 'number', 1, ${at}, 'old-fleet', 1000
+      query: `INSERT INTO telemetry.readings (device, metric, ts, kind, value, received_delta, source, source_position)
+        SELECT concat('old-', toString(number % 10)), 'm', ${at} - toIntervalSecond(26 * intDiv(number, 10)), 'number', 1, 26000000 * intDiv(number, 10), 'old-fleet', 1000
         FROM numbers(${rowsOfFleet}) SETTINGS async_insert = 0`,
     })
     const wide: GivenRow[] = Array.from({ length: 10 }, (_, i) => ({
@@ -187,6 +193,7 @@ describe('[G2] repair of a batch with one reading of 30 days ago', () => {
     const { url, password } = on
     const client = createClient({ url, username: 'surgetank', password, database: 'telemetry' })
     const target = {
+      internal: '`telemetry_internal`',
       command: async () => {},
       all: async <Row>({ sql, params }: Statement): Promise<Row[]> => {
         const answer = await client.query({ query: sql, query_params: { ...params }, format: 'JSONCompact' })

@@ -6,8 +6,8 @@ import { createDatabase, renderStatements, splitStatements } from '../../databas
 import { type Fixture, openFixture, scalar } from './database-fixture.ts'
 
 const FILES = readMigrations().flatMap(({ statements }) => statements)
-const PLAIN = { database: 'telemetry', cluster: null }
-const CLUSTER = { database: 'fleet', cluster: 'main' }
+const PLAIN = { database: 'telemetry', internal: 'telemetry_internal', cluster: null }
+const CLUSTER = { database: 'fleet', internal: 'fleet_internal', cluster: 'main' }
 const AT = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
 
 describe('a statement', () => {
@@ -61,8 +61,10 @@ describe('a statement', () => {
 
   test('that creates the database is not one of the schema: it has its own, where it may be run', () => {
     expect(renderStatements(['CREATE DATABASE IF NOT EXISTS telemetry ENGINE = Atomic'], CLUSTER)).toEqual([])
-    expect(createDatabase(PLAIN)).toBe('CREATE DATABASE IF NOT EXISTS `telemetry` ENGINE = Atomic')
-    expect(createDatabase(CLUSTER)).toBe("CREATE DATABASE IF NOT EXISTS `fleet` ON CLUSTER 'main' ENGINE = Atomic")
+    expect(createDatabase('telemetry', null)).toBe('CREATE DATABASE IF NOT EXISTS `telemetry` ENGINE = Atomic')
+    expect(createDatabase('fleet', 'main')).toBe(
+      "CREATE DATABASE IF NOT EXISTS `fleet` ON CLUSTER 'main' ENGINE = Atomic",
+    )
   })
 })
 
@@ -91,7 +93,12 @@ describe('the files for a cluster', () => {
     const tables = rendered.filter(sql => sql.startsWith('CREATE TABLE'))
     const tokens = tables.filter(sql => sql.includes('replicated_deduplication_window_seconds = 604800'))
     expect(tables.map(sql => sql.includes(`(${AT})`))).toEqual(tables.map(() => true))
-    expect(tokens.map(sql => /`fleet`\.(\w+)/.exec(sql)?.[1])).toEqual([
+    // The first three files, and the newest, which is the whole schema.
+    expect(tokens.map(sql => /`fleet(?:_internal)?`\.(\w+)/.exec(sql)?.[1])).toEqual([
+      'readings',
+      'state',
+      'readings_1m',
+      'readings_1h',
       'readings',
       'state',
       'readings_1m',

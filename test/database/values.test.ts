@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { LatestRow } from '../../database/database.ts'
 import { openRowBlock } from '../../database/row-binary.ts'
 import { isNewer, type Value } from '../../model/reading.ts'
-import { block, type Fixture, type GivenRow, openFixture, RECEIVED_AT, rows } from './database-fixture.ts'
+import { block, type Fixture, type GivenRow, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
 
 let on: Fixture
 beforeAll(async () => {
@@ -93,23 +93,39 @@ describe('[G3] a value', () => {
   })
 
   test('keeps the time that the device gave, also when its clock was ahead', async () => {
-    const ahead = RECEIVED_AT + 3_600_000
+    const ahead = RECEIVED_AT + 3_600_000_001
+    // The last ms of the year 9999, as a log that held whole ms tells it.
+    const far = Date.UTC(9999, 11, 31, 23, 59, 59, 999) * 1_000
     await on.database.insertReadings(
       block(
         [
           { device: 'clock', value: 1, sentTs: ahead },
           { device: 'clock', value: 2 },
+          { device: 'clock', value: 3, sentTs: 946_684_800_000_001 },
+          { device: 'clock', value: 4, sentTs: far },
         ],
         'clock',
       ),
       'clock',
     )
     const query =
-      "SELECT toUnixTimestamp64Milli(ts), sent_ts, value FROM telemetry.readings WHERE device = 'clock' ORDER BY value"
+      "SELECT toUnixTimestamp64Micro(ts), sent_ts, value FROM telemetry.readings WHERE device = 'clock' ORDER BY value"
     expect(await rows(on.analyst, query)).toEqual([
       [RECEIVED_AT, ahead, 1],
-      [RECEIVED_AT, 0, 2],
+      [RECEIVED_AT, null, 2],
+      [946_684_800_000_001, 946_684_800_000_001, 3],
+      [RECEIVED_AT, expect.anything(), 4],
     ])
+    const exact = "SELECT toString(sent_ts) FROM telemetry.readings WHERE device = 'clock' AND value = 4"
+    expect(await scalar(on.analyst, exact)).toBe('253402300799999000')
+  })
+
+  test('keeps the time of a clock that stands in 1970', async () => {
+    const given = [0, 1, 86_400_000_000].map((sentTs, value): GivenRow => ({ device: '1970', value, sentTs }))
+    await on.database.insertReadings(block(given, '1970'), '1970')
+    const query =
+      "SELECT sent_ts, toUnixTimestamp64Micro(received_at) FROM telemetry.readings WHERE device = '1970' ORDER BY value"
+    expect(await rows(on.analyst, query)).toEqual(given.map(({ sentTs }) => [sentTs, RECEIVED_AT]))
   })
 
   test('a block of many chunks of memory keeps each row whole', async () => {
@@ -119,12 +135,12 @@ describe('[G3] a value', () => {
       const reading = {
         metric: `m${i % 7}`,
         ts: RECEIVED_AT - i,
+        receivedAt: RECEIVED_AT,
         value: i % 3 === 0 ? `\u00e9${i}` : i,
         sentTs: RECEIVED_AT - i,
       }
       builder.add({
         device: 'large',
-        receivedAt: RECEIVED_AT,
         reading,
         source: 'large',
         position: 2 ** 40 + i,
@@ -164,12 +180,12 @@ describe('[G4] the newest reading', () => {
     const latest = await latestOf('tie-')
     expect(latest.size).toBe(60)
     for (const [key, value] of expected) expect(latest.get(key)?.value).toBe(value)
-    await on.writer.command({ query: 'OPTIMIZE TABLE telemetry.state FINAL' })
+    await on.writer.command({ query: 'OPTIMIZE TABLE telemetry_internal.state FINAL' })
     for (const [key, row] of await latestOf('tie-')) expect(row.value).toBe(expected.get(key))
   })
 
   test('is the newest in the view also while nothing is merged, whichever came first', async () => {
-    await on.writer.command({ query: 'SYSTEM STOP MERGES telemetry.state' })
+    await on.writer.command({ query: 'SYSTEM STOP MERGES telemetry_internal.state' })
     const orders = { rising: [1, 2, 3], falling: [3, 2, 1], between: [1, 3, 2] }
     for (const [device, order] of Object.entries(orders))
       for (const value of order) {
@@ -178,7 +194,7 @@ describe('[G4] the newest reading', () => {
       }
     for (const device of Object.keys(orders))
       for (const filter of ['', ` WHERE device = 'unmerged-${device}'`]) {
-        const view = `SELECT toUnixTimestamp64Milli(ts), toString(kind), value, value_str FROM telemetry.latest${filter}`
+        const view = `SELECT toUnixTimestamp64Micro(ts), toString(kind), value, value_str FROM telemetry.latest${filter}`
         const found = await rows(on.analyst, `SELECT * FROM (${view}) WHERE value = 3`)
         expect(found.length, view).toBe(filter === '' ? 3 : 1)
       }
@@ -186,7 +202,7 @@ describe('[G4] the newest reading', () => {
     expect([...latest.values()].map(({ value, ts }) => [value, ts])).toEqual(
       Object.keys(orders).map(() => [3, RECEIVED_AT - 10_000 + 3]),
     )
-    await on.writer.command({ query: 'SYSTEM START MERGES telemetry.state' })
+    await on.writer.command({ query: 'SYSTEM START MERGES telemetry_internal.state' })
   })
 
   test('a late, older reading does not replace it', async () => {

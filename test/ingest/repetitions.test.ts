@@ -237,7 +237,10 @@ describe('lines of the log', () => {
   it('of which a reading has no time of its own are not taken', () => {
     const repetitions = openRepetitions(random, 64)
     const at = NOW * 1000
-    const readings = [...message('a', 1, 'x').readings, { metric: 'm', ts: at + 1, receivedAt: at + 1, value: 1, sentTs: null }]
+    const readings = [
+      ...message('a', 1, 'x').readings,
+      { metric: 'm', ts: at + 1, receivedAt: at + 1, value: 1, sentTs: null },
+    ]
     repetitions.rememberLines(Buffer.from(`${encodeLine({ device: 'a', receivedAt: at, readings })}\n`), LINE_FORMAT)
     expect(remember(repetitions, 'a', encodeReadings(readings), from(1))).toBe(null)
   })

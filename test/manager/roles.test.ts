@@ -100,7 +100,7 @@ async function start(name: RoleName, places: Places, stopping = new AbortControl
 async function append(places: Places, devices: readonly string[]): Promise<void> {
   const inlet = await openInlet(places.log, log)
   const receivedAt = Date.now()
-  const readings = [{ metric: 'temperature', ts: receivedAt, sentTs: null, value: 21.5 }]
+  const readings = [{ metric: 'temperature', ts: receivedAt, receivedAt, sentTs: null, value: 21.5 }]
   const lines = devices.map(device => encodeLine({ device, receivedAt, readings })).join('\n')
   const messages = devices.length
   const times = { firstReceivedAt: receivedAt, lastReceivedAt: receivedAt }

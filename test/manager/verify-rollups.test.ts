@@ -3,23 +3,18 @@ import { createClient } from '@clickhouse/client'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type Database } from '../../database/database.ts'
-import { readMigrations } from '../../database/migrate.ts'
-import { renderStatements } from '../../database/schema.ts'
 import { compareRollups } from '../../manager/verify-rollups.ts'
 import type { PartitionPlace } from '../../pump/pump.ts'
 import { block, type Fixture, held, openFixture } from '../database/database-fixture.ts'
+import { insertOld, makeOld } from '../database/old-database.ts'
 
 let on: Fixture
 let database: Database
 beforeAll(async () => {
   on = await openFixture()
-  const layout = { database: 'telemetry', cluster: null }
-  const first = readMigrations().filter(({ version }) => version === 1)
-  await on.writer.command({ query: 'CREATE DATABASE telemetry ENGINE = Atomic' })
-  for (const { statements } of first)
-    for (const query of renderStatements(statements, layout)) await on.writer.command({ query })
+  await makeOld(on, 'telemetry', 1)
   database = openDatabase({ url: on.url, user: 'surgetank', password: on.password, ...ACCESS_DEFAULTS })
-  await database.insertReadings(block(readings(5), 'log/0', 0), 'log/0/0-1')
+  await insertOld(on, 'telemetry', readings(5), 'log/0', 0)
   await database.migrate()
   await database.insertReadings(block(readings(7), 'log/0', 1), 'log/0/1-2')
   await database.insertReadings(block([...readings(11), { value: 'text' }], 'log/1', 0), 'log/1/0-1')
@@ -65,7 +60,7 @@ it('sees a rollup that lacks readings of a source, and one that has too many of 
   const client = createClient({ url: on.url, username: 'surgetank', password: on.password, database: 'telemetry' })
   const add = (rows: string) =>
     client.command({
-      query: `INSERT INTO readings_1h (metric, device, bucket, readings, by_source) VALUES ${rows}`,
+      query: `INSERT INTO telemetry_internal.readings_1h (metric, device, bucket, readings, by_source) VALUES ${rows}`,
       clickhouse_settings: { async_insert: 0 },
     })
   await add("('m', 'd', 0, 2, map('log/0', 2))")

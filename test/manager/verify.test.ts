@@ -242,6 +242,7 @@ function databaseOf(rows: readonly Row[], hourly: number): VerifiedDatabase {
       for (const [position] of within(from, to)) counts.set(position, (counts.get(position) ?? 0) + 1)
       return counts
     },
+    internal: async () => 'telemetry_internal',
     queryStream: async (sql, { from, to }) => {
       if (!sql.includes('uniqExact')) {
         const of = (readings: number) => [{ 'log/0': readings }, readings]

@@ -20,7 +20,7 @@ import { onlyLines } from '../contracts/pump-samples.ts'
 import { type LmdbHarness, openLmdbHarness } from '../pump/lmdb-harness.ts'
 import { until } from '../waits.ts'
 
-const READING: Reading = { metric: 'temperature', ts: 1, sentTs: null, value: 21.5 }
+const READING: Reading = { metric: 'temperature', ts: 1, receivedAt: 1, sentTs: null, value: 21.5 }
 
 let log: LmdbHarness
 
@@ -37,6 +37,7 @@ it('a log of a newer version: it ends, its reason is shown, and devices are serv
   const checks = checkHealth({
     space: { warm: true },
     databaseUp: () => true,
+    schema: () => ({ done: true, step: null, failure: null }),
     writer: () => writer,
     stalled: () => false,
   })

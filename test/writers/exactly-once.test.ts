@@ -289,13 +289,15 @@ async function until(holds: () => boolean): Promise<void> {
 
 function makeChunk(position: number): Chunk {
   const at = DAY + position
+  const receivedAt = at * 1_000
   const readings = [0, 1].map(index => ({
     metric: `m${position}-${index}`,
-    ts: at,
+    ts: receivedAt,
+    receivedAt,
     value: position * 10 + index,
-    sentTs: at,
+    sentTs: receivedAt,
   }))
-  const line = encodeLine({ device: 'd', receivedAt: at, readings })
+  const line = encodeLine({ device: 'd', receivedAt, readings })
   const lines = Buffer.from(line)
   return {
     partition: 0,

@@ -92,13 +92,15 @@ it('stores nothing twice, loses nothing, and the books balance', async () => {
 async function append(number: number): Promise<void> {
   const at = RECEIVED_AT + number
   const line = (n: number) => {
+    const receivedAt = at * 1_000
     const readings = Array.from({ length: 10 }, (_, i) => ({
       metric: `m${i}`,
-      ts: at - n * 60,
+      ts: receivedAt,
+      receivedAt,
       value: n,
       sentTs: null,
     }))
-    return encodeLine({ device: `press-${n % 20}`, receivedAt: at, readings })
+    return encodeLine({ device: `press-${n % 20}`, receivedAt, readings })
   }
   const lines = Array.from({ length: READINGS / 10 }, (_, n) => line(n)).join('\n')
   await inlet.append({

@@ -169,11 +169,12 @@ export function openMemoryLog(partitions: number, given: Partial<Readings> = {})
 function makeChunk(partition: number, position: number, { textBytes, metricOf }: Readings): Chunk {
   const at = LOG_DAY + position
   const readings = Array.from({ length: READINGS_PER_CHUNK }, (_, index) => {
-    const ts = LOG_DAY - ((position * READINGS_PER_CHUNK + index) % 300) * 1_000
+    const ts = (LOG_DAY - ((position * READINGS_PER_CHUNK + index) % 300) * 1_000) * 1_000
     const value = textBytes > 0 ? 'x'.repeat(textBytes) : partition + position * 10 + index * 0.5
-    return { metric: metricOf(position, index), ts, value, sentTs: ts }
+    // Each is an element of its own, because it has a time of its own.
+    return { metric: metricOf(position, index), ts, receivedAt: at * 1_000 + index, value, sentTs: ts }
   })
-  const lines = Buffer.from(encodeLine({ device: 'shared', receivedAt: at, readings }))
+  const lines = Buffer.from(encodeLine({ device: 'shared', receivedAt: at * 1_000, readings }))
   const counts = { ...accepted(1), readings: READINGS_PER_CHUNK, firstReceivedAt: at, lastReceivedAt: at }
   return { partition, position, ...counts, lines }
 }

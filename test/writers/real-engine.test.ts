@@ -95,8 +95,14 @@ async function appendAll(isPoisoned: (message: number) => boolean): Promise<numb
 }
 
 function lineOf(number: number, poisoned: boolean): string {
-  const ts = RECEIVED_AT + number
-  const reading = (metric: string, value: number | string): Reading => ({ metric, ts, sentTs: ts, value })
+  const ts = (RECEIVED_AT + number) * 1_000
+  const reading = (metric: string, value: number | string): Reading => ({
+    metric,
+    ts,
+    receivedAt: ts,
+    sentTs: ts,
+    value,
+  })
   const plain = [reading('temperature', number), reading('phase', `p${number}`)]
   const readings = poisoned ? [reading('poison', number), ...plain] : plain
   return encodeLine({ device: 'press-0', receivedAt: ts, readings })

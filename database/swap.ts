@@ -1,0 +1,183 @@
+/**
+ * The end of a rewriting: the new tables take the place of the old ones, then everything is where version 4 has it.
+ *
+ * A process that was frozen before any of these statements and wakes when others are through does no harm: a table is renamed from
+ * a name that is gone by then, a partition is moved into a table of the old columns, what is dropped has a name of its own, or is
+ * empty. Nobody inserts before all of it is done.
+ */
+import { setTimeout as pause } from 'node:timers/promises'
+import { SurgetankError } from '../errors.ts'
+import { type Found, isOld } from './examine.ts'
+import { AS_NEW, COPIED_COLUMNS, openPart, type Rewriting, settingsOf } from './rewrite.ts'
+import { type Layout, quoteName } from './schema.ts'
+import { fillState } from './state-anew.ts'
+
+/** What is swapped: a table, the keys of its old form, and the head of the statement that makes the new one. */
+const SWAPPED = {
+  readings: 'MergeTree PARTITION BY toYYYYMMDD(received_at) ORDER BY (metric, device, ts)',
+  state: 'AggregatingMergeTree ORDER BY (device, metric)',
+} as const
+type Swapped = keyof typeof SWAPPED
+
+/** Tables that move to the other database as they are. */
+const MOVED = ['readings_1m', 'readings_1h', 'by_source_from', 'migrations'] as const
+const OLD_VIEWS = ['state_mv', 'readings_1m_mv', 'readings_1h_mv'] as const
+
+const INSERTS_LOOK_MS = 50
+const INSERTS_WAIT_MS_MAX = 60_000
+
+/** The tables of rows may be larger than a server lets anybody drop by mistake. */
+const DROP = 'SYNC SETTINGS max_table_size_to_drop = 0'
+
+/** True when the old readings have begun to give their place, so that they are not all there any more. */
+export function isSwapped({ tables, forms }: Found, { database, internal }: Layout): boolean {
+  return (
+    forms.get(database)?.get('readings') === 'version 4' ||
+    tables.get(internal)?.has('migration_readings_before') === true
+  )
+}
+
+export async function swapTables(rewriting: Rewriting): Promise<void> {
+  const { layout, options } = rewriting
+  const swap = options.swap === 'rename' ? swapByName : swapByPartition
+  if (!isSwapped(await rewriting.look(), layout)) await waitForInserts(rewriting)
+  await swap(rewriting, 'readings')
+  if (options.swap === 'rename') await addLateRows(rewriting)
+  // Elsewhere the new state has been in its place from the beginning.
+  if (layout.internal === layout.database) await swap(rewriting, 'state')
+}
+
+/** An insert of an older writer that has begun stores its rows in the old table. */
+async function waitForInserts({ all, layout }: Rewriting): Promise<void> {
+  const { database, cluster } = layout
+  const processes = cluster === null ? 'system.processes' : `clusterAllReplicas('${cluster}', system.processes)`
+  const giveUpAt = performance.now() + INSERTS_WAIT_MS_MAX
+  for (;;) {
+    const [[running] = [0]] = await all<[number]>(
+      `SELECT count() FROM ${processes} WHERE query_kind = 'Insert' AND current_database = {database:String}`,
+      { database },
+    )
+    if (running === 0) return
+    if (performance.now() > giveUpAt)
+      throw new SurgetankError('database_unavailable', `${running} inserts still run: stop the older writers`)
+    await pause(INSERTS_LOOK_MS)
+  }
+}
+
+/** The first name is gone when somebody else was faster, and nothing has happened then. */
+async function swapByName(rewriting: Rewriting, table: Swapped): Promise<void> {
+  const { layout, run } = rewriting
+  const [copy, next, before] = ['copy', 'next', 'before'].map(end => `telemetry_internal.migration_${table}_${end}`)
+  const has = (found: Found, end: string) =>
+    found.tables.get(layout.internal)?.has(`migration_${table}_${end}`) === true
+  const found = await rewriting.look()
+  if (found.tables.get(layout.database)?.has(table) !== true) {
+    // The engine was killed between two names.
+    if (has(found, 'next')) return run(`RENAME TABLE ${next} TO telemetry.${table}`)
+    if (has(found, 'before')) return run(`RENAME TABLE ${before} TO telemetry.${table}`)
+    throw new SurgetankError('database_changed', `There is no ${layout.database}.${table}: restore it from a copy.`)
+  }
+  if (!isOld(found, layout.database, table)) return
+  // Of the state; what the readings were left at is taken back before they are counted.
+  if (has(found, 'next')) await run(`RENAME TABLE ${next} TO ${copy}`)
+  await run(`RENAME TABLE ${copy} TO ${next}, telemetry.${table} TO ${before}, ${next} TO telemetry.${table}`)
+}
+
+/** Where the place of a table is bound to its name: its rows go aside, it is made anew, and takes the new rows. */
+async function swapByPartition(rewriting: Rewriting, table: Swapped): Promise<void> {
+  const { layout, run, statements } = rewriting
+  const at = (name: string) => `${quoteName(layout.internal)}.${name}`
+  const live = `${quoteName(layout.database)}.${table}`
+  const [copy, before] = [`migration_${table}_copy`, `migration_${table}_before`] as const
+  const found = await rewriting.look()
+  if (isOld(found, layout.database, table)) {
+    await run(
+      `CREATE TABLE IF NOT EXISTS telemetry_internal.${before} AS telemetry.${table} ENGINE = ${SWAPPED[table]}
+       SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`,
+    )
+    // Of the old columns: the new table refuses to give a partition to it.
+    for (const partition of await partitionsOf(rewriting, live))
+      await run(`ALTER TABLE telemetry.${table} MOVE PARTITION ID {partition:String} TO TABLE ${at(before)}`, {
+        partition,
+      })
+    await run(`DROP TABLE IF EMPTY telemetry.${table} ${DROP}`)
+  }
+  if (found.tables.get(layout.internal)?.has(copy) !== true) return
+  const database = table === 'readings' ? 'telemetry' : 'telemetry_internal'
+  for (const sql of statements.filter(one => one.startsWith(`CREATE TABLE IF NOT EXISTS ${database}.${table}\n`)))
+    await run(sql)
+  for (const partition of await partitionsOf(rewriting, at(copy)))
+    await run(`ALTER TABLE telemetry.${table} REPLACE PARTITION ID {partition:String} FROM ${at(copy)}`, { partition })
+  await run(`DROP TABLE IF EXISTS telemetry_internal.${copy} ${DROP}`)
+}
+
+async function partitionsOf({ all }: Rewriting, table: string): Promise<string[]> {
+  return (await all<[string]>(`SELECT DISTINCT _partition_id AS id FROM ${table} ORDER BY id`)).map(([id]) => id)
+}
+
+/**
+ * What an insert stored in the old table while the names changed. Past the views: those of the old table had these rows; only
+ * the newest state is asked of it once more.
+ */
+async function addLateRows(rewriting: Rewriting): Promise<void> {
+  const { layout, all, run } = rewriting
+  const old = `${quoteName(layout.internal)}.migration_readings_before`
+  const now = `${quoteName(layout.database)}.readings`
+  const found = await rewriting.look()
+  if (found.tables.get(layout.internal)?.has('migration_readings_before') !== true) return
+  await waitForInserts(rewriting)
+  const counts = (table: string) => `SELECT _partition_id AS id, count() AS n FROM ${table} GROUP BY id`
+  const short = await all<[string]>(
+    `SELECT old.id FROM (${counts(old)}) AS old LEFT JOIN (${counts(now)}) AS now USING (id) WHERE old.n > now.n`,
+  )
+  const place = '(source, source_position, source_index)'
+  for (const [partition] of short) {
+    const part = await openPart(rewriting, now)
+    await run(
+      `INSERT INTO ${part} (${COPIED_COLUMNS}) SETTINGS ${settingsOf(rewriting)} SELECT ${AS_NEW} FROM ${old}
+       WHERE _partition_id = {partition:String} AND ${place} NOT IN (SELECT ${place} FROM ${now} WHERE _partition_id = {partition:String})`,
+      { partition },
+    )
+    await run(`ALTER TABLE telemetry.readings ATTACH PARTITION ID {partition:String} FROM ${part}`, { partition })
+    await run(`DROP TABLE IF EXISTS ${part} SYNC`)
+  }
+  if (short.length > 0) await fillState(rewriting)
+}
+
+/** What is left is small, or only changes its place. */
+export async function finish(rewriting: Rewriting): Promise<void> {
+  const { layout, run, statements, options } = rewriting
+  for (const view of OLD_VIEWS) await run(`DROP VIEW IF EXISTS telemetry.${view}`)
+  const isTable = (sql: string) => sql.startsWith('CREATE TABLE')
+  for (const sql of [options.migrationsTable, ...statements.filter(isTable)]) await run(sql)
+  if (layout.internal !== layout.database) await moveTables(rewriting)
+  for (const sql of statements.filter(one => !isTable(one))) await run(sql)
+  await dropOld(rewriting)
+}
+
+/** By partitions, which are not written anew by that: they are the same files. */
+async function moveTables(rewriting: Rewriting): Promise<void> {
+  const { layout, run } = rewriting
+  const { tables } = await rewriting.look()
+  for (const table of MOVED) {
+    if (tables.get(layout.database)?.get(table)?.endsWith('MergeTree') !== true) continue
+    const old = `${quoteName(layout.database)}.${table}`
+    for (const partition of await partitionsOf(rewriting, old))
+      await run(`ALTER TABLE telemetry_internal.${table} REPLACE PARTITION ID {partition:String} FROM ${old}`, {
+        partition,
+      })
+  }
+}
+
+/** The old tables, and all that tries before this one left. `migrations` stays until its last word is written elsewhere. */
+async function dropOld({ layout, run, all }: Rewriting): Promise<void> {
+  const { database, internal } = layout
+  if (internal !== database)
+    for (const table of ['state', 'readings_1m', 'readings_1h', 'by_source_from'])
+      await run(`DROP TABLE IF EXISTS telemetry.${table} ${DROP}`)
+  const left = await all<[string]>(
+    "SELECT name FROM system.tables WHERE database = {internal:String} AND startsWith(name, 'migration_')",
+    { internal },
+  )
+  for (const [name] of left) await run(`DROP TABLE IF EXISTS telemetry_internal.${name} ${DROP}`)
+}
