@@ -71,8 +71,8 @@ function planRange({ from, to }: HistoryParameters, now: number): { from: number
 /** The `+` of an offset that was not escaped in a URL arrives as a space. */
 const RFC_3339 = /^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+\- ]\d{2}:\d{2})$/
 const EPOCH_MS_MAX = Date.UTC(9999, 11, 31)
-/** A count from here on is of µs, as in a message. */
-const COUNT_OF_US_MIN = 1e14
+/** A count from here on is of µs: the ms of the year 9999 are fewer, the µs of 2002 are more. */
+const COUNT_OF_US_MIN = 1e15
 
 /** In µs; what lies after 2255, where no reading can, is cut to it. */
 function parseTime(parameter: 'from' | 'to', text: string): number {

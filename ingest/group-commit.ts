@@ -126,7 +126,8 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     const head = lineHead(device, receivedAt, packet)
     const part = loop.partFor(toMs(receivedAt), head.length + encoded.length)
     const bytes = MESSAGE_BYTES + Math.max(payload.length, part.write(head, encoded))
-    const repeats = hasOwnTimes(readings) ? repetitions.remember(device, part, publish) : null
+    // At QoS 0, without a packet identifier, nothing is ever sent again [MQTT-3.3.1-2].
+    const repeats = packet !== 0 && hasOwnTimes(readings) ? repetitions.remember(device, part, publish) : null
     if (repeats === null) part.add(held, bytes, { device, receivedAt, readings }, publish.receivedAt)
     else part.addRepetition(held, bytes, () => describeRepetition(publish, repeats))
     hold(bytes)

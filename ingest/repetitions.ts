@@ -7,6 +7,7 @@
  * - On one connection a message with DUP=0 is never sent again [MQTT-4.4.0-1, MQTT-3.3.1-1]: a door that opens, closes and
  *   opens within one second of its clock has sent three messages.
  * - One with DUP=1 repeats the message of the same identity with the same packet identifier [MQTT-4.4.0-1].
+ * - At QoS 0 nothing is ever sent again [MQTT-3.3.1-2].
  * - One with DUP=0 repeats a message of the same identity that another connection brought, and uses it up for its own
  *   connection: of open, close, open sent again, each finds its own original. A connection that has set DUP sets it on all
  *   that it sends again [MQTT-3.3.1-1], so what it sends with DUP=0 is new.
@@ -154,21 +155,27 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
       const newline = lines.indexOf(NEWLINE, from)
       const to = newline === -1 ? lines.length : newline
       const line = lines.subarray(from, to)
-      rememberLine(format === 1 ? inFormat2(line) : line)
+      if (format === 1) rememberLine(inFormat2(line), 0)
+      else rememberLine(line, packetOf(line))
       from = to + 1
     }
   }
 
   /** The line is cut where its parts are known to be: parsing everything that a restart reads would hold it up. */
-  function rememberLine(line: Buffer): void {
+  function rememberLine(line: Buffer, packet: number | null): void {
     const deviceEnd = line.indexOf('"', LINE_HEAD.length)
     const head = line.indexOf(LINE_READINGS, deviceEnd)
-    if (head === -1 || !hasOwnTimes(line)) return
-    const packet = Number(LINE_PACKET.exec(line.toString('latin1', deviceEnd, head))?.[1] ?? 0)
+    if (head === -1 || packet === null || !hasOwnTimes(line)) return
     const device = line.toString('latin1', LINE_HEAD.length, deviceEnd)
     print4(device, line, head + LINE_READINGS.length, line.length - 1)
     add(packet, LOG)
   }
+}
+
+/** Null for a message of QoS 0, which nothing repeats. */
+function packetOf(line: Buffer): number | null {
+  const found = LINE_PACKET.exec(line.toString('latin1', 0, line.indexOf(LINE_READINGS)))
+  return found === null ? null : Number(found[1])
 }
 
 /** A text never holds what begins the times: its quotes are escaped. */

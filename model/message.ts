@@ -43,7 +43,7 @@ export interface LineExtras {
 }
 
 const PLAIN_TEXT = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/
-const WHOLE_MS = /^[1-9]\d{12}$/
+const WHOLE_MS_DIGITS = 13
 
 /** The message as a line of the log, without the newline. */
 export function encodeLine(
@@ -90,8 +90,9 @@ export function encodeReadings(
 }
 
 function encodeSents(sent: readonly string[]): string {
-  for (const one of sent) if (one !== '') return `,"sent":${JSON.stringify(sent)}`
-  return ''
+  let isEmpty = true
+  for (const one of sent) if (one !== '') isEmpty = false
+  return isEmpty ? '' : `,"sent":[${sent.map(encodeText).join()}]`
 }
 
 /**
@@ -99,10 +100,19 @@ function encodeSents(sent: readonly string[]): string {
  * out when it is a count of whole ms, as most devices write it, because then the µs of the reading say the same.
  */
 export function encodeSent(time: string, seq: Value | undefined, id: Value | undefined): string {
-  const written = WHOLE_MS.test(time) ? '' : time
+  const written = isWholeMs(time) ? '' : time
   if (seq === undefined && id === undefined) return written
   const ofSeq = seq === undefined ? '' : ` seq=${encodeValue(seq)}`
   return id === undefined ? `${written}${ofSeq}` : `${written}${ofSeq} id=${encodeValue(id)}`
+}
+
+function isWholeMs(time: string): boolean {
+  if (time.length !== WHOLE_MS_DIGITS || time.charCodeAt(0) === 0x30) return false
+  for (let at = 0; at < WHOLE_MS_DIGITS; at++) {
+    const digit = time.charCodeAt(at)
+    if (digit < 0x30 || digit > 0x39) return false
+  }
+  return true
 }
 
 /** A value as JSON that `parseLines` brings back exactly. */
