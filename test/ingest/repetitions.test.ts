@@ -213,11 +213,19 @@ describe('lines of the log', () => {
   it('of a door that opens, closes and opens are three for who sends them again', () => {
     const repetitions = openRepetitions(random, 64)
     const doors = ['open', 'closed', 'open'].map(door => message('a', 0, door))
-    repetitions.rememberLines(Buffer.from(doors.map(door => `${encodeLine(door)}\n`).join('')), LINE_FORMAT)
+    const lines = doors.map((door, at) => `${encodeLine(door, { packet: at + 1 })}\n`)
+    repetitions.rememberLines(Buffer.from(lines.join('')), LINE_FORMAT)
     for (const { readings } of doors) {
       expect(remember(repetitions, 'a', encodeReadings(readings), from(1))).toBe('other_connection')
     }
     expect(remember(repetitions, 'a', encodeReadings(doors[0]?.readings ?? []), from(1))).toBe(null)
+  })
+
+  it('that came at QoS 0 are not taken: nothing sends them again', () => {
+    const repetitions = openRepetitions(random, 64)
+    const door = message('a', 0, 'open')
+    repetitions.rememberLines(Buffer.from(encodeLine(door)), LINE_FORMAT)
+    expect(remember(repetitions, 'a', encodeReadings(door.readings), from(1))).toBe(null)
   })
 
   it('of lists, of what the device wrote and of any packet identifier have the identity that the message has', () => {
