@@ -177,9 +177,11 @@ async function dropOld({ layout, run, all }: Rewriting): Promise<void> {
   if (internal !== database)
     for (const table of ['state', 'readings_1m', 'readings_1h', 'by_source_from'])
       await run(`DROP TABLE IF EXISTS telemetry.${table} ${DROP}`)
-  const left = await all<[string]>(
-    "SELECT name FROM system.tables WHERE database = {internal:String} AND startsWith(name, 'migration_')",
-    { internal },
+  // And the tables apart of repairs that a kill cut short: from now on they are looked for in the other database.
+  const left = await all<[string, string]>(
+    `SELECT if(database = {internal:String}, 'telemetry_internal', 'telemetry'), name FROM system.tables
+     WHERE (database = {internal:String} AND startsWith(name, 'migration_')) OR (database = {database:String} AND match(name, '^repair_[0-9a-f]{16}_'))`,
+    { internal, database },
   )
-  for (const [name] of left) await run(`DROP TABLE IF EXISTS telemetry_internal.${name} ${DROP}`)
+  for (const [of, name] of left) await run(`DROP TABLE IF EXISTS ${of}.${name} ${DROP}`)
 }
