@@ -81,8 +81,8 @@ it('stores nothing twice, loses nothing, and the books balance', async () => {
   const total = appended * READINGS
   const [counts] = await rows(
     engine.writer,
-    `SELECT count(), uniqExact(source_position, source_index), (SELECT sum(readings) FROM telemetry.readings_1m),
-       (SELECT sum(readings) FROM telemetry.readings_1h) FROM telemetry.readings`,
+    `SELECT count(), uniqExact(source_position, source_index), (SELECT sum(readings) FROM telemetry_internal.readings_1m),
+       (SELECT sum(readings) FROM telemetry_internal.readings_1h) FROM telemetry.readings`,
   )
   expect(counts).toEqual([total, total, total, total])
   const verdict = await verify(view, engine.database)

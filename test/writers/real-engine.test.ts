@@ -138,8 +138,8 @@ async function expectExact(poisoned: readonly number[]): Promise<void> {
   const [counts] = await rows(
     engine.writer,
     `SELECT count(), uniqExact(source_position, source_index), uniqExact(metric, ts), countIf(metric = 'poison'),
-       sum(value), (SELECT sum(readings) FROM telemetry.readings_1m), (SELECT sum(readings) FROM telemetry.readings_1h),
-       (SELECT sum(value_sum) FROM telemetry.readings_1h) FROM telemetry.readings`,
+       sum(value), (SELECT sum(readings) FROM telemetry_internal.readings_1m), (SELECT sum(readings) FROM telemetry_internal.readings_1h),
+       (SELECT sum(value_sum) FROM telemetry_internal.readings_1h) FROM telemetry.readings`,
   )
   const sum = (messages * (messages - 1)) / 2
   expect(counts).toEqual([stored, stored, stored, 0, sum, messages, messages, sum])

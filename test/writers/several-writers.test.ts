@@ -74,8 +74,8 @@ describe('[G2] a former owner of a claim', () => {
     await stopped.reached
     await stopped.send()
     await writer.stop()
-    await engine.writer.command({ query: 'TRUNCATE TABLE telemetry.readings_1m' })
-    await engine.writer.command({ query: 'TRUNCATE TABLE telemetry.readings_1h' })
+    await engine.writer.command({ query: 'TRUNCATE TABLE telemetry_internal.readings_1m' })
+    await engine.writer.command({ query: 'TRUNCATE TABLE telemetry_internal.readings_1h' })
 
     const range = { source: log.sourceOf(0), from: 0, to: 2 }
     const waking = newDatabase()
@@ -272,7 +272,7 @@ describe('[G5] a log that lost chunks before they were written', () => {
   it('is no loss when the plan was inserted before: nothing is stored twice, and rollups are completed', async () => {
     log = openMemoryLog(1)
     await openPlan({ chunks: 3, inserted: true })
-    await engine.writer.command({ query: 'TRUNCATE TABLE telemetry.readings_1m' })
+    await engine.writer.command({ query: 'TRUNCATE TABLE telemetry_internal.readings_1m' })
     log.cut(0, 3)
     const before = await gone()
     startWriter([0], newDatabase())
@@ -352,8 +352,8 @@ function freezeInserts(database: Database) {
 async function counts() {
   const [found] = await rows(
     engine.writer,
-    `SELECT count(), uniqExact(source, source_position, source_index), sum(value), (SELECT sum(readings) FROM telemetry.readings_1m),
-       (SELECT sum(readings) FROM telemetry.readings_1h), (SELECT sum(value_sum) FROM telemetry.readings_1h) FROM telemetry.readings`,
+    `SELECT count(), uniqExact(source, source_position, source_index), sum(value), (SELECT sum(readings) FROM telemetry_internal.readings_1m),
+       (SELECT sum(readings) FROM telemetry_internal.readings_1h), (SELECT sum(value_sum) FROM telemetry_internal.readings_1h) FROM telemetry.readings`,
   )
   const [readings, places, sum, minutes, hours, sumOfHours] = (found ?? []).map(Number)
   return { readings, places, sum, minutes, hours, sumOfHours }
@@ -376,8 +376,8 @@ async function expectExact(): Promise<void> {
   for (const [source, readings] of expected) {
     const [stored] = await rows(
       engine.writer,
-      `SELECT (SELECT count() FROM telemetry.readings WHERE source = '${source}'), (SELECT sum(by_source['${source}']) FROM telemetry.readings_1m),
-         (SELECT sum(by_source['${source}']) FROM telemetry.readings_1h)`,
+      `SELECT (SELECT count() FROM telemetry.readings WHERE source = '${source}'), (SELECT sum(by_source['${source}']) FROM telemetry_internal.readings_1m),
+         (SELECT sum(by_source['${source}']) FROM telemetry_internal.readings_1h)`,
     )
     expect(stored, source).toEqual([readings, readings, readings])
   }
