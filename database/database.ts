@@ -115,7 +115,7 @@ export interface MigrationStep {
   readonly to: number
   /** What is done at the moment, such as `readings of 20260115`. */
   readonly what: string
-  /** Readings that were written anew so far by this process, and those that it found to be written; 0 where none are. */
+  /** Readings that this process has written anew, of those that were left when it began; 0 where none are. */
   readonly rows: number
   readonly rowsAll: number
   /** At the pace so far; null when that is not known yet. */

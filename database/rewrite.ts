@@ -123,6 +123,7 @@ async function copyReadings(rewriting: Rewriting): Promise<void> {
   for (const sql of copyTable(rewriting)) await run(sql)
   for (let round = 1; ; round++) {
     await waitForOthers(rewriting)
+    await catchUp(rewriting, [`telemetry.readings`, `telemetry_internal.${COPY}`])
     const left = await partitionsLeft(rewriting)
     if (left.length === 0) return
     if (round > ROUNDS_MAX) {
@@ -136,6 +137,12 @@ async function copyReadings(rewriting: Rewriting): Promise<void> {
       await copyPartition(rewriting, partition)
     }
   }
+}
+
+/** A replica shows what it has fetched so far; asked for, it fetches what the others have. */
+export async function catchUp({ run, layout }: Rewriting, tables: readonly string[]): Promise<void> {
+  if (layout.cluster === null) return
+  for (const table of tables) await run(`SYSTEM SYNC REPLICA ${table} LIGHTWEIGHT`)
 }
 
 /** The table of the readings as the newest file has it, under another name. */

@@ -17,12 +17,13 @@ export async function fillState(rewriting: Rewriting): Promise<void> {
   const head = 'CREATE TABLE IF NOT EXISTS telemetry_internal.state\n'
   for (const sql of statements.filter(one => one.startsWith(head)))
     await run(sql.replace(head, `CREATE TABLE IF NOT EXISTS telemetry_internal.${name}\n`))
-  const into = `INSERT INTO ${quoteName(internal)}.${name} (device, metric, newest, seen_at) SETTINGS ${settingsOf(rewriting)}`
+  const into = () =>
+    `INSERT INTO ${quoteName(internal)}.${name} (device, metric, newest, seen_at) SETTINGS ${settingsOf(rewriting)}`
   const old = `${quoteName(database)}.state`
   const found = await rewriting.look()
   let isWhole = isOld(found, database, 'state')
   if (isWhole) {
-    await run(`${into} SELECT device, metric, CAST(whole AS ${NEWEST}), toDateTime64(seen_at, 6, 'UTC')
+    await run(`${into()} SELECT device, metric, CAST(whole AS ${NEWEST}), toDateTime64(seen_at, 6, 'UTC')
       FROM (SELECT device, metric, materialize(newest) AS whole, seen_at FROM ${old} FINAL)`)
     const [[unseen] = [0]] = await all<[number]>(
       `SELECT count() FROM ${old} FINAL WHERE toUnixTimestamp64Milli(seen_at) = 0`,
@@ -31,6 +32,6 @@ export async function fillState(rewriting: Rewriting): Promise<void> {
   }
   if (isWhole) return
   const readings = `${quoteName(database)}.readings`
-  await run(`${into} SELECT device, metric, CAST(max(tuple(ts, received_at, kind, ifNull(value, 0), value_str)) AS ${NEWEST}),
+  await run(`${into()} SELECT device, metric, CAST(max(tuple(ts, received_at, kind, ifNull(value, 0), value_str)) AS ${NEWEST}),
     toDateTime64(max(received_at), 6, 'UTC') FROM ${readings} GROUP BY device, metric`)
 }

@@ -8,7 +8,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import { type Found, isOld } from './examine.ts'
-import { AS_NEW, COPIED_COLUMNS, openPart, type Rewriting, settingsOf } from './rewrite.ts'
+import { AS_NEW, COPIED_COLUMNS, catchUp, openPart, type Rewriting, settingsOf } from './rewrite.ts'
 import { type Layout, quoteName } from './schema.ts'
 import { fillState } from './state-anew.ts'
 
@@ -106,6 +106,7 @@ async function swapByPartition(rewriting: Rewriting, table: Swapped): Promise<vo
   const database = table === 'readings' ? 'telemetry' : 'telemetry_internal'
   for (const sql of statements.filter(one => one.startsWith(`CREATE TABLE IF NOT EXISTS ${database}.${table}\n`)))
     await run(sql)
+  await catchUp(rewriting, [`telemetry_internal.${copy}`])
   for (const partition of await partitionsOf(rewriting, at(copy)))
     await run(`ALTER TABLE telemetry.${table} REPLACE PARTITION ID {partition:String} FROM ${at(copy)}`, { partition })
   await run(`DROP TABLE IF EXISTS telemetry_internal.${copy} ${DROP}`)
@@ -162,6 +163,7 @@ async function moveTables(rewriting: Rewriting): Promise<void> {
   for (const table of MOVED) {
     if (tables.get(layout.database)?.get(table)?.endsWith('MergeTree') !== true) continue
     const old = `${quoteName(layout.database)}.${table}`
+    await catchUp(rewriting, [`telemetry.${table}`])
     for (const partition of await partitionsOf(rewriting, old))
       await run(`ALTER TABLE telemetry_internal.${table} REPLACE PARTITION ID {partition:String} FROM ${old}`, {
         partition,
@@ -175,9 +177,11 @@ async function dropOld({ layout, run, all }: Rewriting): Promise<void> {
   if (internal !== database)
     for (const table of ['state', 'readings_1m', 'readings_1h', 'by_source_from'])
       await run(`DROP TABLE IF EXISTS telemetry.${table} ${DROP}`)
-  const left = await all<[string]>(
-    "SELECT name FROM system.tables WHERE database = {internal:String} AND startsWith(name, 'migration_')",
-    { internal },
+  // And the tables apart of repairs that a kill cut short: from now on they are looked for in the other database.
+  const left = await all<[string, string]>(
+    `SELECT if(database = {internal:String}, 'telemetry_internal', 'telemetry'), name FROM system.tables
+     WHERE (database = {internal:String} AND startsWith(name, 'migration_')) OR (database = {database:String} AND match(name, '^repair_[0-9a-f]{16}_'))`,
+    { internal, database },
   )
-  for (const [name] of left) await run(`DROP TABLE IF EXISTS telemetry_internal.${name} ${DROP}`)
+  for (const [of, name] of left) await run(`DROP TABLE IF EXISTS ${of}.${name} ${DROP}`)
 }

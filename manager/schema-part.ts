@@ -84,7 +84,7 @@ export function openSchemaPart(database: Pick<Database, 'migrate'>, log: Logger)
 /** Puts steps into the log: the first with what it means, then one in 10 s, and the end. */
 export function openTeller(log: Logger) {
   let step: MigrationStep | null = null
-  let saidAt = 0
+  let saidAt = Number.NEGATIVE_INFINITY
   let rewrites = false
   return {
     get step() {

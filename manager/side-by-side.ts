@@ -2,7 +2,7 @@
  * Two versions on one Kafka, one Redis and one ClickHouse: who waits for whom, so that neither meets what it cannot take.
  *
  * What a newer broker writes into the log an older writer or reader cannot read, and what a newer writer makes of the tables an
- * older writer cannot insert into. So the order to upgrade in is: readers, APIs and writers first, then the brokers. It
+ * older writer cannot insert into. So the order to upgrade in is: writers, readers and APIs first, then the brokers. It
  * is kept here by the processes themselves, as far as the older ones leave a trace (`pump/kafka-members.ts`,
  * `space/redis-marks.ts`); docs/UPGRADE.md says how far that is.
  */
@@ -17,6 +17,9 @@ import { openPatiently, type Patience } from './patience.ts'
 
 export const ORDER = 'upgrade the writers and readers first, then the brokers'
 
+const OLDER_BROKERS =
+  'older brokers serve devices, too: replace them soon; what a device sends again to one of them may be stored twice'
+
 /** Longer than a process that was killed is taken to live: the session of a writer is 15 s, a lease 5 s. */
 const GRACE_MS = 20_000
 /** Longer than Kafka lets writers come and go (30 s); a broker that is told nothing serves its devices then. */
@@ -26,27 +29,32 @@ export interface BrokerNeighbours {
   readonly log: LogPlace
   /** Of the space; null where it is not shared. */
   readonly older: (() => Promise<Older>) | null
-  /** How long older processes may take to end, ms. */
-  readonly graceMs?: number
 }
 
 /**
  * Before a broker writes its first line: resolves when nobody is known to live who could not read it. Rejects with
- * `upgrade_order` (stop) when somebody still does after a while. Older brokers are told of in the log only.
+ * `upgrade_order` (stop) when somebody still does after GRACE_MS. Older brokers are told of in the log only.
  */
-export function refuseBeforeReaders(neighbours: BrokerNeighbours, patience: Patience): Promise<void> {
-  const { graceMs = GRACE_MS } = neighbours
-  const until = performance.now() + graceMs
+export function refuseBeforeReaders({ log: place, older }: BrokerNeighbours, patience: Patience): Promise<void> {
+  const since = performance.now()
+  const { log } = patience
+  let told = false
   return openPatiently('older processes to end', patience, async () => {
-    const writers = await unlessUntold(until - graceMs + UNTOLD_MS_MAX, patience.log, () =>
-      olderWriters(neighbours.log),
-    )
-    const readers = await unlessUntold(0, patience.log, () => olderReaders(neighbours.older, patience.log))
+    const writers = await unlessUntold(since + UNTOLD_MS_MAX, log, () => olderWriters(place))
+    const readers = await unlessUntold(since, log, olderReaders)
     const found = [...writers, ...readers]
     if (found.length === 0) return
-    const detail = `${found.join(', ')}: ${ORDER}.`
-    throw new SurgetankError(performance.now() < until ? 'older_beside' : 'upgrade_order', detail)
+    const sentence = `Lines of format ${LINE_FORMAT} cannot be read by ${found.join(' and ')}: ${ORDER}.`
+    throw new SurgetankError(performance.now() - since < GRACE_MS ? 'older_beside' : 'upgrade_order', sentence)
   })
+
+  async function olderReaders(): Promise<string[]> {
+    if (older === null) return []
+    const { brokers, readers } = await older()
+    if (brokers.length > 0 && !told) log.warn({ units: brokers }, OLDER_BROKERS)
+    told = true
+    return readers.map(name => `the reader ${name} in Redis`)
+  }
 }
 
 /** What cannot be asked is asked again until then, and taken for nobody afterwards: a broker needs neither writers nor Redis. */
@@ -62,20 +70,7 @@ async function unlessUntold(until: number, log: Logger, ask: () => Promise<strin
 
 async function olderWriters(place: LogPlace): Promise<string[]> {
   const writers = await fetchWriters(place)
-  return writers
-    .filter(({ knows }) => knows.lines < LINE_FORMAT)
-    .map(({ host }) => `the writer at ${host} reads no lines of format ${LINE_FORMAT}`)
-}
-
-async function olderReaders(older: BrokerNeighbours['older'], log: Logger): Promise<string[]> {
-  if (older === null) return []
-  const { brokers, readers } = await older()
-  if (brokers.length > 0) {
-    const advice =
-      'older brokers serve devices, too: replace them soon; what a device sends again to one of them may be stored twice'
-    log.warn({ units: brokers }, advice)
-  }
-  return readers.map(name => `the reader ${name} in Redis reads no lines of format ${LINE_FORMAT}`)
+  return writers.filter(({ knows }) => knows.lines < LINE_FORMAT).map(({ host }) => `the writer at ${host}`)
 }
 
 /**

@@ -115,11 +115,13 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
   })
   closers.add(api.close)
 
-  const reader = openReader({ space, database, view, log })
+  // What the views of the first two versions take for the newest need not be it, and they are replaced before rows are.
+  const reading = schema.known.then(() => (ended ? null : openReader({ space, database, view, log })))
   const closeGauges = openGauges({ view, space, ingest: broker.ingest, log })
   closers.add(() => {
+    ended = true
     closeGauges()
-    void reader.close()
+    closeReader()
   })
   await within(SCHEMA_MS_MAX, schema.known)
   const writing = startWriting()
@@ -145,13 +147,17 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
     schema.close()
     writer?.expectEnd()
     engine?.expectEnd()
-    void reader.close()
+    closeReader()
     closeGauges()
     watch.close()
     await Promise.all([broker.drain(), stopWriting()])
     await Promise.all([view.close(), space.close()])
     await inlet.close()
     data?.release()
+  }
+
+  function closeReader(): void {
+    void reading.then(reader => reader?.close())
   }
 
   /** Beside the drain: what becomes durable meanwhile waits in the log for the next start. */

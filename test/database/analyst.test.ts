@@ -143,7 +143,7 @@ describe('an analyst', () => {
 
   test('may name a table and a column of the telemetry by parameters', async () => {
     const query = 'SELECT {c:Identifier} FROM {d:Identifier}.{t:Identifier} WHERE metric = {m:String} LIMIT 0'
-    const path = '/?param_d=telemetry&param_t=readings_1m&param_c=value_max&param_m=default.%2Fetc%2Fpasswd'
+    const path = '/?param_d=telemetry&param_t=minutely&param_c=max&param_m=default.%2Fetc%2Fpasswd'
     expect(await raw(on.url, { method: 'POST', path, body: query })).toMatchObject({ status: 200 })
   })
 

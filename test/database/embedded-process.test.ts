@@ -105,7 +105,7 @@ describe('a child that is killed', () => {
     const totals = await rows(
       on.writer,
       `SELECT (SELECT count() FROM telemetry.readings WHERE source = 'kill'), (SELECT uniqExact(value) FROM telemetry.readings WHERE source = 'kill'),
-        (SELECT sum(readings) FROM telemetry.readings_1m WHERE device = 'kill'), (SELECT sum(readings) FROM telemetry.readings_1h WHERE device = 'kill')`,
+        (SELECT sum(readings) FROM telemetry_internal.readings_1m WHERE device = 'kill'), (SELECT sum(readings) FROM telemetry_internal.readings_1h WHERE device = 'kill')`,
     )
     expect(totals).toEqual([[batches * 500, batches * 500, batches * 500, batches * 500]])
     expect(exits[0]).toMatchObject({ signal: 'SIGKILL', expected: true })

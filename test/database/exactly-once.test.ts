@@ -16,8 +16,8 @@ async function totals(device: string): Promise<unknown[]> {
   const where = `WHERE device = '${device}'`
   const [[readings, minutes, hours, state] = []] = await rows(
     on.writer,
-    `SELECT (SELECT count() FROM telemetry.readings ${where}), (SELECT sum(readings) FROM telemetry.readings_1m ${where}),
-      (SELECT sum(readings) FROM telemetry.readings_1h ${where}), (SELECT count() FROM telemetry.latest ${where})`,
+    `SELECT (SELECT count() FROM telemetry.readings ${where}), (SELECT sum(readings) FROM telemetry_internal.readings_1m ${where}),
+      (SELECT sum(readings) FROM telemetry_internal.readings_1h ${where}), (SELECT count() FROM telemetry.latest ${where})`,
   )
   return [readings, minutes, hours, state]
 }
@@ -72,7 +72,7 @@ describe('[G2] one token', () => {
     const lost = async () => {
       if (++asked === 2) throw new SurgetankError('log_claim_lost', 'for this test')
     }
-    const apart = "SELECT count() FROM system.tables WHERE database = 'telemetry' AND name LIKE 'repair%'"
+    const apart = "SELECT count() FROM system.tables WHERE database LIKE 'telemetry%' AND name LIKE 'repair%'"
     await expect(on.database.restoreReadings(rowsOfBatch, range, lost)).rejects.toMatchObject({
       code: 'log_claim_lost',
     })

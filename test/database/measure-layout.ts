@@ -1,6 +1,6 @@
 /**
  * Measures what a reading takes on the disk in several layouts, on the embedded engine: `node dist/test/database/measure-layout.js [days]`.
- * The fleet: 1,000 devices with 4 metrics, one reading in 3 minutes, with a jitter of whole milliseconds; received some tens
+ * The fleet: 1,000 devices with 4 metrics, one reading in 3 minutes, with a jitter of whole milliseconds within two seconds; received some tens
  * of milliseconds later at whole milliseconds, plus the few microseconds that tell readings of one millisecond apart.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -60,7 +60,7 @@ try {
         round(20 + 5 * sin(k / 40) + (cityHash64(k, d, m, 1) % 100) / 100, 2), '', 'log/0', k * 10 + d % 10, d * 4 + m
         FROM (SELECT d, m, k, t, (intDiv(t, 1000) + 20 + cityHash64(k, d, 3) % 60) * 1000 + cityHash64(k, d, m, 4) % 4 AS r
           FROM (SELECT number % 1000 AS d, intDiv(number, 1000) % 4 AS m, intDiv(number, 4000) AS k,
-            toInt64((toUnixTimestamp(toDateTime('2026-01-15 00:00:00', 'UTC')) + ${day} * 86400 + k * 180) * 1000 + cityHash64(k, d, 2, ${day}) % 100000) * 1000 AS t
+            toInt64((toUnixTimestamp(toDateTime('2026-01-15 00:00:00', 'UTC')) + ${day} * 86400 + k * 180) * 1000 + cityHash64(k, d, 2, ${day}) % 2000) * 1000 AS t
             FROM numbers(${ROWS_OF_DAY})))`)
     }
     await run(`OPTIMIZE TABLE layout.t${at} FINAL`)
@@ -73,6 +73,23 @@ try {
     process.stdout.write(
       `${name}: ${total.trim()} bytes a reading (${columnsOf.trim().replaceAll('\t', ' ').replaceAll('\n', ', ')})\n`,
     )
+  }
+  // The rollups are the same in all of them.
+  const table = Object.keys(LAYOUTS).length - 1
+  for (const [start, every] of [
+    ['toStartOfMinute', 'a minute'],
+    ['toStartOfHour', 'an hour'],
+  ]) {
+    await run(`CREATE TABLE layout.${start} (metric LowCardinality(String), device LowCardinality(String), bucket DateTime('UTC') CODEC(Delta, ZSTD(1)),
+      readings UInt64, value_sum Float64, value_min Float64, value_max Float64, by_source Map(String, UInt64))
+      ENGINE = MergeTree PARTITION BY toYear(bucket) ORDER BY (metric, device, bucket)`)
+    await run(`INSERT INTO layout.${start} SELECT metric, device, ${start}(ts) AS bucket, count(), sum(assumeNotNull(value)), min(assumeNotNull(value)),
+      max(assumeNotNull(value)), sumMap(map(toString(source), toUInt64(1))) FROM layout.t${table} GROUP BY metric, device, bucket`)
+    await run(`OPTIMIZE TABLE layout.${start} FINAL`)
+    const bytes = await run(
+      `SELECT round(sum(bytes_on_disk) / ${DAYS * ROWS_OF_DAY}, 2) FROM system.parts WHERE database = 'layout' AND table = '${start}' AND active`,
+    )
+    process.stdout.write(`rollup of ${every}: ${bytes.trim()} bytes a reading\n`)
   }
 } finally {
   rmSync(folder, { recursive: true, force: true })

@@ -45,6 +45,8 @@ export interface TwoVersions {
   /** The broker takes connections from the balancer, or does so no more. */
   balance(broker: Process): void
   unbalance(broker: Process): void
+  /** Rows of a query, by the user whom the processes are. */
+  ask<Row>(sql: string): Promise<Row[]>
   /** What every process wrote. */
   output(): string
   close(): Promise<void>
@@ -79,8 +81,18 @@ export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
     start,
     balance: ({ mqtt }) => void targets.push(mqtt),
     unbalance: ({ mqtt }) => void targets.splice(targets.indexOf(mqtt), 1),
+    ask,
     output: () => output,
     close,
+  }
+
+  async function ask<Row>(sql: string): Promise<Row[]> {
+    const headers = { 'x-clickhouse-user': env.SURGETANK_CLICKHOUSE_USER, 'x-clickhouse-key': password }
+    const body = `${sql} FORMAT JSONCompactEachRow`
+    const answer = await fetch(env.CLICKHOUSE_URL, { method: 'POST', headers, body })
+    const text = await answer.text()
+    if (!answer.ok) throw new Error(text)
+    return text.split('\n').flatMap(line => (line === '' ? [] : [JSON.parse(line) as Row]))
   }
 
   function start(version: Version, role: RoleName): Process {

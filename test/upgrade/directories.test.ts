@@ -13,15 +13,16 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { freePorts, runCommand, type SystemOptions, type SystemPorts, startSystem } from '../crash/system.ts'
 import { until } from '../waits.ts'
 import { acknowledgedLines, newestLines, query, stateLines, storedLines } from './known-state.ts'
-import { readKnown, readPosition, unpack } from './packed.ts'
+import { readKnown, readPosition, unpack, unpackBuild } from './packed.ts'
 
 const NAMES = readdirSync('test/data/upgrade')
   .filter(name => name.endsWith('.json'))
   .map(name => name.slice(0, -'.json'.length))
+const OLD = 'b556fd9'
 const [ENDED, KILLED] = ['ended', 'killed'].map(how => NAMES.filter(name => name.endsWith(how))) as [string[], string[]]
 const KILLS = 3
-/** From the engine's start to a moment at which all runs. */
-const [KILL_MS_MIN, KILL_MS_MAX] = [300, 1_800]
+/** From the first answer of the engine on: about as long as it takes to migrate, settle and serve. */
+const KILL_MS_MAX = 1_200
 
 const folder = mkdtempSync(join(tmpdir(), 'surgetank-upgrade-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -41,12 +42,25 @@ describe('a data directory of an older version', () => {
 
   it.each(KILLED)('%s is migrated through kill -9 of every process at any moment [G2] [G7]', async name => {
     const system = await systemOf(name, 'killed')
-    const moments = Array.from({ length: KILLS }, () => KILL_MS_MIN + Math.random() * (KILL_MS_MAX - KILL_MS_MIN))
+    const moments = Array.from({ length: KILLS }, () => Math.random() * KILL_MS_MAX)
     for (const ms of moments) await startAndKill(system, ms)
     await expectAllThere(name, system).catch((error: Error) => {
-      error.message += `\nIt was killed after ${moments.map(Math.round).join(', ')} ms.`
+      error.message += `\nIt was killed ${moments.map(Math.round).join(', ')} ms after the engine answered.`
       throw error
     })
+  })
+})
+
+describe('a data directory that was migrated', () => {
+  it('is left as it is by the older version, which says that it is none of its own, and goes on with the present one', async () => {
+    const name = `${OLD}-ended`
+    const system = await systemOf(name, 'back-and-forth')
+    const running = await startSystem(system)
+    await until(() => isOfThisVersion(system.ports), 'it is migrated')
+    expect(await running.stop()).toBe(0)
+    const dist = unpackBuild(`${OLD}-build`, join(folder, OLD))
+    await expect(startSystem({ ...system, dist })).rejects.toThrow(/It ended with 1:[\s\S]*\[database_\w+\]/)
+    await expectAllThere(name, system)
   })
 })
 
@@ -77,7 +91,7 @@ async function expectAllThere(name: string, system: SystemOptions): Promise<void
   }
 }
 
-/** SIGKILL of the whole tree at one moment, also before it is ready. */
+/** SIGKILL of the whole tree at one moment, so long after the engine began to answer. */
 async function startAndKill({ dataDir, ports }: SystemOptions, ms: number): Promise<void> {
   const settings = {
     SURGETANK_DATA_DIR: dataDir,
@@ -89,15 +103,30 @@ async function startAndKill({ dataDir, ports }: SystemOptions, ms: number): Prom
   const options = { env: { PATH: process.env.PATH, ...settings }, stdio: 'ignore', detached: true } as const
   const child = spawn(process.execPath, ['dist/main.js'], options)
   const ended = once(child, 'exit')
+  await until(async () => child.exitCode !== null || (await answers(ports.sql)), 'the engine answers')
   await Promise.race([pause(ms), ended])
   if (child.exitCode !== null) throw new Error(`It ended by itself with ${child.exitCode}.`)
   process.kill(-(child.pid ?? 0), 'SIGKILL')
   await ended
 }
 
+function answers(port: number): Promise<boolean> {
+  return fetch(`http://127.0.0.1:${port}/ping`).then(
+    () => true,
+    () => false,
+  )
+}
+
 async function rowsIn(ports: SystemPorts): Promise<number> {
   const [rows = 0] = await query<number>(ports, 'SELECT toUInt32(count()) FROM telemetry.readings FORMAT TSV')
   return rows
+}
+
+/** The schema is brought to this version beside everything else. */
+async function isOfThisVersion({ http }: SystemPorts): Promise<boolean> {
+  const answer = await fetch(`http://127.0.0.1:${http}/readyz`)
+  const { checks } = (await answer.json()) as { checks: Record<string, { detail: string }> }
+  return checks.schema?.detail === 'of this version'
 }
 
 async function isWarm({ http }: SystemPorts): Promise<boolean> {
