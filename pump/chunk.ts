@@ -2,7 +2,8 @@
  * A chunk as it lies in the log: a header, and the lines beside it. Pure functions.
  *
  * A header of version 1 has 64 bytes and no counts. One of version 2 has the same numbers, and behind them what was counted,
- * as JSON: `{"received":3,"repeated":1,"quarantined":0,"letGo":{}}`. The version is that of the lines, too.
+ * as JSON: `{"received":3,"repeated":1,"quarantined":0,"letGo":{}}`; nothing, where all that was received has a line, as is
+ * the rule. The version is that of the lines, too.
  *
  * The header is checked by itself, so that the books and the retention need not read the lines; it holds the checksum of
  * the lines. Both checksums take the header's key in, so that a chunk in another's place is not taken for it.
@@ -54,8 +55,14 @@ export function checkBatch({ lines, messages, firstReceivedAt, lastReceivedAt, c
 }
 
 /** How long the header of a batch will be. */
-export function headerBytes(counts: MessageCounts): number {
-  return NUMBERS_BYTES + Buffer.byteLength(JSON.stringify(counts))
+export function headerBytes({ messages, counts }: Pick<Batch, 'messages' | 'counts'>): number {
+  return NUMBERS_BYTES + Buffer.byteLength(encodeCounts(counts, messages))
+}
+
+function encodeCounts(counts: MessageCounts, messages: number): string {
+  const { received, repeated, quarantined, letGo } = counts
+  const isPlain = received === messages && repeated === 0 && quarantined === 0 && Object.keys(letGo).length === 0
+  return isPlain ? '' : JSON.stringify(counts)
 }
 
 /** Always of the newest version: what is appended has lines of LINE_FORMAT. */
@@ -64,7 +71,9 @@ export function packHeader(
   header: Omit<ChunkHeader, 'format' | 'linesCrc'>,
   lines: Uint8Array,
 ): Buffer {
-  const bytes = Buffer.concat([Buffer.alloc(NUMBERS_BYTES), Buffer.from(JSON.stringify(header.counts))])
+  const counts = encodeCounts(header.counts, header.messages)
+  const bytes = Buffer.alloc(NUMBERS_BYTES + Buffer.byteLength(counts))
+  bytes.write(counts, NUMBERS_BYTES)
   bytes.writeUInt8(LINE_FORMAT, 4)
   bytes.writeUInt32BE(header.messages, 8)
   bytes.writeUInt32BE(header.readings, 12)
@@ -87,13 +96,14 @@ export function unpackHeader(key: Uint8Array, bytes: Buffer, position: number): 
   const version = bytes.readUInt8(4)
   if (version > LINE_FORMAT) throw newer(position, version)
   if (version === 1 && bytes.length === VERSION_1_BYTES) return readNumbers(bytes, 1)
-  if (version === 2 && bytes.length > NUMBERS_BYTES) return readNumbers(bytes, 2)
+  if (version === 2 && bytes.length >= NUMBERS_BYTES) return readNumbers(bytes, 2)
   throw corrupt(position)
 }
 
 function readNumbers(bytes: Buffer, format: LineFormat): ChunkHeader {
   const messages = bytes.readUInt32BE(8)
-  const counts = format === 1 ? acceptedOnly(messages) : readCounts(bytes.subarray(NUMBERS_BYTES))
+  const isPlain = format === 1 || bytes.length === NUMBERS_BYTES
+  const counts = isPlain ? acceptedOnly(messages) : readCounts(bytes.subarray(NUMBERS_BYTES))
   return {
     format,
     counts,

@@ -86,9 +86,7 @@ export async function openLmdbInlet(options: LmdbInletOptions): Promise<PumpInle
       checkBatch(batch)
       const { pageBytes } = bounds
       const bytes =
-        batch.messages === 0
-          ? 0
-          : footprint(batch.lines.length, pageBytes) + footprint(headerBytes(batch.counts), pageBytes)
+        batch.messages === 0 ? 0 : footprint(batch.lines.length, pageBytes) + footprint(headerBytes(batch), pageBytes)
       const trim = await makeRoom(bytes)
       await commit(
         (db, before) => {
