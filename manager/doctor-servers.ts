@@ -58,6 +58,33 @@ function examineClickHouse(access: (Places['database'] & { kind: 'server' })['ac
   })
 }
 
+/** A log whose last receipt is further ahead was written by a clock that was wrong, or this one is. */
+const RECEIPT_AHEAD_MS_MAX = 60_000
+
+/** The receipts of a log that can be read now, against the clock of this machine; none of one that cannot. */
+export async function examineReceipts(place: Places['log'], now: number): Promise<Finding[]> {
+  const newest = await newestReceipt(place)
+  if (newest === null || newest === 0) return []
+  const what = 'receipts'
+  const at = new Date(newest).toISOString()
+  if (newest - now <= RECEIPT_AHEAD_MS_MAX) return [{ what, found: `the last one is of ${at}`, verdict: 'ok' }]
+  const found = `the last one is of ${at}, ${Math.round((newest - now) / 1_000)} s ahead of the clock`
+  const advice =
+    'Set the clock right. Until it is past that time, what is received gets times right behind it, in order and 1 µs apart.'
+  return [{ what, found, verdict: 'warn', advice }]
+}
+
+async function newestReceipt(place: Places['log']): Promise<number | null> {
+  try {
+    const read = openView(place, log).then(view => view.newestReceivedAt().finally(() => view.close()))
+    return (await within(ANSWER_MS_MAX, read)) ?? null
+  } catch (error) {
+    // Why it cannot be read is the finding of another question.
+    if (error instanceof SurgetankError) return null
+    throw error
+  }
+}
+
 /** The embedded engine, of which only one process can read: asked where it runs, by the port that it has. */
 export function examineEngine(sqlPort: number | null): Promise<Finding> {
   const what = 'clickhouse'

@@ -9,7 +9,7 @@ import { VERSION } from '../version.ts'
 import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
 import { SCHEMA_VERSION } from './build-info.ts'
 import { findRunning, type Running } from './data-dir.ts'
-import { examineEngine, examineServers } from './doctor-servers.ts'
+import { examineEngine, examineReceipts, examineServers } from './doctor-servers.ts'
 
 export interface Finding {
   readonly what: string
@@ -39,6 +39,7 @@ export async function examine(settings: Settings): Promise<Finding[]> {
     ...(onDisk ? examineDisk(settings.SURGETANK_DATA_DIR) : []),
     ...(running === null ? await examinePorts(settings, places) : []),
     ...(await examineServers(places)),
+    ...(await examineReceipts(places.log, Date.now())),
     ...(isEmbedded(places, 'database') ? [await examineEngine(running?.ports?.sql ?? null)] : []),
   ]
 }

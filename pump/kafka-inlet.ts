@@ -12,7 +12,7 @@ import { checkBatch } from './chunk.ts'
 import type { KafkaClient, KafkaRecord } from './kafka-client.ts'
 import { unavailable } from './kafka-errors.ts'
 import { openLane, type SendTo, toSideTopic } from './kafka-lane.ts'
-import { readNewest } from './kafka-newest.ts'
+import { newestReceiptIn, readNewest } from './kafka-newest.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import {
   type AppendName,
@@ -56,8 +56,6 @@ const NEWEST_BYTES_MAX = 64 << 20
 const NEWEST_MESSAGES_MAX = 200_000
 const FIND_BYTES = 4 << 20
 /** Of each partition, what is looked at for the newest receipt. */
-const RECEIPT_MESSAGES = 10_000
-const RECEIPT_BYTES = 8 << 20
 /** How much the size of one chunk moves the mean of them all. */
 const MEAN_WEIGHT = 0.05
 /** The same of one record for the share of those that have lines: it changes slowly. */
@@ -210,18 +208,6 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     endWatch()
     await client.close()
   }
-}
-
-/** 0 when nothing is held. */
-async function newestReceiptIn(reader: KafkaReader, ends: ReadonlyMap<number, number>): Promise<number> {
-  const firsts = await reader.firsts([...ends.keys()])
-  let newest = 0
-  for (const [partition, to] of ends) {
-    const ranges = new Map([[partition, { from: firsts.get(partition) ?? 0, to }]])
-    const chunks = await readNewest(reader, { ranges, messagesMax: RECEIPT_MESSAGES, bytesMax: RECEIPT_BYTES })
-    for (const { messages, lastReceivedAt } of chunks) if (messages > 0) newest = Math.max(newest, lastReceivedAt)
-  }
-  return newest
 }
 
 function logFull(bytesMax: number, blindBy?: unknown) {

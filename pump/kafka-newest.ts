@@ -12,6 +12,9 @@ export interface NewestWanted {
 
 /** Records looked at first; each further look back takes twice as many, or fewer when they turn out to be large. */
 const STEP_MIN = 16
+/** Of a partition, where only the newest receipt is looked for: units write into it one after another. */
+const RECEIPT_MESSAGES = 10_000
+const RECEIPT_BYTES = 8 << 20
 
 /** In order of their receipt, oldest first. Holds at most twice `bytesMax`, and a chunk. */
 export async function readNewest(
@@ -38,6 +41,18 @@ export async function readNewest(
     }
   }
   return cutOldest(found.sort(byReceipt), messagesMax)
+}
+
+/** The newest receipt among the last messages of each partition, ms since 1970 UTC; 0 when nothing is held. */
+export async function newestReceiptIn(reader: KafkaReader, ends: ReadonlyMap<number, number>): Promise<number> {
+  const firsts = await reader.firsts([...ends.keys()])
+  let newest = 0
+  for (const [partition, to] of ends) {
+    const ranges = new Map([[partition, { from: firsts.get(partition) ?? 0, to }]])
+    const chunks = await readNewest(reader, { ranges, messagesMax: RECEIPT_MESSAGES, bytesMax: RECEIPT_BYTES })
+    for (const { messages, lastReceivedAt } of chunks) if (messages > 0) newest = Math.max(newest, lastReceivedAt)
+  }
+  return newest
 }
 
 interface Range {

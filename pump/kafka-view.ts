@@ -5,6 +5,7 @@
  * not yet written is counted here by reading it, each record once in the life of a view.
  */
 import type { KafkaClient } from './kafka-client.ts'
+import { newestReceiptIn } from './kafka-newest.ts'
 import { type CountedPlace, fetchPlaces, unwrittenIn } from './kafka-places.ts'
 import { type CountedMessages, countedBefore } from './kafka-positions.ts'
 import { type KafkaReader, openKafkaReader } from './kafka-reader.ts'
@@ -76,6 +77,7 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
     positionAt: (partition, appendedAt) => reader.since(partition, appendedAt),
     read: (partition, from, limits) =>
       reader.partitions().includes(partition) ? reader.chunks(partition, from, limits) : none(),
+    newestReceivedAt: async () => newestReceiptIn(reader, await reader.ends(reader.partitions())),
     quarantine,
     quarantineEntry,
     repeated,

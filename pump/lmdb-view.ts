@@ -43,7 +43,7 @@ export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> 
   const log = openLogForReading(dir)
   const positions = openPositions(dir, false)
 
-  return { places, lag, books, positionAt, read, quarantine, quarantineEntry, repeated, close }
+  return { places, lag, books, positionAt, read, newestReceivedAt, quarantine, quarantineEntry, repeated, close }
 
   async function places(): Promise<PartitionPlace[]> {
     return [...(await books()).partitions]
@@ -73,6 +73,16 @@ export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> 
 
   async function read(partition: number, from: number, limits: ReadLimits): Promise<Chunk[]> {
     return partition === 0 ? readChunksOf(log, from, limits) : []
+  }
+
+  /** Of a log of format 1, which did not keep it, that of the newest chunk. */
+  async function newestReceivedAt(): Promise<number> {
+    const newest = await log.read(db => {
+      const meta = readLogMeta(db)
+      if (meta === null) return 0
+      return meta.counted?.lastReceivedAt ?? readHeader(db, meta.end - 1)?.lastReceivedAt ?? 0
+    })
+    return newest ?? 0
   }
 
   async function quarantine(entriesMax: number): Promise<QuarantineEntry[]> {

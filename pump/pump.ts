@@ -295,6 +295,8 @@ export interface PumpView {
   positionAt(partition: number, appendedAt: number): Promise<number>
   /** Chunks from `from` on, in order; may be empty. Never more than the limits but for one chunk. */
   read(partition: number, from: number, limits: ReadLimits): Promise<Chunk[]>
+  /** As that of the inlet. */
+  newestReceivedAt(): Promise<number>
   /** Newest first. */
   quarantine(entriesMax: number): Promise<QuarantineEntry[]>
   quarantineEntry(id: string): Promise<QuarantineEntry | null>

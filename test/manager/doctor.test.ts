@@ -7,7 +7,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { examine, type Finding, judgePort } from '../../manager/doctor.ts'
+import { examineReceipts } from '../../manager/doctor-servers.ts'
+import { openLmdbInlet } from '../../pump/lmdb-inlet.ts'
 import { readSettings } from '../../settings.ts'
+import { batchOf, RECEIVED_AT } from '../contracts/pump-samples.ts'
 
 let root: string
 
@@ -26,6 +29,24 @@ it('measures the disk that the data directory would be made on, and does not mak
 it('measures the disk of a data directory that is there, and leaves it as it was', async () => {
   await examineOn(root)
   expect(readdirSync(root)).toEqual([])
+})
+
+it('says when the last receipt of the log is more than a minute ahead of the clock [G4]', async () => {
+  const place = {
+    kind: 'directory',
+    dir: join(root, 'log'),
+    keepHours: 1,
+    bytesMax: 1 << 30,
+    quarantineBytesMax: 1 << 20,
+  } as const
+  const inlet = await openLmdbInlet(place)
+  await inlet.append(batchOf(0, 2))
+  await inlet.close()
+  const [wrong] = await examineReceipts(place, RECEIVED_AT - 61_000)
+  expect(wrong).toMatchObject({ what: 'receipts', verdict: 'warn' })
+  expect(wrong?.found).toContain('61 s ahead of the clock')
+  expect(await examineReceipts(place, RECEIVED_AT)).toMatchObject([{ what: 'receipts', verdict: 'ok' }])
+  expect(await examineReceipts({ ...place, dir: join(root, 'none') }, 0)).toEqual([])
 })
 
 it('says that it would not start where a file is in the way', async () => {

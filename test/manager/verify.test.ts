@@ -226,6 +226,7 @@ function viewOf({
     // One at a time: the reader must go on.
     read: async (_partition, from) => chunks.slice(Math.max(from, first)).slice(0, 1),
     quarantine: async () => [],
+    newestReceivedAt: async () => 0,
     quarantineEntry: async () => null,
     repeated: async () => [],
     close: async () => {},
