@@ -5,7 +5,7 @@
  */
 import { isAscii, isUtf8 } from 'node:buffer'
 import type { Reading } from '../model/reading.ts'
-import { openJsonReader, type Written } from './json-readings.ts'
+import { empty, openJsonReader, type Written } from './json-readings.ts'
 import { checkName } from './names.ts'
 import { parsePlainValue } from './plain-value.ts'
 import { Refusal } from './refusal.ts'
@@ -39,8 +39,8 @@ export function decodePayload(
       if (text.charCodeAt(0) === BYTE_ORDER_MARK) throw new Refusal('invalid_json', 'It starts with a byte order mark.')
       return json.read(text, ascii, receivedAt, written)
     }
-    written.values.length = 0
-    written.sent.length = 0
+    empty(written.values)
+    empty(written.sent)
     return [{ metric: checkName(metric), ts: receivedAt, receivedAt, value: parsePlainValue(text), sentTs: null }]
   } catch (error) {
     if (error instanceof Refusal) return error

@@ -129,7 +129,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     // At QoS 0, without a packet identifier, nothing is ever sent again [MQTT-3.3.1-2].
     const repeats = packet !== 0 && hasOwnTimes(readings) ? repetitions.remember(device, part, publish) : null
     if (repeats === null) part.add(held, bytes, { device, receivedAt, readings }, publish.receivedAt)
-    else part.addRepetition(held, bytes, () => describeRepetition(publish, repeats))
+    else part.addRepetition(held, bytes, part.listsMore ? describeRepetition(publish, repeats) : null)
     hold(bytes)
   }
 
@@ -138,10 +138,12 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     const first = receipts.next(receivedAt)
     let readings = decodePayload(payload, metric, first, written)
     if (readings instanceof Refusal) return readings
-    if (crossesMidnight(first, lastReceipt(readings))) {
+    let last = lastReceipt(readings)
+    if (crossesMidnight(first, last)) {
       readings = decodePayload(payload, metric, receipts.nextDay(first), written) as Reading[]
+      last = lastReceipt(readings)
     }
-    receipts.use(lastReceipt(readings))
+    receipts.use(last)
     return readings
   }
 
@@ -267,7 +269,7 @@ function hasOwnTimes(readings: readonly Reading[]): boolean {
 }
 
 function lastReceipt(readings: readonly Reading[]): number {
-  return (readings.at(-1) as Reading).receivedAt
+  return (readings[readings.length - 1] as Reading).receivedAt
 }
 
 /** The payload as a copy: it is a view of a whole read of its socket. */

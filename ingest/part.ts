@@ -79,11 +79,12 @@ export class Part<Held> {
       this.firstReceivedAt = toMs(message.receivedAt)
       this.cameAt = cameAt
     }
-    this.lastReceivedAt = toMs(message.readings.at(-1)?.receivedAt ?? message.receivedAt)
+    const { readings } = message
+    this.lastReceivedAt = toMs(readings[readings.length - 1]?.receivedAt ?? message.receivedAt)
     this.appended += this.readingsEnd + 2 - this.length
     this.length = this.readingsEnd + 2
     this.messages.push(message)
-    this.readings += message.readings.length
+    this.readings += readings.length
     this.hold(held, bytes)
   }
 
@@ -93,10 +94,15 @@ export class Part<Held> {
     this.hold(held, bytes)
   }
 
-  /** `describe` is called for those that are listed. */
-  addRepetition(held: Held, bytes: number, describe: () => Repeated): void {
+  /** True while a repetition more is listed. */
+  get listsMore(): boolean {
+    return this.repeated.length < REPEATED_OF_BATCH_MAX
+  }
+
+  /** `listed` is null for one that is only counted. */
+  addRepetition(held: Held, bytes: number, listed: Repeated | null): void {
     this.repetitions++
-    if (this.repeated.length < REPEATED_OF_BATCH_MAX) this.repeated.push(describe())
+    if (listed !== null) this.repeated.push(listed)
     this.hold(held, bytes)
   }
 

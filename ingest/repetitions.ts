@@ -83,9 +83,12 @@ interface Generation {
 export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX): Repetitions {
   const fingerprint = openFingerprinter(random)
   const print = new Int32Array(4)
-  let young = newGeneration(entriesMax)
-  let old = newGeneration(entriesMax)
+  const places = Math.ceil(entriesMax * PLACES_PER_ENTRY)
+  let young = newGeneration(places)
+  let old = newGeneration(places)
   let overwritten = 0
+  /** Where the entries of the message at hand begin, in each generation. */
+  let home = 0
 
   return { remember, rememberLines }
 
@@ -102,11 +105,16 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
   function print4(device: string, bytes: Buffer, from: number, to: number): void {
     fingerprint(device, bytes, from, to, print)
     if (print[0] === 0) print[0] = 1
+    // Without the sign: whole numbers of 31 bits divide several times faster than those of 32.
+    home = (((print[3] as number) >>> 1) % places) * WORDS
   }
 
-  /** True when an entry is an original of the message; it is used up for this connection then. */
+  /**
+   * True when an entry is an original of the message; it is used up for this connection then. The entries of a fingerprint stand
+   * in its home or in the places behind it, up to a free one.
+   */
   function takeFrom({ words }: Generation, { dup, packet, connection }: Origin): boolean {
-    for (let at = homeOf(words, print); words[at] !== 0; at = nextPlace(words, at)) {
+    for (let at = home; words[at] !== 0; at = nextPlace(words, at)) {
       if (!isAlike(words, at, print)) continue
       const entryPacket = (words[at + 2] as number) & 0xffff
       const bringer = (words[at + 3] as number) >>> 16
@@ -125,7 +133,7 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
     if (young.entries >= entriesMax) turn()
     const { words } = young
     let alike = 0
-    let at = homeOf(words, print)
+    let at = home
     for (; words[at] !== 0; at = nextPlace(words, at)) if (isAlike(words, at, print)) alike++
     if (alike >= ALIKE_MAX) at = placeOfAlike(words, overwritten++ % ALIKE_MAX)
     else young.entries++
@@ -137,7 +145,7 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
 
   function placeOfAlike(words: Int32Array, number: number): number {
     let left = number
-    let at = homeOf(words, print)
+    let at = home
     for (; !isAlike(words, at, print) || left-- > 0; at = nextPlace(words, at));
     return at
   }
@@ -199,13 +207,8 @@ function inFormat2(line: Buffer): Buffer {
 }
 
 /** Written once at start, so that a spike later does not grow the process by it. */
-function newGeneration(entriesMax: number): Generation {
-  return { words: new Int32Array(Math.ceil(entriesMax * PLACES_PER_ENTRY) * WORDS).fill(0), entries: 0 }
-}
-
-/** Where an entry of this fingerprint stands, or in one of the places behind it, up to a free one. */
-function homeOf(words: Int32Array, print: Int32Array): number {
-  return (((print[3] as number) >>> 0) % (words.length / WORDS)) * WORDS
+function newGeneration(places: number): Generation {
+  return { words: new Int32Array(places * WORDS).fill(0), entries: 0 }
 }
 
 function nextPlace(words: Int32Array, at: number): number {
