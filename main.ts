@@ -8,6 +8,7 @@ import { openDatabase } from './database/clickhouse-database.ts'
 import type { DatabaseAccess } from './database/database.ts'
 import { SurgetankError } from './errors.ts'
 import { choosePlaces, embeddedAccess, openView } from './manager/adapters.ts'
+import { tellBuild } from './manager/build-info.ts'
 import { findRunning } from './manager/data-dir.ts'
 import { describeFindings, examine } from './manager/doctor.ts'
 import { openLog } from './manager/log.ts'
@@ -149,6 +150,7 @@ function runAll(): Promise<void> {
   return run({
     log,
     start: async (stopping, failed) => {
+      tellBuild(log)
       const { ports, stop, abort } = await startSurgetank({ settings, log, stopping, failed })
       return { banner: describeStart(ports, settings, choosePlaces(settings)), stop, abort }
     },

@@ -8,7 +8,7 @@ import { BUILD } from '../version.ts'
 /** The newest version of the schema that this build knows. */
 export const SCHEMA_VERSION = readMigrations().at(-1)?.version ?? 0
 
-/** Writes the first line of a process's log. */
+/** Writes the first line of a process's log, once its settings are known to fit. Called once in a process. */
 export function tellBuild(log: Logger): void {
   const { version, commit } = BUILD
   log.info({ version, commit, schema: SCHEMA_VERSION, node: process.versions.node }, 'surgetank starts')

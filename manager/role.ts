@@ -13,6 +13,7 @@ import { registry } from '../metrics.ts'
 import type { Settings } from '../settings.ts'
 import { VERSION } from '../version.ts'
 import { choosePlaces, isEmbedded, type Places, type PortName, SHARED_BY } from './adapters.ts'
+import { tellBuild } from './build-info.ts'
 import { type Closers, openClosers } from './closers.ts'
 import { notServing } from './health.ts'
 import { openPatiently, type Patience } from './patience.ts'
@@ -51,6 +52,7 @@ export interface RunningRole {
 export async function startRole(name: RoleName, options: StartOptions): Promise<RunningRole> {
   const places = choosePlaces(options.settings)
   refuseEmbedded(name, places)
+  tellBuild(options.log)
   return openRole(name, places, options)
 }
 

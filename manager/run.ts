@@ -5,7 +5,6 @@
  */
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
-import { tellBuild } from './build-info.ts'
 import { exitWritten } from './log.ts'
 
 export interface Running {
@@ -29,7 +28,6 @@ const [ABORT_MS_MAX, LATE_ABORT_MS_MAX] = [2_000, 500]
 
 /** Resolves when it runs; it ends by itself from then on. */
 export async function run({ log, start }: RunOptions): Promise<void> {
-  tellBuild(log)
   const stopping = new AbortController()
   let running: Running | null = null
   let ending = false

@@ -11,7 +11,7 @@
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { freePorts, type RunningSystem, type SystemOptions, startSystem } from '../../crash/system.ts'
 import { type KnownDirectory, pack, readPosition, writeKnown } from '../../upgrade/packed.ts'
@@ -39,6 +39,7 @@ async function within(commit: string, make: (commit: string, tree: string) => Pr
     await make(commit, tree)
   } finally {
     execFileSync('git', ['worktree', 'remove', '--force', tree])
+    rmSync(dirname(tree), { recursive: true })
   }
 }
 
