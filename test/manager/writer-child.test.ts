@@ -42,7 +42,7 @@ it('a log of a newer version: it ends, its reason is shown, and devices are serv
     stalled: () => false,
   })
   expect(checks.filter(({ ok }) => !ok)).toMatchObject([
-    { name: 'writer', required: false, detail: expect.stringContaining('Start the newer version.') },
+    { name: 'writer', required: false, detail: expect.stringContaining('Start the newer surgetank.') },
   ])
   await writer.stop()
 })
@@ -56,7 +56,7 @@ it('what an operator must mend is logged as a sentence, without a trace', async 
   child.send({ ...configOf(log.dir), logLevel: 'fatal' })
   await once(child, 'close')
   expect(JSON.parse(lines)).toMatchObject({
-    why: expect.stringContaining('Start the newer version.'),
+    why: expect.stringContaining('Start the newer surgetank.'),
     code: 'log_newer',
     msg: 'the writer cannot go on',
   })
