@@ -122,7 +122,11 @@ function parseAggregates(agg: string | undefined): readonly Aggregate[] {
 
 /** A cursor holds the range too: `now` moves between two pages, and rows at the edge would be missed or come twice. */
 function parseCursor(cursor: string): { from: number; to: number; after: string } {
-  const [from, to, after] = decodeCursor(cursor) ?? []
-  if (isTime(from) && isTime(to) && from < to && typeof after === 'string') return { from, to, after }
+  const [from, to, after, unit] = decodeCursor(cursor) ?? []
+  if (isTime(from) && isTime(to) && from < to && typeof after === 'string') {
+    // One without a unit was given out before an upgrade, in ms.
+    const usPerCount = unit === 'us' ? 1 : US_PER_MS
+    return { from: from * usPerCount, to: Math.min(to * usPerCount, Number.MAX_SAFE_INTEGER), after }
+  }
   throw invalidQuery('cursor', 'is not one of a page before')
 }

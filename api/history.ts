@@ -111,7 +111,7 @@ export function addHistoryRoute(server: Server, options: ApiOptions): void {
     const points = await database.history(plan.query, plan.after, signal)
     const last = points.at(-1)
     const full = last !== undefined && points.length >= plan.query.limit
-    const next = full ? encodeCursor([plan.query.from, plan.query.to, last.key]) : null
+    const next = full ? encodeCursor([plan.query.from, plan.query.to, last.key, 'us']) : null
     const text = `${head(plan, through)},"items":[${points.map(rawItem).join(',')}],"next":${JSON.stringify(next)}}`
     // A device that has rows before this page is known, whatever the page holds.
     return { text, next, empty: points.length === 0 && plan.after === null }

@@ -11,6 +11,7 @@
 import { hasFate, type SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import type { PumpInlet } from '../pump/pump.ts'
+import { within } from '../within.ts'
 import { openLineMemory, Part } from './part.ts'
 import type { Tally } from './tally.ts'
 
@@ -58,6 +59,8 @@ const RETRY_MS_MIN = 50
 const RETRY_MS_MAX = 1_000
 /** An append that takes longer says nothing of when it will end: what waits must not grow, and somebody should know. */
 const SLOW_MS = 2_000
+/** An end waits no longer for what only counts. */
+const REST_MS_MAX = 1_000
 
 export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLoop<Held> {
   const { pump, tally, log, clock } = options
@@ -121,6 +124,7 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
       const part = parts.shift()
       if (part === undefined) break
       current = part
+      tally.receive(part.held.length)
       tally.repeat(part.repetitions, part.repeated)
       // What repetitions repeat was taken by an earlier append, and those have all resolved.
       if (!(part.isDurable && part.held.length > 0) && !(await commit(part))) break
@@ -203,12 +207,14 @@ export function openCommitLoop<Held>(options: CommitLoopOptions<Held>): CommitLo
     if (current === null && !tally.isEmpty) await keepRest()
   }
 
-  /** Of what is durable and acknowledged only its count is at stake: it is tried once. */
+  /** Of what is durable and acknowledged only its count is at stake: it is tried once, and not for long. */
   async function keepRest(): Promise<void> {
-    try {
-      await pump.append(new Part(memory.take()).batch(tally))
-    } catch (error) {
+    const kept = pump.append(new Part(memory.take()).batch(tally)).then(
+      () => null,
+      (error: unknown) => error,
+    )
+    const error = await within(REST_MS_MAX, kept)
+    if (error !== null)
       log.warn({ err: error }, 'the log did not take the last counts of messages; its books lack them')
-    }
   }
 }

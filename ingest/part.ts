@@ -120,7 +120,7 @@ export class Part<Held> {
   batch(tally: Tally): Batch {
     const { messages, readings, firstReceivedAt, lastReceivedAt, refused } = this
     const lines = this.lines.subarray(0, Math.max(0, this.length - 1))
-    const counted = tally.take(messages.length, refused.length)
+    const counted = tally.take(refused.length)
     return { lines, messages: messages.length, readings, firstReceivedAt, lastReceivedAt, refused, ...counted }
   }
 

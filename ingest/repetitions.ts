@@ -63,8 +63,11 @@ const PLACES_PER_ENTRY = 1.5
  */
 const WORDS = 4
 const ALIKE_MAX = 128
-/** The connection of what comes from the log. */
+/** The connection of what comes from the log, and the user of what was not used up yet. */
 const LOG = 0
+const NOBODY = 0
+/** Numbers of connections come again after 65,535: of two, the newer one is ahead by less than half of that. */
+const HALF_OF_NUMBERS = 0x8000
 
 const NEWLINE = 0x0a
 const LINE_HEAD = '{"device":"'
@@ -86,7 +89,6 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
   const places = Math.ceil(entriesMax * PLACES_PER_ENTRY)
   let young = newGeneration(places)
   let old = newGeneration(places)
-  let overwritten = 0
   /** Where the entries of the message at hand begin, in each generation. */
   let home = 0
 
@@ -119,7 +121,7 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
       const entryPacket = (words[at + 2] as number) & 0xffff
       const bringer = (words[at + 3] as number) >>> 16
       const user = (words[at + 3] as number) & 0xffff
-      const isOther = bringer !== connection && user !== connection
+      const isOther = bringer !== connection && (user === NOBODY || isNewer(connection, user))
       // Lines of format 1 do not tell their packet identifier.
       const isOriginal = dup && entryPacket !== 0 ? entryPacket === packet : isOther
       if (!isOriginal) continue
@@ -135,7 +137,7 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
     let alike = 0
     let at = home
     for (; words[at] !== 0; at = nextPlace(words, at)) if (isAlike(words, at, print)) alike++
-    if (alike >= ALIKE_MAX) at = placeOfAlike(words, overwritten++ % ALIKE_MAX)
+    if (alike >= ALIKE_MAX) at = forgetOldestAlike(words)
     else young.entries++
     words[at] = print[0] as number
     words[at + 1] = print[1] as number
@@ -143,11 +145,15 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
     words[at + 3] = connection << 16
   }
 
-  function placeOfAlike(words: Int32Array, number: number): number {
-    let left = number
-    let at = home
-    for (; !isAlike(words, at, print) || left-- > 0; at = nextPlace(words, at));
-    return at
+  /** They stand in the order in which they came: each moves to the place of the one before it. Returns that of the last one. */
+  function forgetOldestAlike(words: Int32Array): number {
+    let last = -1
+    for (let at = home; words[at] !== 0; at = nextPlace(words, at)) {
+      if (!isAlike(words, at, print)) continue
+      if (last !== -1) words.copyWithin(last, at, at + WORDS)
+      last = at
+    }
+    return last
   }
 
   function turn(): void {
@@ -178,6 +184,12 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
     print4(device, line, head + LINE_READINGS.length, line.length - 1)
     add(packet, LOG)
   }
+}
+
+/** A connection that is older than the last user, or that one itself, may have used the original up before. */
+function isNewer(connection: number, user: number): boolean {
+  const ahead = (connection - user) & 0xffff
+  return ahead > 0 && ahead < HALF_OF_NUMBERS
 }
 
 /** Null for a message of QoS 0, which nothing repeats. */

@@ -116,8 +116,14 @@ test('as many buckets as may be shown are granted, and one more is not, to the Â
   expect(() => spans(10_001)).toThrow('more than 10000')
 })
 
+test('a cursor that was given out before an upgrade, in ms, keeps its range', () => {
+  const cursor = encodeCursor([NOON - 2_000, NOON, 'key-7'])
+  const plan = planHistory('press-1', { cursor }, NOON + MINUTE)
+  expect(plan).toMatchObject({ after: 'key-7', query: { from: NOON_US - 2_000_000, to: NOON_US } })
+})
+
 test('a cursor keeps the range of the first page, to the Âµs, while the clock moves on', () => {
-  const cursor = encodeCursor([HOUR_BEFORE_US + 1, NOON_US + 7, 'key-7'])
+  const cursor = encodeCursor([HOUR_BEFORE_US + 1, NOON_US + 7, 'key-7', 'us'])
   const plan = planHistory('press-1', { cursor, limit: 10 }, NOON + MINUTE)
   expect(plan).toMatchObject({ after: 'key-7', query: { from: HOUR_BEFORE_US + 1, to: NOON_US + 7, limit: 10 } })
 })

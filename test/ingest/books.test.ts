@@ -32,6 +32,18 @@ describe('the counts of an append [G7]', () => {
     balance(batch)
   })
 
+  it('are of one append also when receipts run ahead of the clock into the next day', async () => {
+    const midnight = Date.UTC(2026, 10, 21)
+    const { ingest, pump } = await open({ newestReceivedAt: midnight + 5 })
+    for (let index = 0; index < 50; index++) {
+      ingest.offer(publish(`a${index}`, { receivedAt: midnight - 1_000 }))
+      ingest.offerRefused(publish(`b${index}`, { receivedAt: midnight - 1_000 }), 'unknown_topic', 'No such topic.')
+    }
+    const { batch } = await pump.next()
+    expect(batch.counts).toMatchObject({ received: 100, quarantined: 50 })
+    balance(batch)
+  })
+
   it('stay the same when the append is tried again, and what comes meanwhile goes with the next', async () => {
     const { ingest, pump } = await open()
     ingest.offer(publish('a'))

@@ -176,6 +176,30 @@ describe('the window of repetitions', () => {
     }
   })
 
+  it('knows of each of several identities the last 128, however their messages alternate', () => {
+    const repetitions = openRepetitions(random, 2 ** 16)
+    const devices = Array.from({ length: 32 }, (_, number) => `stuck-${number}`)
+    for (let packet = 1; packet <= 300; packet++) {
+      for (const device of devices) expect(remember(repetitions, device, readings(0), from(1, { packet }))).toBe(null)
+    }
+    for (const device of devices) {
+      for (let packet = 300; packet > 300 - 128; packet--) {
+        expect(remember(repetitions, device, readings(0), from(2, { packet, dup: true }))).toBe('dup')
+      }
+    }
+  })
+
+  it('never gives an original to a connection that had used it up, also when a newer one has since', () => {
+    const repetitions = openRepetitions(random, 64)
+    const [first, second] = [from(8), from(9)]
+    const line = encodeLine(message('a', 1, 'open'), { packet: 1 })
+    repetitions.rememberLines(Buffer.from(line), LINE_FORMAT)
+    const text = encodeReadings(message('a', 1, 'open').readings)
+    expect(remember(repetitions, 'a', text, first)).toBe('other_connection')
+    expect(remember(repetitions, 'a', text, second)).toBe('other_connection')
+    expect(remember(repetitions, 'a', text, first)).toBe(null)
+  })
+
   it('costs no more for each of 20,000 equal messages than for each of 1,000', () => {
     const perMessage = (count: number) => {
       const repetitions = openRepetitions(random)
