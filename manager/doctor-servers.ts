@@ -3,6 +3,7 @@ import { pino } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type DatabaseAccess, internalOf, type ServerFound } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
+import { RECEIPT_AHEAD_MS_MAX } from '../pump/pump.ts'
 import { within } from '../within.ts'
 import { embeddedAccess, examineLog, openSpace, openView, type Places } from './adapters.ts'
 import type { Finding } from './doctor.ts'
@@ -57,9 +58,6 @@ function examineClickHouse(access: (Places['database'] & { kind: 'server' })['ac
     }
   })
 }
-
-/** A log whose last receipt is further ahead was written by a clock that was wrong, or this one is. */
-const RECEIPT_AHEAD_MS_MAX = 60_000
 
 /** The receipts of a log that can be read now, against the clock of this machine; none of one that cannot. */
 export async function examineReceipts(place: Places['log'], now: number): Promise<Finding[]> {
