@@ -45,7 +45,7 @@ export interface ApiOptions {
   /** A metric not received for this long is marked stale. */
   readonly staleAfterMs: number
   /**
-   * `receivedAt` of the oldest message that was received and is not yet durable; null when there is none. Without it
+   * When the oldest message came by the clock that is not yet durable, ms since 1970 UTC; null when there is none. Without it
    * `persisted_through` can be ahead of a message that is on its way into the log.
    */
   readonly oldestHeldAt?: () => number | null

@@ -14,7 +14,7 @@ import { metrics } from '../metrics.ts'
 import { encodeReadings, lineHead } from '../model/message.ts'
 import type { Reading } from '../model/reading.ts'
 import { toMs } from '../model/time.ts'
-import type { PumpInlet, Repeated } from '../pump/pump.ts'
+import { type PumpInlet, RECEIPT_AHEAD_MS_MAX, type Repeated } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
 import { type IngestLog, openCommitLoop } from './commit-loop.ts'
 import { decodePayload, openWritten } from './decode.ts'
@@ -55,8 +55,6 @@ type BackpressureState = 'open' | 'full' | 'stalled'
 const TAIL_MESSAGES_MAX = 200_000
 /** How long what is counted waits for an append to take it along. */
 const TALLY_MS = 1_000
-/** A log whose last receipt is further ahead of the clock was written by a clock that was wrong, or this one is. */
-const RECEIPT_AHEAD_MS_MAX = 60_000
 
 /** Opens ingest; rejects when the end of the log cannot be read. */
 export async function openIngest<Held>(options: IngestOptions, events: IngestEvents<Held>): Promise<OpenIngest<Held>> {

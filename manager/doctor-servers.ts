@@ -3,6 +3,7 @@ import { pino } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type DatabaseAccess, internalOf, type ServerFound } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
+import { RECEIPT_AHEAD_MS_MAX } from '../pump/pump.ts'
 import { within } from '../within.ts'
 import { embeddedAccess, examineLog, openSpace, openView, type Places } from './adapters.ts'
 import type { Finding } from './doctor.ts'
@@ -58,14 +59,19 @@ function examineClickHouse(access: (Places['database'] & { kind: 'server' })['ac
   })
 }
 
-/** A log whose last receipt is further ahead was written by a clock that was wrong, or this one is. */
-const RECEIPT_AHEAD_MS_MAX = 60_000
-
 /** The receipts of a log that can be read now, against the clock of this machine; none of one that cannot. */
-export async function examineReceipts(place: Places['log'], now: number): Promise<Finding[]> {
-  const newest = await newestReceipt(place)
-  if (newest === null || newest === 0) return []
+export async function examineReceipts(
+  place: Places['log'],
+  now: number,
+  answerMsMax = ANSWER_MS_MAX,
+): Promise<Finding[]> {
   const what = 'receipts'
+  const newest = await newestReceipt(place, answerMsMax)
+  if (newest === undefined) {
+    const advice = 'Whether the last one is ahead of the clock is not known. Ask again when the log answers faster.'
+    return [{ what, found: 'could not be read in time', verdict: 'warn', advice }]
+  }
+  if (newest === null || newest === 0) return []
   const at = new Date(newest).toISOString()
   if (newest - now <= RECEIPT_AHEAD_MS_MAX) return [{ what, found: `the last one is of ${at}`, verdict: 'ok' }]
   const found = `the last one is of ${at}, ${Math.round((newest - now) / 1_000)} s ahead of the clock`
@@ -74,10 +80,11 @@ export async function examineReceipts(place: Places['log'], now: number): Promis
   return [{ what, found, verdict: 'warn', advice }]
 }
 
-async function newestReceipt(place: Places['log']): Promise<number | null> {
+/** Null of a log that cannot be read, undefined of one that does not answer in time. */
+async function newestReceipt(place: Places['log'], answerMsMax: number): Promise<number | null | undefined> {
   try {
     const read = openView(place, log).then(view => view.newestReceivedAt().finally(() => view.close()))
-    return (await within(ANSWER_MS_MAX, read)) ?? null
+    return await within(answerMsMax, read)
   } catch (error) {
     // Why it cannot be read is the finding of another question.
     if (error instanceof SurgetankError) return null

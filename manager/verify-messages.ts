@@ -3,6 +3,7 @@
  * whether the lines are as many as were counted. Pure functions.
  */
 import { parseLines } from '../model/message.ts'
+import { differenceOf, sumOf } from '../pump/message-counts.ts'
 import type { Chunk, MessageBooks, PumpBooks } from '../pump/pump.ts'
 
 export interface MessageVerdict extends MessageBooks {
@@ -27,10 +28,9 @@ export interface ChunkFault {
 
 export function judgeMessages({ messages, quarantined }: PumpBooks): MessageVerdict {
   const counted = sumOf({ ...messages.quarantined })
-  const { received, accepted, repeated, letGo } = messages
   return {
     ...messages,
-    difference: received - accepted - repeated - counted - sumOf(letGo),
+    difference: differenceOf({ ...messages, quarantined: counted }),
     quarantinedMissing: Math.max(0, counted - quarantined),
   }
 }
@@ -43,7 +43,7 @@ export function areBalanced({ difference, quarantinedMissing }: MessageVerdict):
 export function findFault(chunk: Chunk): ChunkFault | null {
   const { position, messages, readings, counts } = chunk
   const found = countLines(chunk)
-  const difference = counts.received - messages - counts.repeated - counts.quarantined - sumOf(counts.letGo)
+  const difference = differenceOf({ ...counts, accepted: messages })
   if (found.messages === messages && found.readings === readings && difference === 0) return null
   return { position, messages, readings, messagesFound: found.messages, readingsFound: found.readings, difference }
 }
@@ -56,10 +56,6 @@ function countLines({ lines, format }: Chunk): { messages: number; readings: num
     if (error instanceof SyntaxError) return { messages: 0, readings: 0 }
     throw error
   }
-}
-
-function sumOf(terms: Readonly<Record<string, number>>): number {
-  return Object.values(terms).reduce((sum, messages) => sum + messages, 0)
 }
 
 /** For a person. */

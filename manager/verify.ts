@@ -219,7 +219,7 @@ function describePartition(partition: PartitionVerdict): string[] {
     `  still in log    ${count(partition.inLog)}`,
     `  removed         ${count(partition.removed)}`,
     `  difference      ${count(difference)}${difference === 0 ? '' : difference > 0 ? '  LOST' : '  DUPLICATED'}`,
-    `  repeated        ${count(partition.repeated)}${partition.repeated === 0 ? '' : '  DUPLICATED'}`,
+    `  doubled         ${count(partition.repeated)}${partition.repeated === 0 ? '' : '  DUPLICATED'}`,
     `  chunk by chunk  ${count(partition.chunksChecked)} checked, ${count(chunksWrong.length)} wrong`,
     ...chunksWrong
       .slice(0, SHOWN_MAX)

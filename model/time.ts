@@ -1,6 +1,6 @@
 /**
- * Times in µs. A reading's times are whole µs since 1970 UTC, as plain numbers: exact up to the year 2255 (2^53 µs). Clocks,
- * the log and presence count in ms.
+ * Times in µs. A reading's times are whole µs since 1970 UTC, as plain numbers: exact up to the year 2255 (2^53 µs). Lines
+ * of the log hold such times, too; clocks, presence and what the log says of its chunks count in ms.
  */
 
 export const US_PER_MS = 1_000

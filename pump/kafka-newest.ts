@@ -15,6 +15,8 @@ const STEP_MIN = 16
 /** Of a partition, where only the newest receipt is looked for: units write into it one after another. */
 const RECEIPT_MESSAGES = 10_000
 const RECEIPT_BYTES = 8 << 20
+/** Of all partitions, which are read together. */
+const RECEIPT_BYTES_MAX = 64 << 20
 
 /** In order of their receipt, oldest first. Holds at most twice `bytesMax`, and a chunk. */
 export async function readNewest(
@@ -46,13 +48,15 @@ export async function readNewest(
 /** The newest receipt among the last messages of each partition, ms since 1970 UTC; 0 when nothing is held. */
 export async function newestReceiptIn(reader: KafkaReader, ends: ReadonlyMap<number, number>): Promise<number> {
   const firsts = await reader.firsts([...ends.keys()])
-  let newest = 0
-  for (const [partition, to] of ends) {
-    const ranges = new Map([[partition, { from: firsts.get(partition) ?? 0, to }]])
-    const chunks = await readNewest(reader, { ranges, messagesMax: RECEIPT_MESSAGES, bytesMax: RECEIPT_BYTES })
-    for (const { messages, lastReceivedAt } of chunks) if (messages > 0) newest = Math.max(newest, lastReceivedAt)
-  }
-  return newest
+  const bytesMax = Math.min(RECEIPT_BYTES, Math.ceil(RECEIPT_BYTES_MAX / Math.max(1, ends.size)))
+  const newest = await Promise.all(
+    Array.from(ends, async ([partition, to]) => {
+      const ranges = new Map([[partition, { from: firsts.get(partition) ?? 0, to }]])
+      const chunks = await readNewest(reader, { ranges, messagesMax: RECEIPT_MESSAGES, bytesMax })
+      return chunks.reduce((at, { messages, lastReceivedAt }) => (messages > 0 ? Math.max(at, lastReceivedAt) : at), 0)
+    }),
+  )
+  return Math.max(0, ...newest)
 }
 
 interface Range {

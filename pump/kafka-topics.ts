@@ -76,17 +76,20 @@ export async function ensureTopics(client: KafkaClient, options: TopicOptions): 
   return { ...found, id: await topicIdOf(client, names.log) }
 }
 
-/** Null, and a warning, when this user may not make it: a version before it had none, and the log works without. */
+/**
+ * Null, and a warning, when it cannot be used, whatever the reason: it may not be made, too few brokers are there, nobody leads
+ * it. The log works without, as that of a version before did, and a later start makes it.
+ */
 async function ensureRepeated(client: KafkaClient, topic: string, options: TopicOptions): Promise<string | null> {
   const bounds = { partitions: 1, retentionBytes: REPEATED_BYTES, segmentBytes: REPEATED_SEGMENT_BYTES }
   try {
     await ensureTopic(client, topic, { ...options, ...bounds })
     return topic
   } catch (error) {
-    if (!hasFate(error, 'stop')) throw error
+    if (!(error instanceof SurgetankError)) throw error
     options.log.warn(
       { err: error, topic },
-      'repetitions are counted, and not listed: the topic for them cannot be made',
+      'repetitions are counted, and not listed: the topic for them cannot be used; the next start tries again',
     )
     return null
   }
@@ -106,12 +109,12 @@ export async function findTopics(client: KafkaClient, { topic }: Pick<TopicOptio
   return { ...names, repeated: await findRepeated(client, names.repeated), id: await topicIdOf(client, names.log) }
 }
 
-/** Null when nobody has made it, or this user may not see it. */
+/** Null when nobody has made it, or it cannot be asked for. */
 async function findRepeated(client: KafkaClient, topic: string): Promise<string | null> {
   try {
     return (await client.knowTopic(topic)) === 'known' ? topic : null
   } catch (error) {
-    if (hasFate(error, 'stop')) return null
+    if (error instanceof SurgetankError) return null
     throw error
   }
 }
@@ -194,9 +197,15 @@ export async function examineTopics(client: KafkaClient, names: TopicNames): Pro
 /** Nothing but the list needs it, so nothing that is wrong with it stops anybody. */
 async function examineRepeated(client: KafkaClient, topic: string | null): Promise<string[]> {
   if (topic === null) return []
-  const replicas = Math.min(...client.partitions(topic).map(partition => partition.replicas.length))
-  const { refusal } = judgeTopic(await configOf(client, topic), { replicas, isLog: false })
-  return refusal === null ? [] : [`Topic ${topic}, the list of repetitions: ${refusal}`]
+  const advice = (sentence: string) => [`Topic ${topic}, the list of repetitions: ${sentence}`]
+  try {
+    const replicas = Math.min(...client.partitions(topic).map(partition => partition.replicas.length))
+    const { refusal } = judgeTopic(await configOf(client, topic), { replicas, isLog: false })
+    return refusal === null ? [] : advice(refusal)
+  } catch (error) {
+    if (error instanceof SurgetankError) return advice(error.message)
+    throw error
+  }
 }
 
 /** The writers' positions stand in a topic of Kafka's own, which Kafka makes when it is first asked for a group. */

@@ -50,6 +50,9 @@ interface Sample {
 const READ: ReadLimits = { chunksMax: 500, bytesMax: 8 << 20 }
 /** A record without lines among others must not stand for them. */
 const SAMPLE: ReadLimits = { chunksMax: 16, bytesMax: 64 << 10 }
+/** Where records without lines lie before those that have some: of one look at a partition, how far on; the next look goes on. */
+const LOOK_ON: ReadLimits = { chunksMax: 500, bytesMax: 64 << 10 }
+const LOOKS_MAX = 8
 /** Of the refused messages and the dead letters, what one look reads. */
 const ENTRIES_BYTES = 4 << 20
 /** Of the repetitions, the newest. */
@@ -63,12 +66,15 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
     topic = { ...topic, id }
     counts.clear()
     oldest.clear()
+    bare.clear()
   })
   const letterReader = openKafkaReader(client, topic.letters)
   /** By partition: up to where its readings were counted. */
   const counts = new Map<number, Count>()
-  /** By partition: the oldest chunks that were not written when they were looked for. */
+  /** By partition: the oldest chunks with lines that were not written when they were looked for. */
   const oldest = new Map<number, Sample>()
+  /** By partition: the oldest chunks that were not written, where no chunk up to `to` has lines. */
+  const bare = new Map<number, { readonly sample: Sample; readonly to: number }>()
 
   return {
     places: countedPlaces,
@@ -99,7 +105,7 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
       const sample = committed < end ? await oldestFrom(partition, committed) : oldest.get(partition)
       if (sample === undefined) continue
       // Like those that were looked at: all others would have to be read.
-      const unwritten = unwrittenIn(place)
+      const unwritten = unwrittenIn({ ...place, committed: Math.max(committed, sample.position) })
       sums.readings += Math.round(unwritten * sample.readings)
       sums.bytesUnwritten += Math.round(unwritten * sample.bytes)
       sums.bytes += Math.round((end - first) * sample.bytes)
@@ -108,12 +114,27 @@ export function openView({ client, reader, topic: opened, bytesMax }: KafkaViewP
     return { ...sums, oldestUnwrittenAt, bytesMax }
   }
 
+  /** From the first chunk with lines on; only while none is found, a sample without, which is not kept for those that follow. */
   async function oldestFrom(partition: number, committed: number): Promise<Sample | undefined> {
     const held = oldest.get(partition)
     if (held !== undefined && held.position >= committed) return held
-    const sample = sampleOf(await reader.chunks(partition, committed, SAMPLE))
-    if (sample !== undefined) oldest.set(partition, sample)
-    return sample
+    const before = bare.get(partition)
+    let looked = before !== undefined && before.sample.position >= committed ? before : undefined
+    for (let looks = 0; looks < LOOKS_MAX; looks++) {
+      const chunks = await reader.chunks(partition, looked?.to ?? committed, looked === undefined ? SAMPLE : LOOK_ON)
+      const [found, last] = [sampleOf(chunks), chunks.at(-1)]
+      if (found === undefined || last === undefined) break
+      const begins = chunks.find(({ messages }) => messages > 0)
+      if (begins !== undefined) {
+        const isFirst = begins.position === found.position
+        const sample = isFirst ? found : sampleOf(await reader.chunks(partition, begins.position, SAMPLE))
+        if (sample !== undefined) oldest.set(partition, sample)
+        return sample
+      }
+      looked = { sample: looked?.sample ?? found, to: last.position + 1 }
+      bare.set(partition, looked)
+    }
+    return looked?.sample
   }
 
   async function books(): Promise<PumpBooks> {

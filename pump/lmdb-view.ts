@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { SurgetankError } from '../errors.ts'
-import { beginCounting } from './lmdb-counted.ts'
+import { beginCounting, newestHeld } from './lmdb-counted.ts'
 import type { Db } from './lmdb-env.ts'
 import { openLogForReading, readChunksOf, readHeader, readLogMeta, sourceOf } from './lmdb-log.ts'
 import { openPositions, readLetter, readPositionsMeta, readSourceOf, type SourceRecord } from './lmdb-positions.ts'
@@ -75,14 +75,10 @@ export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> 
     return partition === 0 ? readChunksOf(log, from, limits) : []
   }
 
-  /** Of a log of format 1, which did not keep it, that of the newest chunk. */
+  /** Of a log of format 1, which did not keep it, that of all chunks held. */
   async function newestReceivedAt(): Promise<number> {
-    const newest = await log.read(db => {
-      const meta = readLogMeta(db)
-      if (meta === null) return 0
-      return meta.counted?.lastReceivedAt ?? readHeader(db, meta.end - 1)?.lastReceivedAt ?? 0
-    })
-    return newest ?? 0
+    const meta = await log.read(readLogMeta)
+    return meta === null ? 0 : (meta.counted?.lastReceivedAt ?? newestHeld(log, meta))
   }
 
   async function quarantine(entriesMax: number): Promise<QuarantineEntry[]> {

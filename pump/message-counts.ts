@@ -52,8 +52,9 @@ export function differenceOf({ received, accepted, repeated, quarantined, letGo 
   return received - accepted - repeated - quarantined - sumOf(letGo)
 }
 
-export function sumOf(letGo: MessageCounts['letGo']): number {
-  return Object.values(letGo).reduce((sum, messages) => sum + messages, 0)
+/** Messages in all of these terms. */
+export function sumOf(terms: Readonly<Record<string, number>>): number {
+  return Object.values(terms).reduce((sum, messages) => sum + messages, 0)
 }
 
 /** `waiting`: how many quarantined messages are still kept. */

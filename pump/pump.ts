@@ -77,6 +77,9 @@ export interface Batch {
   readonly repeated: readonly Repeated[]
 }
 
+/** A log whose last receipt is further ahead of the clock was written by a clock that was wrong, or this one is. */
+export const RECEIPT_AHEAD_MS_MAX = 60_000
+
 export interface PumpInlet {
   /**
    * Makes the batch durable, whole, and once [G1]; resolves only then. One call at a time: the caller collects the next

@@ -17,8 +17,8 @@ export interface Space {
    */
   merge(messages: readonly Message[]): Promise<void>
   /**
-   * Tells the space how to ask, at any time until it is closed, for the receipt of the oldest message that may be in the log and that
-   * this process has not merged; null for none, ms since 1970 UTC. Should the process end, or have such a message when it
+   * Tells the space how to ask, at any time until it is closed, when the oldest message came by the clock that may be in the log and
+   * that this process has not merged; null for none, ms since 1970 UTC. Should the process end, or have such a message when it
    * closes the space, the log is read again from there.
    */
   trackUnmerged(oldestAt: () => number | null): void

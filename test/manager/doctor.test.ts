@@ -11,6 +11,7 @@ import { examineReceipts } from '../../manager/doctor-servers.ts'
 import { openLmdbInlet } from '../../pump/lmdb-inlet.ts'
 import { readSettings } from '../../settings.ts'
 import { batchOf, RECEIVED_AT } from '../contracts/pump-samples.ts'
+import { kafkaOptions } from '../pump/kafka-harness.ts'
 
 let root: string
 
@@ -47,6 +48,16 @@ it('says when the last receipt of the log is more than a minute ahead of the clo
   expect(wrong?.found).toContain('61 s ahead of the clock')
   expect(await examineReceipts(place, RECEIVED_AT)).toMatchObject([{ what: 'receipts', verdict: 'ok' }])
   expect(await examineReceipts({ ...place, dir: join(root, 'none') }, 0)).toEqual([])
+})
+
+it('says when the receipts of the log could not be read in time', async () => {
+  const silent = createServer().listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  const { port } = silent.address() as AddressInfo
+  const place = { kind: 'kafka', ...kafkaOptions({ brokers: `127.0.0.1:${port}` }) } as const
+  const findings = await examineReceipts(place, RECEIVED_AT, 50)
+  silent.close()
+  expect(findings).toMatchObject([{ what: 'receipts', found: 'could not be read in time', verdict: 'warn' }])
 })
 
 it('says that it would not start where a file is in the way', async () => {

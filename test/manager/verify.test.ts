@@ -61,7 +61,8 @@ describe('the books do not balance', () => {
     const verdict = await verdictOn({ rows: [...STORED, [0, 1]] })
     const chunksWrong = [{ position: 0, readings: 3, stored: 4 }]
     expect(verdict).toMatchObject({ balanced: false, partitions: [{ difference: -1, repeated: 1, chunksWrong }] })
-    expect(describeVerdict(verdict)).toMatch(/repeated +1 {2}DUPLICATED/)
+    expect(describeVerdict(verdict)).toMatch(/doubled +1 {2}DUPLICATED/)
+    expect(describeVerdict(verdict).match(/^ +repeated /gm)).toHaveLength(1)
   })
 
   it('when one is lost and another of the same chunk is doubled', async () => {

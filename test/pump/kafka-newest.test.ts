@@ -1,10 +1,11 @@
 /** The newest chunks of a log, whatever their sizes: what is read and held has a bound. */
 import { expect, it } from 'vitest'
-import { readNewest } from '../../pump/kafka-newest.ts'
+import { newestReceiptIn, readNewest } from '../../pump/kafka-newest.ts'
 import type { KafkaReader } from '../../pump/kafka-reader.ts'
 import type { KafkaChunk } from '../../pump/kafka-record.ts'
 import type { ReadLimits } from '../../pump/pump.ts'
-import { accepted } from '../contracts/pump-samples.ts'
+import { within } from '../../within.ts'
+import { accepted, deferred } from '../contracts/pump-samples.ts'
 
 const LARGE = Buffer.alloc(100_000)
 const SMALL = Buffer.alloc(100)
@@ -66,4 +67,19 @@ it('gives a chunk that is larger than all may be together', async () => {
     bytesMax: 1_000,
   })
   expect(found.map(({ position }) => position)).toEqual([2])
+})
+
+it('looks for the newest receipt in all partitions together', async () => {
+  const ends = new Map([0, 1, 2, 3].map(partition => [partition, 5]))
+  const asked = new Set<number>()
+  const all = deferred<void>()
+  const log = openLog(0, 5)
+  const chunks: KafkaReader['chunks'] = async (partition, from, limits) => {
+    asked.add(partition)
+    if (asked.size === ends.size) all.resolve()
+    await all.promise
+    return log.reader.chunks(partition, from, limits)
+  }
+  const reader = { chunks, firsts: async () => new Map() } as unknown as KafkaReader
+  expect(await within(5_000, newestReceiptIn(reader, ends))).toBe(4)
 })

@@ -61,6 +61,37 @@ describe.skipIf(!kafkaHere)('a Kafka that somebody has set up', () => {
     expect((await examineKafkaLog(harness.options)).filter(advice => advice.includes('repeated'))).toEqual([])
   })
 
+  it('and shows this user not how the list of repetitions is set up, starts, and says so as an advice', async () => {
+    harness = await openKafkaHarness({ brokers: kafka.brokers })
+    await (await harness.openInlet()).close()
+    const on = {
+      ...{ resourceType: AclResourceTypes.TOPIC, resourceName: `${harness.options.topic}.repeated` },
+      ...{ resourcePatternType: ResourcePatternTypes.LITERAL, principal: 'User:ANONYMOUS', host: '*' },
+    }
+    const everything = { operation: AclOperationTypes.ALL, permissionType: AclPermissionTypes.ALLOW }
+    const settings = { operation: AclOperationTypes.DESCRIBE_CONFIGS, permissionType: AclPermissionTypes.DENY }
+    await admin.createAcls({ acl: [everything, settings].map(right => ({ ...on, ...right })) })
+    const resource = { type: ConfigResourceTypes.TOPIC, name: on.resourceName }
+    await given(() => admin.describeConfigs({ resources: [resource], includeSynonyms: false }).then(() => null, asIs))
+    await (await harness.openInlet()).append(batchOf(0, 1))
+    const advice = (await examineKafkaLog(harness.options)).filter(sentence => sentence.includes('repeated'))
+    expect(advice).toEqual([expect.stringMatching(/the list of repetitions: .*grant it .*DESCRIBE_CONFIGS/)])
+  })
+
+  it('and has too few brokers now for the list of repetitions, starts without, and makes it at a later start', async () => {
+    harness = await openKafkaHarness({ brokers: kafka.brokers })
+    await (await harness.openInlet()).close()
+    const name = `${harness.options.topic}.repeated`
+    await admin.deleteTopics({ topics: [name] })
+    await expect.poll(async () => (await admin.listTopics()).includes(name)).toBe(false)
+    const inlet = await openKafkaInlet({ ...harness.options, replication: 3 })
+    await inlet.append(batchOf(0, 1))
+    await inlet.close()
+    expect(await admin.listTopics()).not.toContain(name)
+    await harness.openInlet()
+    expect(await admin.listTopics()).toContain(name)
+  })
+
   it('and asks nobody who comes, is told of to whoever would say it, who tries again', async () => {
     const sasl = { mechanism: 'plain', user: 'surge', password: 'secret' } as const
     const error = await rejection(openKafkaInlet({ ...kafkaOptions({ brokers: kafka.brokers }), sasl }))

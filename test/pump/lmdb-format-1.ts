@@ -33,13 +33,22 @@ export async function makeLogOfFormat1(dir: string, chunks: number, quarantined:
   await env.close()
 }
 
-/** Puts another header in the place of a chunk's: as a version would that nobody knows yet, when it says so. */
-export async function putHeader(dir: string, position: number, version: number, length: number): Promise<void> {
+/**
+ * Puts another header in the place of a chunk's: as a version would that nobody knows yet, when it says so; or received so
+ * many ms later.
+ */
+export async function putHeader(
+  dir: string,
+  position: number,
+  version: number,
+  length: number,
+  laterMs = 0,
+): Promise<void> {
   const env = openLogEnv(dir)
   await env.write(db => {
     const key = chunkKey(position, 'header')
     const lines = db.getBinary(chunkKey(position, 'lines')) ?? Buffer.alloc(0)
-    db.putSync(key, headerOf(key, { version, length, position, bytesBefore: 0, lines }))
+    db.putSync(key, headerOf(key, { version, length, position, bytesBefore: 0, lines, laterMs }))
   })
   await env.close()
 }
@@ -70,15 +79,16 @@ interface Header {
   readonly position: number
   readonly bytesBefore: number
   readonly lines: Buffer
+  readonly laterMs?: number
 }
 
-function headerOf(key: Buffer, { version, length, position, bytesBefore, lines }: Header): Buffer {
+function headerOf(key: Buffer, { version, length, position, bytesBefore, lines, laterMs = 0 }: Header): Buffer {
   const numbers = Buffer.alloc(Math.max(length, HEADER_BYTES))
   numbers.writeUInt8(version, 4)
   numbers.writeUInt32BE(1, 8)
   numbers.writeUInt32BE(1, 12)
-  numbers.writeDoubleBE(RECEIVED_AT + position, 16)
-  numbers.writeDoubleBE(RECEIVED_AT + position, 24)
+  numbers.writeDoubleBE(RECEIVED_AT + position + laterMs, 16)
+  numbers.writeDoubleBE(RECEIVED_AT + position + laterMs, 24)
   numbers.writeDoubleBE(position, 32)
   numbers.writeDoubleBE(bytesBefore, 40)
   numbers.writeUInt32BE(500, 48)

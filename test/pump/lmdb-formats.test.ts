@@ -41,6 +41,13 @@ describe('a log of format 1', () => {
     expect(counted).toBeNull()
   })
 
+  it('tells those who look of the newest receipt of all its chunks, as its inlet does', async () => {
+    await putHeader(harness.dir, 1, 1, 64, 60_000)
+    const view = await harness.openView()
+    const inlet = await harness.openInlet()
+    expect([await view.newestReceivedAt(), inlet.newestReceivedAt]).toEqual(Array(2).fill(RECEIVED_AT + 60_001))
+  })
+
   it('becomes one of format 2 with the first append, and counts messages from then on', async () => {
     const inlet = await harness.openInlet()
     const letGo = { received: 7, repeated: 2, quarantined: 1, letGo: { presence: 2 } }
@@ -90,6 +97,11 @@ describe('a log of format 1', () => {
     const { partitions } = await (await harness.openView()).books()
     expect(partitions[0]).toMatchObject({ readingsAppended: 8, readingsCommitted: 8 })
   })
+})
+
+it('a log of format 1 that holds no chunk has no newest receipt', async () => {
+  await makeLogOfFormat1(harness.dir, 0, 1)
+  expect(await (await harness.openView()).newestReceivedAt()).toBe(0)
 })
 
 describe('a log of a newer version', () => {
