@@ -115,12 +115,15 @@ async function repairRollup(
 ): Promise<number> {
   const lacking = lackingRows({ ...rollup, name: `${target.internal}.${rollup.name}` }, counting, which)
   const params = { ...rangeParams(range), ...counting.params }
-  const [counted] = await target.all<[number]>({ sql: `SELECT count() FROM (${lacking})`, params })
+  const [counted] = await target.all<[number]>({
+    sql: `SELECT count() FROM (${lacking}) SETTINGS join_use_nulls = 0`,
+    params,
+  })
   const rows = counted?.[0] ?? 0
   if (rows === 0) return 0
   const apart = await openApart(target, range.source, rollup.name)
   const columns = 'metric, device, bucket, readings, value_sum, value_min, value_max, by_source'
-  const fill = `INSERT INTO ${apart.name} (${columns}) SETTINGS insert_deduplicate = 0, async_insert = 0 ${lacking}`
+  const fill = `INSERT INTO ${apart.name} (${columns}) SETTINGS insert_deduplicate = 0, async_insert = 0, join_use_nulls = 0 ${lacking}`
   await apart.use(() => target.command(fill, params))
   await apart.attach(fence)
   await apart.drop()
@@ -133,6 +136,8 @@ async function repairRollup(
  * Both sides are read for the buckets of the range only, by membership and not from the first of them to the last: one old
  * reading among new ones would make every bucket of every series between the two be read. The three columns are the
  * primary keys, so that only the granules of these buckets are touched.
+ *
+ * To be run with `join_use_nulls = 0`, which a server's profile may have set: a bucket that is missing holds 0, not NULL.
  */
 function lackingRows(
   { name, start }: { name: string; start: Rollup['start'] },
