@@ -83,7 +83,7 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
   closers.add(view.close)
   const { space, sessions, older } = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
   closers.add(space.close)
-  await refuseBeforeReaders({ log: places.log, older }, patience)
+  await refuseBeforeReaders({ log: places.log, inlet, older }, patience)
   const broker = await openPatiently('the log', patience, () =>
     openBrokerPart({ settings, inlet, space, sessions, log, failed }),
   )
