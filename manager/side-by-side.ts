@@ -89,22 +89,26 @@ async function olderWriters(place: LogPlace): Promise<string[]> {
   return writers.filter(({ knows }) => knows.lines < LINE_FORMAT).map(({ host }) => `the writer at ${host}`)
 }
 
-/**
- * Before the schema is brought up to date: resolves when no older writer is left, for as long as that takes. Where there is
- * nothing to change, at once.
- */
+/** Before the schema is brought up to date: resolves when `refuseBesideOlderWriters` does, for as long as that takes. */
 export function waitForOlderWriters(
   place: LogPlace,
   database: Pick<Database, 'examine'>,
   patience: Patience,
 ): Promise<void> {
-  return openPatiently('older writers to end', patience, async () => {
-    const { applied, newest } = await database.examine()
-    if (applied === newest || applied === 0) return
-    const older = (await fetchWriters(place)).filter(({ knows }) => knows.schema < SCHEMA_VERSION)
-    if (older.length === 0) return
-    const hosts = [...new Set(older.map(({ host }) => host))].join(', ')
-    const detail = `It writes into tables of version ${applied}, which are to be brought to ${newest}: end the older writers (${hosts}).`
-    throw new SurgetankError('older_beside', detail)
-  })
+  return openPatiently('older writers to end', patience, () => refuseBesideOlderWriters(place, database))
+}
+
+/**
+ * Rejects with `older_beside` (retry) while an older writer lives; asks nobody where there is nothing to change, or where no
+ * other process can write what this log holds.
+ */
+export async function refuseBesideOlderWriters(place: LogPlace, database: Pick<Database, 'examine'>): Promise<void> {
+  if (place.kind === 'directory') return
+  const { applied, newest } = await database.examine()
+  if (applied === newest || applied === 0) return
+  const older = (await fetchWriters(place)).filter(({ knows }) => knows.schema < SCHEMA_VERSION)
+  if (older.length === 0) return
+  const hosts = [...new Set(older.map(({ host }) => host))].join(', ')
+  const detail = `It writes into tables of version ${applied}, which are to be brought to ${newest}: end the older writers (${hosts}).`
+  throw new SurgetankError('older_beside', detail)
 }
