@@ -7,6 +7,7 @@ import { RECEIPT_AHEAD_MS_MAX } from '../pump/pump.ts'
 import { within } from '../within.ts'
 import { embeddedAccess, examineLog, openSpace, openView, type Places } from './adapters.ts'
 import type { Finding } from './doctor.ts'
+import { isOutOfReach } from './doctor-grants.ts'
 
 /** Of one server: longer than any of them needs, and short enough for whoever waits. */
 const ANSWER_MS_MAX = 15_000
@@ -54,7 +55,7 @@ function examineClickHouse(access: (Places['database'] & { kind: 'server' })['ac
     const found = await askSchema(access)
     return {
       found: `${access.url}: ClickHouse ${found.version}, user ${access.user}; ${describeSchema(found)}`,
-      toMend: schemaToMend(found, access.database),
+      toMend: [...schemaToMend(found, access.database), ...(await internalToMake(found, access))],
     }
   })
 }
@@ -139,6 +140,25 @@ function schemaToMend({ applied, newest, rewrite, internal, changed }: ServerFou
           `Analysts see the tables of the system beside their own: when they were made, the user could not create the database ${apart}.`,
         ]
       : []),
+  ]
+}
+
+/** Only of a server, and only while the rows are yet to be written anew: the embedded engine makes what it needs. */
+async function internalToMake({ rewrite, internal }: ServerFound, access: DatabaseAccess): Promise<string[]> {
+  const apart = internalOf(access.database)
+  if (rewrite === null || internal === apart) return []
+  const database = openDatabase(access)
+  try {
+    if (!(await isOutOfReach(database, apart))) return []
+  } catch (error) {
+    if (error instanceof SurgetankError)
+      return [`Whether this user may create ${apart} cannot be asked: ${error.message}`]
+    throw error
+  } finally {
+    await database.close()
+  }
+  return [
+    `Create the database ${apart} and grant this user the rights on it before you start this version (docs/UPGRADE.md): it can neither see nor create it, and the tables of the system would stay beside those of the analysts.`,
   ]
 }
 

@@ -54,7 +54,7 @@ async function startBroker(own: RoleProcess): Promise<number> {
   const { settings, places, log, failed } = own
   const inlet = await own.open('the log', () => openInlet(places.log, log))
   const { space, sessions, older } = await openSharedSpace(own, true)
-  await own.beside(patience => refuseBeforeReaders({ log: places.log, older }, patience))
+  await own.beside(patience => refuseBeforeReaders({ log: places.log, inlet, older }, patience))
   const broker = await own.wait('the log', () => openBrokerPart({ settings, inlet, space, sessions, log, failed }))
   own.closers.add(broker.drain)
   own.closers.add(openGauges({ ingest: broker.ingest, log }))

@@ -12,6 +12,7 @@ import { randomBytes } from 'node:crypto'
 import { basename } from 'node:path'
 import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
+import type { MigrationStep } from '../database/database.ts'
 import type { SurgetankError } from '../errors.ts'
 import { openReader } from '../readers/reader.ts'
 import type { Settings } from '../settings.ts'
@@ -19,15 +20,15 @@ import { within } from '../within.ts'
 import { choosePlaces, openInlet, openSpace, openView, type Places } from './adapters.ts'
 import { openAllMetrics } from './all-metrics.ts'
 import { openApiPart } from './api-part.ts'
-import { openBrokerPart } from './broker-part.ts'
+import { type BrokerPart, openBrokerPart } from './broker-part.ts'
 import { type Closers, openClosers } from './closers.ts'
 import { type DataDir, openDataDir, type Ports } from './data-dir.ts'
 import { type DatabaseChild, superviseDatabase } from './database-child.ts'
 import { openGauges } from './gauges.ts'
 import { checkHealth } from './health.ts'
 import { openPatiently } from './patience.ts'
-import { openSchemaPart } from './schema-part.ts'
-import { refuseBeforeReaders } from './side-by-side.ts'
+import { openSchemaPart, type SchemaPart } from './schema-part.ts'
+import { refuseBeforeReaders, refuseBesideOlderWriters } from './side-by-side.ts'
 import type { Supervised } from './supervise.ts'
 import { watchDatabase } from './watch.ts'
 import { superviseWriter } from './writer-child.ts'
@@ -66,7 +67,30 @@ export async function startSurgetank(options: StartOptions): Promise<Surgetank> 
   }
 }
 
-async function startParts({ settings, log, stopping, failed }: StartOptions, closers: Closers): Promise<Surgetank> {
+async function startParts(options: StartOptions, closers: Closers): Promise<Surgetank> {
+  const { log, stopping, failed } = options
+  const stores = await openStores(options, closers)
+  const broker = await openDevices(options, stores, closers)
+  const schema = openSchemaPart({ migrate: told => bringSchema(stores, told) }, log)
+  closers.add(schema.close)
+  const writing = openWriting(options, stores, schema)
+  const serving = await openServing(options, { stores, broker, schema, writing }, closers)
+  const following = startFollowing(options, { stores, broker, schema })
+  closers.add(() => {
+    writing.expectEnd()
+    following.close()
+  })
+  await within(SCHEMA_MS_MAX, schema.known)
+  const begun = writing.begin()
+  if (schema.state.done) await begun
+  else begun.catch((error: unknown) => stopping.aborted || writing.isEnding || failed(error as SurgetankError))
+  const ports = { mqtt: broker.port, http: serving.api.port, sql: stores.engine?.port ?? null }
+  stores.data?.announce(ports)
+  return { ports, ...endsOf({ stores, broker, schema, writing, following, ...serving }) }
+}
+
+/** The data directory, ClickHouse, the log and the state: what the parts work on. */
+async function openStores({ settings, log, stopping }: StartOptions, closers: Closers) {
   const places = choosePlaces(settings)
   const patience = { log, stopping }
   const data = takeDataDir(settings, places)
@@ -81,19 +105,76 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
   closers.add(inlet.close)
   const view = await openPatiently('the log', patience, () => openView(places.log, log))
   closers.add(view.close)
-  const { space, sessions, older } = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
-  closers.add(space.close)
-  await refuseBeforeReaders({ log: places.log, older }, patience)
+  const opened = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
+  closers.add(opened.space.close)
+  return { places, data, engine, access, database, inlet, view, ...opened }
+}
+
+type Stores = Awaited<ReturnType<typeof openStores>>
+
+async function openDevices(options: StartOptions, stores: Stores, closers: Closers): Promise<BrokerPart> {
+  const { settings, log, stopping, failed } = options
+  const { places, inlet, space, sessions, older } = stores
+  const patience = { log, stopping }
+  await refuseBeforeReaders({ log: places.log, inlet, older }, patience)
   const broker = await openPatiently('the log', patience, () =>
     openBrokerPart({ settings, inlet, space, sessions, log, failed }),
   )
   closers.add(broker.drain)
+  return broker
+}
 
-  const schema = openSchemaPart(database, log)
-  closers.add(schema.close)
+/** Where the log is shared, writers of an older version may still insert into the tables that are to be replaced. */
+async function bringSchema({ places, database }: Stores, told?: (step: MigrationStep) => void): Promise<void> {
+  await refuseBesideOlderWriters(places.log, database)
+  await database.migrate(told)
+}
+
+/** The writer, which begins when ClickHouse has its schema. */
+function openWriting({ settings, log }: StartOptions, { places, access }: Stores, schema: SchemaPart) {
   const allMetrics = openAllMetrics()
   let writer: Supervised | null = null
-  let ended = false
+  let isEnding = false
+  return {
+    metricsText: allMetrics.text,
+    get writer() {
+      return writer
+    },
+    get isEnding() {
+      return isEnding
+    },
+    begin,
+    expectEnd,
+  }
+
+  /** Rows that are written anew are waited for beside everything else. */
+  async function begin(): Promise<void> {
+    await schema.done
+    if (isEnding) return
+    const config = writerConfig(settings, { log: places.log, database: access, migrates: false })
+    const started = await superviseWriter(config, log, allMetrics.takeWriters)
+    writer = started
+    if (isEnding) await started.stop()
+  }
+
+  /** From here on it may end before it is told to, and is not started. */
+  function expectEnd(): void {
+    isEnding = true
+    writer?.expectEnd()
+  }
+}
+
+interface Parts {
+  readonly stores: Stores
+  readonly broker: BrokerPart
+  readonly schema: SchemaPart
+  readonly writing: ReturnType<typeof openWriting>
+}
+
+/** The API, and whether ClickHouse is up, which it tells. */
+async function openServing({ settings, log }: StartOptions, parts: Parts, closers: Closers) {
+  const { stores, broker, schema, writing } = parts
+  const { space, database, view } = stores
   const watch = watchDatabase(database)
   closers.add(watch.close)
   const api = await openApiPart(settings, {
@@ -106,49 +187,45 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
         space,
         databaseUp: () => watch.up,
         schema: () => schema.state,
-        writer: () => writer,
+        writer: () => writing.writer,
         stalled: () => broker.ingest.stalled,
       }),
-    metricsText: allMetrics.text,
+    metricsText: writing.metricsText,
     oldestHeldAt: () => broker.ingest.oldestHeldAt,
     log,
   })
   closers.add(api.close)
+  return { watch, api }
+}
 
+/** The rebuild of the state, and what is measured of it all. */
+function startFollowing({ log }: StartOptions, { stores, broker, schema }: Omit<Parts, 'writing'>) {
+  const { space, database, view } = stores
+  let isEnding = false
   // What the views of the first two versions take for the newest need not be it, and they are replaced before rows are.
-  const reading = schema.known.then(() => (ended ? null : openReader({ space, database, view, log })))
+  const reading = schema.known.then(() => (isEnding ? null : openReader({ space, database, view, log })))
   const closeGauges = openGauges({ view, space, ingest: broker.ingest, log })
-  closers.add(() => {
-    ended = true
-    closeGauges()
-    closeReader()
-  })
-  await within(SCHEMA_MS_MAX, schema.known)
-  const writing = startWriting()
-  if (schema.state.done) await writing
-  else writing.catch((error: unknown) => stopping.aborted || ended || failed(error as SurgetankError))
-  const ports = { mqtt: broker.port, http: api.port, sql: engine?.port ?? null }
-  data?.announce(ports)
-  return { ports, stop, abort }
+  return { close }
 
-  /** Rows that are written anew are waited for beside everything else. */
-  async function startWriting(): Promise<void> {
-    await schema.done
-    if (ended) return
-    const config = writerConfig(settings, { log: places.log, database: access, migrates: false })
-    const started = await superviseWriter(config, log, allMetrics.takeWriters)
-    writer = started
-    if (ended) await started.stop()
+  function close(): void {
+    isEnding = true
+    closeGauges()
+    void reading.then(reader => reader?.close())
   }
+}
+
+type Ends = Parts & { readonly following: ReturnType<typeof startFollowing> } & Awaited<ReturnType<typeof openServing>>
+
+function endsOf({ stores, broker, schema, writing, following, watch, api }: Ends): Pick<Surgetank, 'stop' | 'abort'> {
+  const { data, engine, database, inlet, view, space } = stores
+  return { stop, abort }
 
   /** A service manager signals every process at once: from here on the children may end before they are told to. */
   async function stop(): Promise<void> {
-    ended = true
     schema.close()
-    writer?.expectEnd()
+    writing.expectEnd()
     engine?.expectEnd()
-    closeReader()
-    closeGauges()
+    following.close()
     watch.close()
     await Promise.all([broker.drain(), stopWriting()])
     await Promise.all([view.close(), space.close()])
@@ -156,20 +233,16 @@ async function startParts({ settings, log, stopping, failed }: StartOptions, clo
     data?.release()
   }
 
-  function closeReader(): void {
-    void reading.then(reader => reader?.close())
-  }
-
   /** Beside the drain: what becomes durable meanwhile waits in the log for the next start. */
   async function stopWriting(): Promise<void> {
-    await writer?.stop()
+    await writing.writer?.stop()
     await Promise.all([api.close().then(database.close), engine?.stop()])
   }
 
   async function abort(): Promise<void> {
-    ended = true
     schema.close()
-    writer?.kill()
+    writing.expectEnd()
+    writing.writer?.kill()
     engine?.kill()
     await inlet.close()
     data?.release()

@@ -19,7 +19,10 @@ export interface WriterPart {
   readonly schema: SchemaState
   /** Rejects when an operator must act. */
   readonly ended: Promise<void>
-  /** Waits for the step under way, within about two seconds. */
+  /**
+   * Waits for the step under way, within about two seconds. A migration is not waited for: it goes on where it was whenever it
+   * is ended, which the end of the process does.
+   */
   close(): Promise<void>
 }
 
@@ -47,7 +50,7 @@ export async function openWriterPart(config: WriterConfig, log: Logger): Promise
   }
 
   async function write(): Promise<void> {
-    if (config.migrates) await migrate()
+    if (config.migrates) await Promise.race([migrate(), fired(stopping.signal)])
     done = true
     teller.end()
     outlet ??= await openPatiently('the log', patience, () => openOutlet(config.log, log))
@@ -69,6 +72,11 @@ export async function openWriterPart(config: WriterConfig, log: Logger): Promise
     await (outlet as PumpOutlet | null)?.close()
     await database.close()
   }
+}
+
+/** Rejects with the reason of the signal when it fires. */
+function fired(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }))
 }
 
 function paceOf({ batchRows, batchMs }: WriterConfig) {

@@ -96,6 +96,23 @@ it('a stop during an insert that never ends gives it up by itself, also when it 
   silent.close()
 })
 
+it('a stop while the schema is brought up to date does not wait for that', async () => {
+  const silent = createServer(() => {}).listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  const { port } = silent.address() as AddressInfo
+  const child = fork('dist/manager/writer-process.js', [], { execArgv: [] })
+  await once(child, 'message')
+  child.send({ ...configOf(log.dir, port), migrates: true })
+  await once(silent, 'request')
+  const since = performance.now()
+  const exited = once(child, 'exit')
+  child.kill('SIGTERM')
+  expect(await exited).toEqual([0, null])
+  expect(performance.now() - since).toBeLessThan(2_000)
+  silent.closeAllConnections()
+  silent.close()
+})
+
 /** The log becomes one of a newer version. */
 async function makeNewer(): Promise<void> {
   await (await log.openInlet()).close()

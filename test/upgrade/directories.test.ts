@@ -21,6 +21,7 @@ const NAMES = readdirSync('test/data/upgrade')
 const OLD = 'b556fd9'
 const [ENDED, KILLED] = ['ended', 'killed'].map(how => NAMES.filter(name => name.endsWith(how))) as [string[], string[]]
 const KILLS = 3
+const TRIES = 10
 /** From the first answer of the engine on: about as long as it takes to migrate, settle and serve. */
 const KILL_MS_MAX = 1_200
 
@@ -64,6 +65,40 @@ describe('a data directory that was migrated', () => {
   })
 })
 
+describe('a data directory whose migration was begun and killed', () => {
+  it.each([
+    ['when there was a copy', 'countIf(isCopy)'],
+    ['when the copy held readings', 'sumIf(total_rows, isCopy)'],
+  ])(
+    '%s: the older version goes on as if nothing had been, and the present one begins again [G2] [G7]',
+    async (when, begun) => {
+      const name = `${OLD}-ended`
+      const system = await begunAndKilled(name, when, begun)
+      const dist = unpackBuild(`${OLD}-build`, join(folder, `build ${when}`))
+      await expectAllThere(name, { ...system, dist })
+      const running = await startSystem(system)
+      await until(() => isOfThisVersion(system.ports), 'it is migrated')
+      expect(await rowsIn(system.ports)).toBe(readKnown(name).acknowledged.length + 1)
+      expect(await runCommand(['verify'], system)).toMatchObject({ code: 0 })
+      expect(await running.stop()).toBe(0)
+    },
+  )
+})
+
+/** A migration of so few readings is short: one that was through before it was seen does not count. */
+async function begunAndKilled(name: string, when: string, begun: string): Promise<SystemOptions> {
+  const sql = `WITH name = 'migration_readings_copy' AS isCopy,
+      database = 'telemetry_internal' AND name = 'migrations' AS isEnd
+    SELECT multiIf(countIf(isEnd) > 0, 'swapped', ifNull(${begun}, 0) > 0, 'begun', 'before') FROM system.tables
+    FORMAT JSONStringsEachRow`
+  for (let tries = 1; tries <= TRIES; tries++) {
+    const system = await systemOf(name, `${when} ${tries}`)
+    const stage = async () => Object.values((await query<Record<string, string>>(system.ports, sql))[0] ?? {})[0]
+    if (await startAndKillIn(system, async () => (await stage()) ?? 'before')) return system
+  }
+  throw new Error(`It was through before it was seen, ${TRIES} times.`)
+}
+
 async function systemOf(name: string, why: string): Promise<SystemOptions> {
   const dataDir = join(folder, `${name}-${why}`)
   unpack(name, dataDir)
@@ -92,22 +127,44 @@ async function expectAllThere(name: string, system: SystemOptions): Promise<void
 }
 
 /** SIGKILL of the whole tree at one moment, so long after the engine began to answer. */
-async function startAndKill({ dataDir, ports }: SystemOptions, ms: number): Promise<void> {
+async function startAndKill(system: SystemOptions, ms: number): Promise<void> {
+  const { child, ended } = await spawnGroup(system)
+  await Promise.race([pause(ms), ended])
+  if (child.exitCode !== null) throw new Error(`It ended by itself with ${child.exitCode}.`)
+  process.kill(-(child.pid ?? 0), 'SIGKILL')
+  await ended
+}
+
+/**
+ * The same as soon as the migration has begun; false when it was too late. The process that migrates is frozen first, so that
+ * nothing follows the statement under way.
+ */
+async function startAndKillIn(system: SystemOptions, stage: () => Promise<string>): Promise<boolean> {
+  const { child, ended } = await spawnGroup(system)
+  try {
+    while ((await stage()) === 'before')
+      if (child.exitCode !== null) throw new Error(`It ended with ${child.exitCode}.`)
+    child.kill('SIGSTOP')
+    return (await stage()) === 'begun'
+  } finally {
+    process.kill(-(child.pid ?? 0), 'SIGKILL')
+    await ended
+  }
+}
+
+/** In a process group of its own, which all of its children are in. Resolves when the engine answers. */
+async function spawnGroup({ dataDir, ports }: SystemOptions) {
   const settings = {
     SURGETANK_DATA_DIR: dataDir,
     SURGETANK_MQTT_PORT: String(ports.mqtt),
     SURGETANK_HTTP_PORT: String(ports.http),
     SURGETANK_SQL_PORT: String(ports.sql),
   }
-  // A process group of its own, which all of its children are in.
   const options = { env: { PATH: process.env.PATH, ...settings }, stdio: 'ignore', detached: true } as const
   const child = spawn(process.execPath, ['dist/main.js'], options)
   const ended = once(child, 'exit')
   await until(async () => child.exitCode !== null || (await answers(ports.sql)), 'the engine answers')
-  await Promise.race([pause(ms), ended])
-  if (child.exitCode !== null) throw new Error(`It ended by itself with ${child.exitCode}.`)
-  process.kill(-(child.pid ?? 0), 'SIGKILL')
-  await ended
+  return { child, ended }
 }
 
 function answers(port: number): Promise<boolean> {
