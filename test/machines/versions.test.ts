@@ -18,6 +18,8 @@ const OLD_SCHEMA = readKnown(`${OLD}-ended`).schema
 const DEVICES = 60
 const RATE = 300
 const STEP_MS = 1_500
+/** In flight of a device. The old broker counts receipts in ms: it knows no order of two within one, as a busy machine sends them. */
+const WINDOW = 1
 const ORDER = 'upgrade the writers and readers first, then the brokers'
 
 describe.skipIf(!kafkaHere || !redisHere)(`processes of ${OLD} and of today`, () => {
@@ -98,7 +100,7 @@ describe.skipIf(!kafkaHere || !redisHere)(`processes of ${OLD} and of today`, ()
     const journal = openJournal()
     const devices = Array.from({ length: DEVICES }, (_, n) => `${name}-${String(n).padStart(3, '0')}`)
     const { mqtt: port } = machines
-    const fleet = await openFleet({ port, devices, connections: DEVICES, window: 20, rate: RATE, journal })
+    const fleet = await openFleet({ port, devices, connections: DEVICES, window: WINDOW, rate: RATE, journal })
     try {
       fleet.start()
       await pause(STEP_MS)

@@ -2,8 +2,10 @@
  * Roles: what each refuses, and what each opens, serves and leaves behind. Here a directory, memory and the embedded engine
  * stand in for the servers, in the places that settings would give; the processes themselves are in test/journeys/.
  */
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { connect } from 'node:net'
+import { createServer } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
@@ -147,6 +149,24 @@ describe('the writer alone', () => {
     await until(async () => (await ready()).checks.clickhouse?.ok === false)
     expect((await ready()).status).toBe(200)
     expect((await timed(() => role.stop())).ms).toBeLessThan(10_000)
+    expect(failures).toEqual([])
+  })
+
+  it('ends within two seconds while ClickHouse is at a step of the migration that takes long', async () => {
+    const silent = createServer(() => {}).listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    onTestFinished(() => {
+      silent.closeAllConnections()
+      silent.close()
+    })
+    const { port } = silent.address() as AddressInfo
+    const places = standIns('migrating')
+    const { role, failures } = await start('writer', {
+      ...places,
+      database: { kind: 'server', access: embeddedAccess(port, 'surgetank') },
+    })
+    await once(silent, 'request')
+    expect((await timed(() => role.stop())).ms).toBeLessThan(2_000)
     expect(failures).toEqual([])
   })
 
