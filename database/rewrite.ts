@@ -18,6 +18,7 @@ import { SurgetankError } from '../errors.ts'
 import type { MigrationStep } from './database.ts'
 import { examineTables, type Found, isOld } from './examine.ts'
 import type { Migration, MigrationTarget } from './migrate.ts'
+import { countPartitions, differing } from './partitions.ts'
 import { measureRoom } from './room.ts'
 import { type Layout, quoteName, renderStatements } from './schema.ts'
 import { fillState } from './state-anew.ts'
@@ -153,16 +154,10 @@ function copyTable({ statements }: Rewriting): string[] {
     .map(sql => sql.replace(head, `CREATE TABLE IF NOT EXISTS telemetry_internal.${COPY}\n`))
 }
 
-/** By counting on both sides: rows that somebody deleted do not count. */
-async function partitionsLeft({ all, layout }: Rewriting): Promise<string[]> {
-  const counts = (table: string) => `SELECT _partition_id AS id, count() AS n FROM ${table} GROUP BY id`
-  const { database, internal } = layout
-  const left = await all<[string]>(
-    `SELECT old.id FROM (${counts(`${quoteName(database)}.readings`)}) AS old
-     LEFT JOIN (${counts(`${quoteName(internal)}.${COPY}`)}) AS copied USING (id)
-     WHERE old.n != copied.n ORDER BY old.id DESC`,
-  )
-  return left.map(([id]) => id)
+async function partitionsLeft(rewriting: Rewriting): Promise<string[]> {
+  const { database, internal } = rewriting.layout
+  const old = await countPartitions(rewriting, `${quoteName(database)}.readings`)
+  return differing(old, await countPartitions(rewriting, `${quoteName(internal)}.${COPY}`))
 }
 
 async function copyPartition(rewriting: Rewriting, partition: string): Promise<void> {

@@ -8,6 +8,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import { type Found, isOld } from './examine.ts'
+import { countPartitions, lacking } from './partitions.ts'
 import { AS_NEW, COPIED_COLUMNS, catchUp, openPart, type Rewriting, settingsOf } from './rewrite.ts'
 import { type Layout, quoteName } from './schema.ts'
 import { fillState } from './state-anew.ts'
@@ -121,18 +122,15 @@ async function partitionsOf({ all }: Rewriting, table: string): Promise<string[]
  * the newest state is asked of it once more.
  */
 async function addLateRows(rewriting: Rewriting): Promise<void> {
-  const { layout, all, run } = rewriting
+  const { layout, run } = rewriting
   const old = `${quoteName(layout.internal)}.migration_readings_before`
   const now = `${quoteName(layout.database)}.readings`
   const found = await rewriting.look()
   if (found.tables.get(layout.internal)?.has('migration_readings_before') !== true) return
   await waitForInserts(rewriting)
-  const counts = (table: string) => `SELECT _partition_id AS id, count() AS n FROM ${table} GROUP BY id`
-  const short = await all<[string]>(
-    `SELECT old.id FROM (${counts(old)}) AS old LEFT JOIN (${counts(now)}) AS now USING (id) WHERE old.n > now.n`,
-  )
+  const short = lacking(await countPartitions(rewriting, old), await countPartitions(rewriting, now))
   const place = '(source, source_position, source_index)'
-  for (const [partition] of short) {
+  for (const partition of short) {
     const part = await openPart(rewriting, now)
     await run(
       `INSERT INTO ${part} (${COPIED_COLUMNS}) SETTINGS ${settingsOf(rewriting)} SELECT ${AS_NEW} FROM ${old}
@@ -172,8 +170,10 @@ async function moveTables(rewriting: Rewriting): Promise<void> {
 }
 
 /** The old tables, and all that tries before this one left. `migrations` stays until its last word is written elsewhere. */
-async function dropOld({ layout, run, all }: Rewriting): Promise<void> {
+async function dropOld(rewriting: Rewriting): Promise<void> {
+  const { layout, run, all } = rewriting
   const { database, internal } = layout
+  await checkWhole(rewriting)
   if (internal !== database)
     for (const table of ['state', 'readings_1m', 'readings_1h', 'by_source_from'])
       await run(`DROP TABLE IF EXISTS telemetry.${table} ${DROP}`)
@@ -184,4 +184,18 @@ async function dropOld({ layout, run, all }: Rewriting): Promise<void> {
     { internal, database },
   )
   for (const [of, name] of left) await run(`DROP TABLE IF EXISTS ${of}.${name} ${DROP}`)
+}
+
+/** The last look before rows are dropped: whatever went wrong, they are still there. */
+async function checkWhole(rewriting: Rewriting): Promise<void> {
+  const { database, internal } = rewriting.layout
+  if ((await rewriting.look()).tables.get(internal)?.has('migration_readings_before') !== true) return
+  const before = `${internal}.migration_readings_before`
+  const old = await countPartitions(rewriting, `${quoteName(internal)}.migration_readings_before`)
+  const short = lacking(old, await countPartitions(rewriting, `${quoteName(database)}.readings`))
+  if (short.length === 0) return
+  throw new SurgetankError(
+    'database_changed',
+    `${database}.readings has fewer rows than ${before} in the partitions ${short.join(', ')}: nothing was dropped. Ask for help, and keep both tables.`,
+  )
 }

@@ -1,0 +1,76 @@
+/** A rewriting on servers that are set up otherwise: other profiles, other rights, tables that were changed meanwhile. */
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type MigrationTarget, migrate } from '../../database/migrate.ts'
+import { differing, lacking } from '../../database/partitions.ts'
+import { type Fixture, openFixture, scalar } from './database-fixture.ts'
+import { everything, insertOld, makeOld, OLD_RECEIVED_AT, type OldRow, targetOf } from './old-database.ts'
+
+let on: Fixture
+beforeAll(async () => {
+  on = await openFixture()
+})
+afterAll(() => on.close())
+
+const DAY = 86_400_000
+const named = (database: string) => ({ database, cluster: null })
+
+const given = (day: number): OldRow[] =>
+  Array.from({ length: 50 }, (_, i) => ({
+    device: `press-${i % 5}`,
+    metric: `m${i % 2}`,
+    receivedAt: OLD_RECEIVED_AT + day * DAY + i * 1_000,
+    sentTs: OLD_RECEIVED_AT + day * DAY - i * 60_000,
+    value: i,
+  }))
+
+async function fill(database: string): Promise<unknown[][]> {
+  await makeOld(on, database, 3)
+  for (const day of [0, 1]) await insertOld(on, database, given(day), 'log/0', day)
+  return everything(on, database)
+}
+
+/** Does `work` before the first statement that matches. */
+function before(pattern: RegExp, work: () => Promise<unknown>, target = targetOf(on)): MigrationTarget {
+  let done = false
+  return {
+    all: target.all,
+    command: async (sql, params) => {
+      if (!done && pattern.test(sql)) {
+        done = true
+        await work()
+      }
+      await target.command(sql, params)
+    },
+  }
+}
+
+test('a profile with join_use_nulls loses nothing', async () => {
+  const whole = await fill('nulls')
+  await migrate(targetOf(on, null, { join_use_nulls: 1 }), named('nulls'))
+  expect(await everything(on, 'nulls', 'nulls_internal')).toEqual(whole)
+})
+
+test('old rows that the new table lacks are not dropped', async () => {
+  await fill('short')
+  const lose = () => on.writer.command({ query: "ALTER TABLE short.readings DROP PARTITION ID '20260115'" })
+  const losing = before(/^CREATE MATERIALIZED VIEW .*readings_1h_feed/, lose)
+  await expect(migrate(losing, named('short'))).rejects.toMatchObject({ code: 'database_changed' })
+  expect(await scalar(on.writer, 'SELECT count() FROM short_internal.migration_readings_before')).toBe(100)
+  expect(await scalar(on.writer, 'SELECT count() FROM short.state')).toBeGreaterThan(0)
+})
+
+test('partitions are compared by their rows, and those that are missing count', () => {
+  const old = new Map([
+    ['20260101', 5],
+    ['20260102', 5],
+    ['20260103', 5],
+    ['20260104', 5],
+  ])
+  const now = new Map([
+    ['20260101', 5],
+    ['20260102', 6],
+    ['20260103', 4],
+  ])
+  expect(differing(old, now)).toEqual(['20260104', '20260103', '20260102'])
+  expect(lacking(old, now)).toEqual(['20260104', '20260103'])
+})
