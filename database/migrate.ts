@@ -145,12 +145,14 @@ async function stamp(target: MigrationTarget, { internal }: Layout, { version, n
 
 /**
  * A database of its own for what is not for analysts, made where that is allowed; otherwise that of the readings. What was begun
- * in one is ended there.
+ * in one is ended there, also when the user has got the right meanwhile: what is in the other one would be dropped as old.
  */
 async function chooseInternal(target: MigrationTarget, named: Named, found: Found | null): Promise<string> {
   const internal = internalOf(named.database)
+  const begun = found === null ? null : begunIn(found, [internal, named.database])
+  if (begun !== null) return begun
+  if (found?.forms.get(named.database)?.get('state') === 'version 4') return named.database
   if ((found?.tables.get(internal)?.size ?? 0) > 0) return internal
-  if (found?.tables.get(named.database)?.has('migration_readings_copy') === true) return named.database
   try {
     await ensureDatabase(target, named, internal)
     return internal
@@ -158,6 +160,13 @@ async function chooseInternal(target: MigrationTarget, named: Named, found: Foun
     if (error instanceof SurgetankError && error.code === 'database_misconfigured') return named.database
     throw error
   }
+}
+
+/** The first of these that holds a table of a migration. */
+function begunIn({ tables }: Found, databases: readonly string[]): string | null {
+  const holds = (database: string) =>
+    [...(tables.get(database)?.keys() ?? [])].some(name => /^migration_(?:readings|state)_/.test(name))
+  return databases.find(holds) ?? null
 }
 
 /** Looked for first: a user of an existing database may have no right to create one, not even if it exists. */

@@ -59,6 +59,21 @@ test('old rows that the new table lacks are not dropped', async () => {
   expect(await scalar(on.writer, 'SELECT count() FROM short.state')).toBeGreaterThan(0)
 })
 
+test.each([
+  ['after the readings have their place', /^RENAME TABLE .*migration_state_copy/],
+  ['before the old rows are dropped', /^DROP TABLE IF EXISTS .*migration_readings_before/],
+  ['before the last word', /^INSERT INTO .*migrations.* \(version, name\)/],
+])('what was begun in one database is ended there: killed %s', async (words, kill) => {
+  const database = `one_${words.replaceAll(' ', '_')}`
+  const whole = await fill(database)
+  // That user may not create the other database, the next one may.
+  const killed = before(kill, () => Promise.reject(new Error('killed')), targetOf(on, /^CREATE DATABASE/))
+  await expect(migrate(killed, named(database))).rejects.toThrow('killed')
+  await migrate(targetOf(on), named(database))
+  expect(await everything(on, database)).toEqual(whole)
+  expect(await scalar(on.writer, `SELECT count() FROM system.tables WHERE database = '${database}_internal'`)).toBe(0)
+})
+
 test('partitions are compared by their rows, and those that are missing count', () => {
   const old = new Map([
     ['20260101', 5],
