@@ -52,8 +52,10 @@ export interface Rewriting {
 }
 
 const COPY = 'migration_readings_copy'
-/** Rows of one statement: a minute of one slow core. */
-const SLICE_ROWS_MAX = 4_000_000
+/** Rows of one statement: some seconds of one slow core. */
+const SLICE_ROWS_MAX = 500_000
+/** Each slice looks through the receipts of its whole partition, so a huge one gets larger slices. */
+const SLICES_MAX = 1_000
 const LOOK_EVERY_MS = 1_000
 /** Partitions that are found changed are copied again, so often. */
 const ROUNDS_MAX = 10
@@ -170,17 +172,19 @@ async function copyPartition(rewriting: Rewriting, partition: string): Promise<v
   )
   const part = await openPart(rewriting, `${quoteName(layout.internal)}.${COPY}`)
   progress(`readings of ${partition}`, 0)
-  for (const { from, to, rows } of planSlices(minutes, options.rowsMax ?? SLICE_ROWS_MAX)) {
+  const counted = minutes.reduce((total, [, rows]) => total + rows, 0)
+  const rowsMax = Math.max(options.rowsMax ?? SLICE_ROWS_MAX, Math.ceil(counted / SLICES_MAX))
+  for (const { rows, ...slice } of planSlices(minutes, rowsMax)) {
     await run(
       `INSERT INTO ${part} (${COPIED_COLUMNS}) SETTINGS ${settingsOf(rewriting)}
        SELECT ${AS_NEW} FROM ${old}
-       WHERE _partition_id = {partition:String} AND received_at >= fromUnixTimestamp({from:Int64}) AND received_at < fromUnixTimestamp({to:Int64})`,
-      { partition, from, to },
+       WHERE _partition_id = {partition:String} AND received_at >= fromUnixTimestamp({from:Int64}) AND received_at < fromUnixTimestamp({to:Int64})
+       AND cityHash64(source, source_position, source_index) % {shares:UInt32} = {share:UInt32}`,
+      { partition, ...slice },
     )
     progress(`readings of ${partition}`, rows)
   }
   const [[copied] = [0]] = await all<[number]>(`SELECT count() FROM ${part}`)
-  const counted = minutes.reduce((total, [, rows]) => total + rows, 0)
   if (copied === counted)
     await run(`ALTER TABLE telemetry_internal.${COPY} REPLACE PARTITION ID {partition:String} FROM ${part}`, {
       partition,
@@ -211,17 +215,25 @@ export interface Slice {
   /** Seconds since 1970; `from` included, `to` not. */
   readonly from: number
   readonly to: number
+  /** Of a minute that is larger than a slice: which of how many shares, by a digest of the place in the log. */
+  readonly share: number
+  readonly shares: number
+  /** Of a share, about. */
   readonly rows: number
 }
 
-/** Minutes, in order, put together up to so many rows, or one minute. Pure. */
+/** Minutes, in order, put together up to so many rows; a larger one in shares of about as many. Pure. */
 export function planSlices(minutes: readonly (readonly [minute: number, rows: number])[], rowsMax: number): Slice[] {
   const slices: Slice[] = []
   for (const [minute, rows] of minutes) {
     const last = slices.at(-1)
-    if (last !== undefined && last.rows + rows <= rowsMax)
-      slices[slices.length - 1] = { from: last.from, to: minute + 60, rows: last.rows + rows }
-    else slices.push({ from: minute, to: minute + 60, rows })
+    if (last?.shares === 1 && last.rows + rows <= rowsMax) {
+      slices[slices.length - 1] = { ...last, to: minute + 60, rows: last.rows + rows }
+      continue
+    }
+    const shares = Math.max(1, Math.ceil(rows / rowsMax))
+    for (let share = 0; share < shares; share++)
+      slices.push({ from: minute, to: minute + 60, share, shares, rows: Math.floor(rows / shares) })
   }
   return slices
 }
