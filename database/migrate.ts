@@ -9,6 +9,7 @@
  * version 3, and is written anew from there (rewrite.ts).
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import { internalOf, type MigrationStep } from './database.ts'
 import { mendFirstState } from './early-state.ts'
@@ -52,20 +53,24 @@ const MIGRATIONS_TABLE = `CREATE TABLE IF NOT EXISTS telemetry_internal.migratio
  */
 const HELD_NAMES = ['state', 'migrations'] as const
 
-/** UNKNOWN_TABLE and TABLE_ALREADY_EXISTS: another process was faster. */
-const OVERTAKEN = new Set([57, 60])
-const TRIES = 20
+/** TABLE_ALREADY_EXISTS, UNKNOWN_TABLE and TABLE_IS_DROPPED: another process was faster. */
+const OVERTAKEN = new Set([57, 60, 218])
+const TRIES = 30
+/** Between two tries; not the same for all that are at it. */
+const PAUSE_MS = { least: 100, most: 500 } as const
 
 /** Applies what is missing. Throws as `examineServer` and `checkRoom`, and changes nothing then. */
 export async function migrate(target: MigrationTarget, named: Named, options: MigrateOptions = {}): Promise<void> {
   const migrations = options.migrations ?? readMigrations()
   for (let tries = 1; ; tries++) {
-    const found = await examineTables(target, named, migrations)
     try {
+      // Also what only looks can be overtaken: a table that was listed is gone when it is read.
+      const found = await examineTables(target, named, migrations)
       await bring(target, named, found, { ...options, migrations })
       return
     } catch (error) {
       if (!OVERTAKEN.has(codeOf(error) ?? 0) || tries === TRIES) throw error
+      await pause(PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least))
     }
   }
 }
