@@ -18,6 +18,7 @@ import { examineTables, type Found, isOld, type Named, REWRITING_VERSION } from 
 import { rewrite } from './rewrite.ts'
 import { checkRoom, measureRoom } from './room.ts'
 import { createDatabase, type Layout, quoteName, renderStatements, splitStatements, TOKENS_KEPT } from './schema.ts'
+import { clearParts } from './together.ts'
 
 export interface Migration {
   readonly version: number
@@ -92,6 +93,8 @@ async function bring(
       await runFiles(target, named, found, { migrations, told })
       break
     case 'rewrite': {
+      const steps = { from: found.applied, to: found.newest, rows: 0, rowsAll: 0, secondsLeft: null }
+      await clearParts(target, named, what => told({ ...steps, what }))
       if (isOld(found, named.database)) checkRoom(await measureRoom(target, named.database))
       const newest = migrations.at(-1) as Migration
       const before = migrations.filter(({ version }) => version < REWRITING_VERSION)

@@ -13,7 +13,6 @@
  * fails where it is too late, and whoever sees another one copy waits for it.
  */
 import { randomBytes } from 'node:crypto'
-import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import type { MigrationStep } from './database.ts'
 import { examineTables, type Found, isOld } from './examine.ts'
@@ -23,6 +22,7 @@ import { measureRoom } from './room.ts'
 import { type Layout, quoteName, renderStatements } from './schema.ts'
 import { fillState } from './state-anew.ts'
 import { finish, isSwapped, swapTables } from './swap.ts'
+import { ANY_SIZE, tokensOf, usePart, waitForOthers } from './together.ts'
 
 export interface RewriteOptions {
   readonly from: number
@@ -56,7 +56,6 @@ const COPY = 'migration_readings_copy'
 const SLICE_ROWS_MAX = 500_000
 /** Each slice looks through the receipts of its whole partition, so a huge one gets larger slices. */
 const SLICES_MAX = 1_000
-const LOOK_EVERY_MS = 1_000
 /** Partitions that are found changed are copied again, so often. */
 const ROUNDS_MAX = 10
 
@@ -93,7 +92,7 @@ function openRewriting(target: MigrationTarget, layout: Layout, options: Rewrite
     layout,
     options,
     statements: options.migrations.at(-1)?.statements ?? [],
-    attempt: `migration/${randomBytes(6).toString('hex')}`,
+    attempt: `${tokensOf(layout)}${randomBytes(6).toString('hex')}`,
     all: target.all,
     runPlain: target.command,
     look: () => examineTables(target, layout, options.migrations),
@@ -137,7 +136,7 @@ async function copyReadings(rewriting: Rewriting): Promise<void> {
     }
     for (const partition of left) {
       await waitForOthers(rewriting)
-      await copyPartition(rewriting, partition)
+      await copyPartition(rewriting, partition, `${quoteName(rewriting.layout.database)}.readings`)
     }
   }
 }
@@ -162,45 +161,38 @@ async function partitionsLeft(rewriting: Rewriting): Promise<string[]> {
   return differing(old, await countPartitions(rewriting, `${quoteName(internal)}.${COPY}`))
 }
 
-async function copyPartition(rewriting: Rewriting, partition: string): Promise<void> {
+/** From `old` into the copy; passed over when another process was faster since the partitions were listed. */
+export async function copyPartition(rewriting: Rewriting, partition: string, old: string): Promise<void> {
   const { layout, all, run, options, progress } = rewriting
-  const old = `${quoteName(layout.database)}.readings`
+  const copy = `${quoteName(layout.internal)}.${COPY}`
   const minutes = await all<[number, number]>(
     `SELECT toUnixTimestamp(toStartOfMinute(received_at)) AS minute, count() FROM ${old}
      WHERE _partition_id = {partition:String} GROUP BY minute ORDER BY minute`,
     { partition },
   )
-  const part = await openPart(rewriting, `${quoteName(layout.internal)}.${COPY}`)
-  progress(`readings of ${partition}`, 0)
   const counted = minutes.reduce((total, [, rows]) => total + rows, 0)
+  const [[there] = [0]] = await all<[number]>(`SELECT count() FROM ${copy} WHERE _partition_id = {partition:String}`, {
+    partition,
+  })
+  if (there === counted) return
+  progress(`readings of ${partition}`, 0)
   const rowsMax = Math.max(options.rowsMax ?? SLICE_ROWS_MAX, Math.ceil(counted / SLICES_MAX))
-  for (const { rows, ...slice } of planSlices(minutes, rowsMax)) {
-    await run(
-      `INSERT INTO ${part} (${COPIED_COLUMNS}) SETTINGS ${settingsOf(rewriting)}
-       SELECT ${AS_NEW} FROM ${old}
-       WHERE _partition_id = {partition:String} AND received_at >= fromUnixTimestamp({from:Int64}) AND received_at < fromUnixTimestamp({to:Int64})
-       AND cityHash64(source, source_position, source_index) % {shares:UInt32} = {share:UInt32}`,
-      { partition, ...slice },
-    )
-    progress(`readings of ${partition}`, rows)
-  }
-  const [[copied] = [0]] = await all<[number]>(`SELECT count() FROM ${part}`)
-  if (copied === counted)
-    await run(`ALTER TABLE telemetry_internal.${COPY} REPLACE PARTITION ID {partition:String} FROM ${part}`, {
-      partition,
-    })
-  await run(`DROP TABLE IF EXISTS ${part} SYNC`)
-}
-
-/** A table apart for one partition, of this server alone; its name begins as that of everything that a migration leaves. */
-export async function openPart({ layout, runPlain }: Rewriting, like: string): Promise<string> {
-  const name = `${quoteName(layout.internal)}.migration_part_${randomBytes(6).toString('hex')}`
-  await runPlain(
-    `CREATE TABLE ${name} AS ${like}
-     ENGINE = MergeTree PARTITION BY toYYYYMMDD(ts + toIntervalMicrosecond(received_delta)) ORDER BY (metric, device, ts)
-     SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`,
-  )
-  return name
+  await usePart(rewriting, copy, async part => {
+    for (const { rows, ...slice } of planSlices(minutes, rowsMax)) {
+      await run(
+        `INSERT INTO ${part} (${COPIED_COLUMNS}) SETTINGS ${settingsOf(rewriting)}
+         SELECT ${AS_NEW} FROM ${old}
+         WHERE _partition_id = {partition:String} AND received_at >= fromUnixTimestamp({from:Int64}) AND received_at < fromUnixTimestamp({to:Int64})
+         AND cityHash64(source, source_position, source_index) % {shares:UInt32} = {share:UInt32}`,
+        { partition, ...slice },
+      )
+      progress(`readings of ${partition}`, rows)
+    }
+    const [[copied] = [0]] = await all<[number]>(`SELECT count() FROM ${part}`)
+    if (copied !== counted) return
+    const replace = `ALTER TABLE telemetry_internal.${COPY} REPLACE PARTITION ID {partition:String} FROM ${part} ${ANY_SIZE}`
+    await run(replace, { partition })
+  })
 }
 
 /**
@@ -236,20 +228,4 @@ export function planSlices(minutes: readonly (readonly [minute: number, rows: nu
       slices.push({ from: minute, to: minute + 60, share, shares, rows: Math.floor(rows / shares) })
   }
   return slices
-}
-
-/** Resolves when no other process copies at this moment. What a process that died left running is waited for, too. */
-async function waitForOthers({ all, layout, attempt, progress }: Rewriting): Promise<void> {
-  const { cluster } = layout
-  const processes = cluster === null ? 'system.processes' : `clusterAllReplicas('${cluster}', system.processes)`
-  for (;;) {
-    const [[others] = [0]] = await all<[number]>(
-      `SELECT count() FROM ${processes} WHERE startsWith(Settings['insert_deduplication_token'], 'migration/')
-       AND NOT startsWith(Settings['insert_deduplication_token'], {attempt:String})${cluster === null ? '' : ' SETTINGS skip_unavailable_shards = 1'}`,
-      { attempt },
-    )
-    if (others === 0) return
-    progress('waits for another process that does the same', 0)
-    await pause(LOOK_EVERY_MS)
-  }
 }

@@ -92,6 +92,33 @@ test('a table that another process drops between two looks is no fault of the co
   expect(await everything(on, 'overtaken', 'overtaken_internal')).toEqual(whole)
 })
 
+test('what a try left is dropped by the next one, and a table of somebody else is not', async () => {
+  const whole = await fill('left')
+  const run = (query: string) => on.writer.command({ query })
+  await run('CREATE DATABASE left_internal ENGINE = Atomic')
+  for (const name of ['migration_part_0123456789ab', 'migration_plan'])
+    await run(`CREATE TABLE left_internal.${name} (a UInt8) ENGINE = MergeTree ORDER BY a AS SELECT 1 AS a`)
+  const failed = before(/^ALTER TABLE .* REPLACE PARTITION/, () => Promise.reject(new Error('refused')))
+  await expect(migrate(failed, named('left'))).rejects.toThrow('refused')
+  const names =
+    "SELECT groupArray(name) FROM system.tables WHERE database = 'left_internal' AND name LIKE 'migration_p%'"
+  expect(await scalar(on.writer, names)).toEqual(['migration_plan'])
+  await migrate(targetOf(on), named('left'))
+  expect(await everything(on, 'left', 'left_internal')).toEqual(whole)
+  expect(await scalar(on.writer, names)).toEqual(['migration_plan'])
+})
+
+test('partitions and tables that are larger than a server lets anybody drop are replaced, moved and dropped', async () => {
+  const profile = { max_table_size_to_drop: '1', max_partition_size_to_drop: '1' }
+  for (const swap of ['rename', 'replace'] as const) {
+    const whole = await fill(`large_${swap}`)
+    const killed = before(/^DROP TABLE IF EXISTS .*\.migration_readings/, () => Promise.reject(new Error('killed')))
+    await expect(migrate(killed, named(`large_${swap}`), { swap })).rejects.toThrow('killed')
+    await migrate(targetOf(on, null, profile), named(`large_${swap}`), { swap })
+    expect(await everything(on, `large_${swap}`, `large_${swap}_internal`)).toEqual(whole)
+  }
+})
+
 test('partitions are compared by their rows, and those that are missing count', () => {
   const old = new Map([
     ['20260101', 5],

@@ -96,7 +96,7 @@ describe.each(WAYS)('new tables that take the place of the old ones %s', (_, opt
         const killed: MigrationTarget = {
           all: target.all,
           command: async (sql, params) => {
-            if (left-- === 0) throw new Error('killed')
+            if (left-- <= 0) throw new Error('killed')
             await target.command(sql, params)
           },
         }
