@@ -9,7 +9,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import { type Found, isOld } from './examine.ts'
 import { countPartitions, lacking } from './partitions.ts'
-import { AS_NEW, COPIED_COLUMNS, catchUp, type Rewriting, settingsOf } from './rewrite.ts'
+import { AS_NEW, COPIED_COLUMNS, catchUp, copyPartition, type Rewriting, settingsOf } from './rewrite.ts'
 import { type Layout, quoteName } from './schema.ts'
 import { fillState } from './state-anew.ts'
 import { ANY_SIZE, PART_NAMES, tokensOf, usePart } from './together.ts'
@@ -109,6 +109,7 @@ async function swapByPartition(rewriting: Rewriting, table: Swapped): Promise<vo
     await run(`DROP TABLE IF EMPTY telemetry.${table} ${DROP}`)
   }
   if (found.tables.get(layout.internal)?.has(copy) !== true) return
+  if (table === 'readings') await copyLateRows(rewriting, at(before), at(copy))
   const database = table === 'readings' ? 'telemetry' : 'telemetry_internal'
   for (const sql of statements.filter(one => one.startsWith(`CREATE TABLE IF NOT EXISTS ${database}.${table}\n`)))
     await run(sql)
@@ -118,6 +119,19 @@ async function swapByPartition(rewriting: Rewriting, table: Swapped): Promise<vo
       partition,
     })
   await run(`DROP TABLE IF EXISTS telemetry_internal.${copy} ${DROP}`)
+}
+
+/** What an insert stored in the old table after it was counted last; nobody inserts into it any more. */
+async function copyLateRows(rewriting: Rewriting, before: string, copy: string): Promise<void> {
+  const found = await rewriting.look()
+  if (found.tables.get(rewriting.layout.internal)?.has('migration_readings_before') !== true) return
+  await catchUp(rewriting, [
+    'telemetry_internal.migration_readings_before',
+    'telemetry_internal.migration_readings_copy',
+  ])
+  const short = lacking(await countPartitions(rewriting, before), await countPartitions(rewriting, copy))
+  for (const partition of short) await copyPartition(rewriting, partition, before)
+  if (isOld(found, rewriting.layout.database, 'state')) await fillState(rewriting)
 }
 
 async function partitionsOf({ all }: Rewriting, table: string): Promise<string[]> {
@@ -221,6 +235,7 @@ async function checkWhole(rewriting: Rewriting): Promise<void> {
   const { database, internal } = rewriting.layout
   if ((await rewriting.look()).tables.get(internal)?.has('migration_readings_before') !== true) return
   const before = `${internal}.migration_readings_before`
+  await catchUp(rewriting, ['telemetry_internal.migration_readings_before', 'telemetry.readings'])
   const old = await countPartitions(rewriting, `${quoteName(internal)}.migration_readings_before`)
   const short = lacking(old, await countPartitions(rewriting, `${quoteName(database)}.readings`))
   if (short.length === 0) return
