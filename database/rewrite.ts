@@ -3,9 +3,9 @@
  *
  * The new tables grow beside the old ones, one partition after another. A partition is put together in a table apart, a slice
  * of its receipts at a time, counted, and takes its place by REPLACE PARTITION: whole or not at all, and as often as wanted. So
- * after a kill at any statement, what counts as much as the old partition is passed over, and the rest is made again. Until the
- * swap nothing of the old tables is changed or renamed, and an older surgetank opens them as before. From the swap on there is
- * only the way forward, and it is short (swap.ts).
+ * after a kill at any statement, what counts as much as the old partition is passed over, and the rest is made again. From version
+ * 3 nothing of the old tables is changed or renamed until the swap, and an older surgetank opens them as before; from versions 1
+ * and 2 the files 002 and 003 are run first (migrate.ts). From the swap on there is only the way forward, and it is short (swap.ts).
  *
  * Nobody may insert meanwhile: writers begin after their migration. An older writer that goes on is noticed by the counts until
  * the swap; its next insert after that names a column that is no longer stored, and is refused as a whole.
