@@ -52,8 +52,14 @@ export interface DatabaseOptions {
 /** A ping that takes longer has failed. */
 const PING_MS_MAX = 10_000
 
-/** A statement that changes the schema on all replicas is answered when they all have done so; a server waits 180 s itself. */
-const MIGRATION_MS_MAX = 200_000
+/** Of a migration that only looks. */
+const EXAMINE_MS_MAX = 200_000
+
+/**
+ * A statement that copies is silent until it is done, and one that is given up begins again: it would never end. A connection
+ * whose other side is gone is noticed much earlier, by the keep-alive of TCP.
+ */
+const MIGRATION_MS_MAX = 2 * 3_600_000
 
 /** More than the rows of any batch: each is one block. */
 const ROWS_OF_BLOCK = 1_048_576
@@ -86,8 +92,8 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
 
   return {
     ping,
-    migrate: told => outside(target => migrate(target, access, told === undefined ? {} : { told })),
-    examine: () => outside(target => examineServer(target, access, readMigrations())),
+    migrate: told => outside(target => migrate(target, access, told === undefined ? {} : { told }), MIGRATION_MS_MAX),
+    examine: () => outside(target => examineServer(target, access, readMigrations()), EXAMINE_MS_MAX),
     insertReadings: (block, token, signal) =>
       insert('readings', block, { ...INSERT_SETTINGS, insert_deduplication_token: token }, signal),
     catchUp,
@@ -115,10 +121,10 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
   }
 
   /** By a client of its own: the database that the other one names may not exist yet. */
-  async function outside<Result>(work: (target: MigrationTarget) => Promise<Result>): Promise<Result> {
+  async function outside<Result>(work: (target: MigrationTarget) => Promise<Result>, silenceMsMax: number) {
     await probe(access)
     const client = openClient(access, {
-      requestMsMax: Math.max(requestMsMax, MIGRATION_MS_MAX),
+      requestMsMax: Math.max(requestMsMax, silenceMsMax),
       connectionsMax: 1,
       database: null,
     })

@@ -9,6 +9,7 @@
  * version 3, and is written anew from there (rewrite.ts).
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import { internalOf, type MigrationStep } from './database.ts'
 import { mendFirstState } from './early-state.ts'
@@ -17,6 +18,7 @@ import { examineTables, type Found, isOld, type Named, REWRITING_VERSION } from 
 import { rewrite } from './rewrite.ts'
 import { checkRoom, measureRoom } from './room.ts'
 import { createDatabase, type Layout, quoteName, renderStatements, splitStatements, TOKENS_KEPT } from './schema.ts'
+import { clearParts } from './together.ts'
 
 export interface Migration {
   readonly version: number
@@ -52,20 +54,24 @@ const MIGRATIONS_TABLE = `CREATE TABLE IF NOT EXISTS telemetry_internal.migratio
  */
 const HELD_NAMES = ['state', 'migrations'] as const
 
-/** UNKNOWN_TABLE and TABLE_ALREADY_EXISTS: another process was faster. */
-const OVERTAKEN = new Set([57, 60])
-const TRIES = 20
+/** TABLE_ALREADY_EXISTS, UNKNOWN_TABLE and TABLE_IS_DROPPED: another process was faster. */
+const OVERTAKEN = new Set([57, 60, 218])
+const TRIES = 30
+/** Between two tries; not the same for all that are at it. */
+const PAUSE_MS = { least: 100, most: 500 } as const
 
 /** Applies what is missing. Throws as `examineServer` and `checkRoom`, and changes nothing then. */
 export async function migrate(target: MigrationTarget, named: Named, options: MigrateOptions = {}): Promise<void> {
   const migrations = options.migrations ?? readMigrations()
   for (let tries = 1; ; tries++) {
-    const found = await examineTables(target, named, migrations)
     try {
+      // Also what only looks can be overtaken: a table that was listed is gone when it is read.
+      const found = await examineTables(target, named, migrations)
       await bring(target, named, found, { ...options, migrations })
       return
     } catch (error) {
       if (!OVERTAKEN.has(codeOf(error) ?? 0) || tries === TRIES) throw error
+      await pause(PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least))
     }
   }
 }
@@ -87,6 +93,8 @@ async function bring(
       await runFiles(target, named, found, { migrations, told })
       break
     case 'rewrite': {
+      const steps = { from: found.applied, to: found.newest, rows: 0, rowsAll: 0, secondsLeft: null }
+      await clearParts(target, named, what => told({ ...steps, what }))
       if (isOld(found, named.database)) checkRoom(await measureRoom(target, named.database))
       const newest = migrations.at(-1) as Migration
       const before = migrations.filter(({ version }) => version < REWRITING_VERSION)
@@ -145,12 +153,14 @@ async function stamp(target: MigrationTarget, { internal }: Layout, { version, n
 
 /**
  * A database of its own for what is not for analysts, made where that is allowed; otherwise that of the readings. What was begun
- * in one is ended there.
+ * in one is ended there, also when the user has got the right meanwhile: what is in the other one would be dropped as old.
  */
 async function chooseInternal(target: MigrationTarget, named: Named, found: Found | null): Promise<string> {
   const internal = internalOf(named.database)
+  const begun = found === null ? null : begunIn(found, [internal, named.database])
+  if (begun !== null) return begun
+  if (found?.forms.get(named.database)?.get('state') === 'version 4') return named.database
   if ((found?.tables.get(internal)?.size ?? 0) > 0) return internal
-  if (found?.tables.get(named.database)?.has('migration_readings_copy') === true) return named.database
   try {
     await ensureDatabase(target, named, internal)
     return internal
@@ -158,6 +168,13 @@ async function chooseInternal(target: MigrationTarget, named: Named, found: Foun
     if (error instanceof SurgetankError && error.code === 'database_misconfigured') return named.database
     throw error
   }
+}
+
+/** The first of these that holds a table of a migration. */
+function begunIn({ tables }: Found, databases: readonly string[]): string | null {
+  const holds = (database: string) =>
+    [...(tables.get(database)?.keys() ?? [])].some(name => /^migration_(?:readings|state)_/.test(name))
+  return databases.find(holds) ?? null
 }
 
 /** Looked for first: a user of an existing database may have no right to create one, not even if it exists. */

@@ -3,9 +3,9 @@
  *
  * The new tables grow beside the old ones, one partition after another. A partition is put together in a table apart, a slice
  * of its receipts at a time, counted, and takes its place by REPLACE PARTITION: whole or not at all, and as often as wanted. So
- * after a kill at any statement, what counts as much as the old partition is passed over, and the rest is made again. Until the
- * swap nothing of the old tables is changed or renamed, and an older surgetank opens them as before. From the swap on there is
- * only the way forward, and it is short (swap.ts).
+ * after a kill at any statement, what counts as much as the old partition is passed over, and the rest is made again. From version
+ * 3 nothing of the old tables is changed or renamed until the swap, and an older surgetank opens them as before; from versions 1
+ * and 2 the files 002 and 003 are run first (migrate.ts). From the swap on there is only the way forward, and it is short (swap.ts).
  *
  * Nobody may insert meanwhile: writers begin after their migration. An older writer that goes on is noticed by the counts until
  * the swap; its next insert after that names a column that is no longer stored, and is refused as a whole.
@@ -13,15 +13,16 @@
  * fails where it is too late, and whoever sees another one copy waits for it.
  */
 import { randomBytes } from 'node:crypto'
-import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import type { MigrationStep } from './database.ts'
 import { examineTables, type Found, isOld } from './examine.ts'
 import type { Migration, MigrationTarget } from './migrate.ts'
+import { countPartitions, differing } from './partitions.ts'
 import { measureRoom } from './room.ts'
 import { type Layout, quoteName, renderStatements } from './schema.ts'
 import { fillState } from './state-anew.ts'
 import { finish, isSwapped, swapTables } from './swap.ts'
+import { ANY_SIZE, tokensOf, usePart, waitForOthers } from './together.ts'
 
 export interface RewriteOptions {
   readonly from: number
@@ -51,9 +52,10 @@ export interface Rewriting {
 }
 
 const COPY = 'migration_readings_copy'
-/** Rows of one statement: a minute of one slow core. */
-const SLICE_ROWS_MAX = 4_000_000
-const LOOK_EVERY_MS = 1_000
+/** Rows of one statement: some seconds of one slow core. */
+const SLICE_ROWS_MAX = 500_000
+/** Each slice looks through the receipts of its whole partition, so a huge one gets larger slices. */
+const SLICES_MAX = 1_000
 /** Partitions that are found changed are copied again, so often. */
 const ROUNDS_MAX = 10
 
@@ -90,7 +92,7 @@ function openRewriting(target: MigrationTarget, layout: Layout, options: Rewrite
     layout,
     options,
     statements: options.migrations.at(-1)?.statements ?? [],
-    attempt: `migration/${randomBytes(6).toString('hex')}`,
+    attempt: `${tokensOf(layout)}${randomBytes(6).toString('hex')}`,
     all: target.all,
     runPlain: target.command,
     look: () => examineTables(target, layout, options.migrations),
@@ -134,7 +136,7 @@ async function copyReadings(rewriting: Rewriting): Promise<void> {
     }
     for (const partition of left) {
       await waitForOthers(rewriting)
-      await copyPartition(rewriting, partition)
+      await copyPartition(rewriting, partition, `${quoteName(rewriting.layout.database)}.readings`)
     }
   }
 }
@@ -153,55 +155,44 @@ function copyTable({ statements }: Rewriting): string[] {
     .map(sql => sql.replace(head, `CREATE TABLE IF NOT EXISTS telemetry_internal.${COPY}\n`))
 }
 
-/** By counting on both sides: rows that somebody deleted do not count. */
-async function partitionsLeft({ all, layout }: Rewriting): Promise<string[]> {
-  const counts = (table: string) => `SELECT _partition_id AS id, count() AS n FROM ${table} GROUP BY id`
-  const { database, internal } = layout
-  const left = await all<[string]>(
-    `SELECT old.id FROM (${counts(`${quoteName(database)}.readings`)}) AS old
-     LEFT JOIN (${counts(`${quoteName(internal)}.${COPY}`)}) AS copied USING (id)
-     WHERE old.n != copied.n ORDER BY old.id DESC`,
-  )
-  return left.map(([id]) => id)
+async function partitionsLeft(rewriting: Rewriting): Promise<string[]> {
+  const { database, internal } = rewriting.layout
+  const old = await countPartitions(rewriting, `${quoteName(database)}.readings`)
+  return differing(old, await countPartitions(rewriting, `${quoteName(internal)}.${COPY}`))
 }
 
-async function copyPartition(rewriting: Rewriting, partition: string): Promise<void> {
+/** From `old` into the copy; passed over when another process was faster since the partitions were listed. */
+export async function copyPartition(rewriting: Rewriting, partition: string, old: string): Promise<void> {
   const { layout, all, run, options, progress } = rewriting
-  const old = `${quoteName(layout.database)}.readings`
+  const copy = `${quoteName(layout.internal)}.${COPY}`
   const minutes = await all<[number, number]>(
     `SELECT toUnixTimestamp(toStartOfMinute(received_at)) AS minute, count() FROM ${old}
      WHERE _partition_id = {partition:String} GROUP BY minute ORDER BY minute`,
     { partition },
   )
-  const part = await openPart(rewriting, `${quoteName(layout.internal)}.${COPY}`)
-  progress(`readings of ${partition}`, 0)
-  for (const { from, to, rows } of planSlices(minutes, options.rowsMax ?? SLICE_ROWS_MAX)) {
-    await run(
-      `INSERT INTO ${part} (${COPIED_COLUMNS}) SETTINGS ${settingsOf(rewriting)}
-       SELECT ${AS_NEW} FROM ${old}
-       WHERE _partition_id = {partition:String} AND received_at >= fromUnixTimestamp({from:Int64}) AND received_at < fromUnixTimestamp({to:Int64})`,
-      { partition, from, to },
-    )
-    progress(`readings of ${partition}`, rows)
-  }
-  const [[copied] = [0]] = await all<[number]>(`SELECT count() FROM ${part}`)
   const counted = minutes.reduce((total, [, rows]) => total + rows, 0)
-  if (copied === counted)
-    await run(`ALTER TABLE telemetry_internal.${COPY} REPLACE PARTITION ID {partition:String} FROM ${part}`, {
-      partition,
-    })
-  await run(`DROP TABLE IF EXISTS ${part} SYNC`)
-}
-
-/** A table apart for one partition, of this server alone; its name begins as that of everything that a migration leaves. */
-export async function openPart({ layout, runPlain }: Rewriting, like: string): Promise<string> {
-  const name = `${quoteName(layout.internal)}.migration_part_${randomBytes(6).toString('hex')}`
-  await runPlain(
-    `CREATE TABLE ${name} AS ${like}
-     ENGINE = MergeTree PARTITION BY toYYYYMMDD(ts + toIntervalMicrosecond(received_delta)) ORDER BY (metric, device, ts)
-     SETTINGS fsync_after_insert = 1, fsync_part_directory = 1`,
-  )
-  return name
+  const [[there] = [0]] = await all<[number]>(`SELECT count() FROM ${copy} WHERE _partition_id = {partition:String}`, {
+    partition,
+  })
+  if (there === counted) return
+  progress(`readings of ${partition}`, 0)
+  const rowsMax = Math.max(options.rowsMax ?? SLICE_ROWS_MAX, Math.ceil(counted / SLICES_MAX))
+  await usePart(rewriting, copy, async part => {
+    for (const { rows, ...slice } of planSlices(minutes, rowsMax)) {
+      await run(
+        `INSERT INTO ${part} (${COPIED_COLUMNS}) SETTINGS ${settingsOf(rewriting)}
+         SELECT ${AS_NEW} FROM ${old}
+         WHERE _partition_id = {partition:String} AND received_at >= fromUnixTimestamp({from:Int64}) AND received_at < fromUnixTimestamp({to:Int64})
+         AND cityHash64(source, source_position, source_index) % {shares:UInt32} = {share:UInt32}`,
+        { partition, ...slice },
+      )
+      progress(`readings of ${partition}`, rows)
+    }
+    const [[copied] = [0]] = await all<[number]>(`SELECT count() FROM ${part}`)
+    if (copied !== counted) return
+    const replace = `ALTER TABLE telemetry_internal.${COPY} REPLACE PARTITION ID {partition:String} FROM ${part} ${ANY_SIZE}`
+    await run(replace, { partition })
+  })
 }
 
 /**
@@ -216,33 +207,25 @@ export interface Slice {
   /** Seconds since 1970; `from` included, `to` not. */
   readonly from: number
   readonly to: number
+  /** Of a minute that is larger than a slice: which of how many shares, by a digest of the place in the log. */
+  readonly share: number
+  readonly shares: number
+  /** Of a share, about. */
   readonly rows: number
 }
 
-/** Minutes, in order, put together up to so many rows, or one minute. Pure. */
+/** Minutes, in order, put together up to so many rows; a larger one in shares of about as many. Pure. */
 export function planSlices(minutes: readonly (readonly [minute: number, rows: number])[], rowsMax: number): Slice[] {
   const slices: Slice[] = []
   for (const [minute, rows] of minutes) {
     const last = slices.at(-1)
-    if (last !== undefined && last.rows + rows <= rowsMax)
-      slices[slices.length - 1] = { from: last.from, to: minute + 60, rows: last.rows + rows }
-    else slices.push({ from: minute, to: minute + 60, rows })
+    if (last?.shares === 1 && last.rows + rows <= rowsMax) {
+      slices[slices.length - 1] = { ...last, to: minute + 60, rows: last.rows + rows }
+      continue
+    }
+    const shares = Math.max(1, Math.ceil(rows / rowsMax))
+    for (let share = 0; share < shares; share++)
+      slices.push({ from: minute, to: minute + 60, share, shares, rows: Math.floor(rows / shares) })
   }
   return slices
-}
-
-/** Resolves when no other process copies at this moment. What a process that died left running is waited for, too. */
-async function waitForOthers({ all, layout, attempt, progress }: Rewriting): Promise<void> {
-  const { cluster } = layout
-  const processes = cluster === null ? 'system.processes' : `clusterAllReplicas('${cluster}', system.processes)`
-  for (;;) {
-    const [[others] = [0]] = await all<[number]>(
-      `SELECT count() FROM ${processes} WHERE startsWith(Settings['insert_deduplication_token'], 'migration/')
-       AND NOT startsWith(Settings['insert_deduplication_token'], {attempt:String})${cluster === null ? '' : ' SETTINGS skip_unavailable_shards = 1'}`,
-      { attempt },
-    )
-    if (others === 0) return
-    progress('waits for another process that does the same', 0)
-    await pause(LOOK_EVERY_MS)
-  }
 }

@@ -14,8 +14,9 @@ export interface Room {
 const BYTES_APART = 64 << 20
 
 /**
- * The new rows take no more than the old ones, which stay until the end; the largest day is there twice while its parts are
- * merged; and the newest state is written anew, of which some more may be there for a while.
+ * The new rows take no more than the old ones, which stay until the end. The largest day is there thrice more: its parts are merged,
+ * and a server keeps what was merged or replaced for minutes. The newest state is written anew, of which some more may be there
+ * for a while.
  */
 export async function measureRoom({ all }: Reads, database: string): Promise<Room> {
   const partitions = await all<[string, number, number]>(
@@ -36,7 +37,7 @@ export async function measureRoom({ all }: Reads, database: string): Promise<Roo
   )
   const left = partitions.filter(([partition, rows]) => copied.get(partition) !== rows)
   const bytes = left.map(([, , bytes]) => bytes)
-  const needed = sum(bytes) + Math.max(0, ...bytes) + 2 * stateBytes + BYTES_APART
+  const needed = sum(bytes) + 3 * Math.max(0, ...bytes) + 2 * stateBytes + BYTES_APART
   return { rows: sum(left.map(([, rows]) => rows)), bytesNeeded: needed, bytesFree: await readFree({ all }, database) }
 }
 
@@ -55,7 +56,7 @@ export function checkRoom({ rows, bytesNeeded, bytesFree }: Room): void {
   if (bytesFree >= bytesNeeded) return
   throw new SurgetankError(
     'database_no_room',
-    `${rows} readings are to be written anew, which needs ${mib(bytesNeeded)} MiB beside the old ones; ${mib(bytesFree)} MiB are free. Make room, and start again: nothing was changed.`,
+    `${rows} readings are to be written anew, which needs ${mib(bytesNeeded)} MiB beside the old ones; ${mib(bytesFree)} MiB are free. Make room, and start again: the old tables are as they were.`,
   )
 }
 

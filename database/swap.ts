@@ -8,9 +8,11 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import { type Found, isOld } from './examine.ts'
-import { AS_NEW, COPIED_COLUMNS, catchUp, openPart, type Rewriting, settingsOf } from './rewrite.ts'
+import { countPartitions, lacking } from './partitions.ts'
+import { AS_NEW, COPIED_COLUMNS, catchUp, copyPartition, type Rewriting, settingsOf } from './rewrite.ts'
 import { type Layout, quoteName } from './schema.ts'
 import { fillState } from './state-anew.ts'
+import { ANY_SIZE, PART_NAMES, tokensOf, usePart } from './together.ts'
 
 /** What is swapped: a table, the keys of its old form, and the head of the statement that makes the new one. */
 const SWAPPED = {
@@ -26,8 +28,7 @@ const OLD_VIEWS = ['state_mv', 'readings_1m_mv', 'readings_1h_mv'] as const
 const INSERTS_LOOK_MS = 50
 const INSERTS_WAIT_MS_MAX = 60_000
 
-/** The tables of rows may be larger than a server lets anybody drop by mistake. */
-const DROP = 'SYNC SETTINGS max_table_size_to_drop = 0'
+const DROP = `SYNC ${ANY_SIZE}`
 
 /** True when the old readings have begun to give their place, so that they are not all there any more. */
 export function isSwapped({ tables, forms }: Found, { database, internal }: Layout): boolean {
@@ -47,15 +48,16 @@ export async function swapTables(rewriting: Rewriting): Promise<void> {
   if (layout.internal === layout.database) await swap(rewriting, 'state')
 }
 
-/** An insert of an older writer that has begun stores its rows in the old table. */
+/** An insert of an older writer that has begun stores its rows in the old table. It has a token, unlike those of analysts. */
 async function waitForInserts({ all, layout }: Rewriting): Promise<void> {
   const { database, cluster } = layout
   const processes = cluster === null ? 'system.processes' : `clusterAllReplicas('${cluster}', system.processes)`
   const giveUpAt = performance.now() + INSERTS_WAIT_MS_MAX
   for (;;) {
     const [[running] = [0]] = await all<[number]>(
-      `SELECT count() FROM ${processes} WHERE query_kind = 'Insert' AND current_database = {database:String}`,
-      { database },
+      `SELECT count() FROM ${processes} WHERE query_kind = 'Insert' AND current_database = {database:String}
+       AND Settings['insert_deduplication_token'] != '' AND NOT startsWith(Settings['insert_deduplication_token'], {tokens:String})`,
+      { database, tokens: tokensOf(layout) },
     )
     if (running === 0) return
     if (performance.now() > giveUpAt)
@@ -79,7 +81,8 @@ async function swapByName(rewriting: Rewriting, table: Swapped): Promise<void> {
   }
   if (!isOld(found, layout.database, table)) return
   // Of the state; what the readings were left at is taken back before they are counted.
-  if (has(found, 'next')) await run(`RENAME TABLE ${next} TO ${copy}`)
+  if (has(found, 'next'))
+    await run(has(found, 'copy') ? `DROP TABLE IF EXISTS ${next} ${DROP}` : `RENAME TABLE ${next} TO ${copy}`)
   await run(`RENAME TABLE ${copy} TO ${next}, telemetry.${table} TO ${before}, ${next} TO telemetry.${table}`)
 }
 
@@ -97,19 +100,38 @@ async function swapByPartition(rewriting: Rewriting, table: Swapped): Promise<vo
     )
     // Of the old columns: the new table refuses to give a partition to it.
     for (const partition of await partitionsOf(rewriting, live))
-      await run(`ALTER TABLE telemetry.${table} MOVE PARTITION ID {partition:String} TO TABLE ${at(before)}`, {
-        partition,
-      })
+      await run(
+        `ALTER TABLE telemetry.${table} MOVE PARTITION ID {partition:String} TO TABLE ${at(before)} ${ANY_SIZE}`,
+        {
+          partition,
+        },
+      )
     await run(`DROP TABLE IF EMPTY telemetry.${table} ${DROP}`)
   }
   if (found.tables.get(layout.internal)?.has(copy) !== true) return
+  if (table === 'readings') await copyLateRows(rewriting, at(before), at(copy))
   const database = table === 'readings' ? 'telemetry' : 'telemetry_internal'
   for (const sql of statements.filter(one => one.startsWith(`CREATE TABLE IF NOT EXISTS ${database}.${table}\n`)))
     await run(sql)
   await catchUp(rewriting, [`telemetry_internal.${copy}`])
   for (const partition of await partitionsOf(rewriting, at(copy)))
-    await run(`ALTER TABLE telemetry.${table} REPLACE PARTITION ID {partition:String} FROM ${at(copy)}`, { partition })
+    await run(`ALTER TABLE telemetry.${table} REPLACE PARTITION ID {partition:String} FROM ${at(copy)} ${ANY_SIZE}`, {
+      partition,
+    })
   await run(`DROP TABLE IF EXISTS telemetry_internal.${copy} ${DROP}`)
+}
+
+/** What an insert stored in the old table after it was counted last; nobody inserts into it any more. */
+async function copyLateRows(rewriting: Rewriting, before: string, copy: string): Promise<void> {
+  const found = await rewriting.look()
+  if (found.tables.get(rewriting.layout.internal)?.has('migration_readings_before') !== true) return
+  await catchUp(rewriting, [
+    'telemetry_internal.migration_readings_before',
+    'telemetry_internal.migration_readings_copy',
+  ])
+  const short = lacking(await countPartitions(rewriting, before), await countPartitions(rewriting, copy))
+  for (const partition of short) await copyPartition(rewriting, partition, before)
+  if (isOld(found, rewriting.layout.database, 'state')) await fillState(rewriting)
 }
 
 async function partitionsOf({ all }: Rewriting, table: string): Promise<string[]> {
@@ -121,28 +143,45 @@ async function partitionsOf({ all }: Rewriting, table: string): Promise<string[]
  * the newest state is asked of it once more.
  */
 async function addLateRows(rewriting: Rewriting): Promise<void> {
-  const { layout, all, run } = rewriting
+  const { layout } = rewriting
   const old = `${quoteName(layout.internal)}.migration_readings_before`
   const now = `${quoteName(layout.database)}.readings`
   const found = await rewriting.look()
   if (found.tables.get(layout.internal)?.has('migration_readings_before') !== true) return
   await waitForInserts(rewriting)
-  const counts = (table: string) => `SELECT _partition_id AS id, count() AS n FROM ${table} GROUP BY id`
-  const short = await all<[string]>(
-    `SELECT old.id FROM (${counts(old)}) AS old LEFT JOIN (${counts(now)}) AS now USING (id) WHERE old.n > now.n`,
-  )
+  const short = lacking(await countPartitions(rewriting, old), await countPartitions(rewriting, now))
+  for (const partition of short) await addRowsOf(rewriting, partition, { old, now })
+  // The old one had them from the old view. Not only where rows were short: a kill may have come between the two.
+  if (isOld(found, layout.database, 'state')) await fillState(rewriting)
+}
+
+/**
+ * The table apart has the name of its partition, so that of two processes one comes too late and looks again; and what is moved
+ * out of it is moved once, whoever does that.
+ */
+async function addRowsOf(
+  rewriting: Rewriting,
+  partition: string,
+  { old, now }: { readonly old: string; readonly now: string },
+): Promise<void> {
+  const { all, run } = rewriting
   const place = '(source, source_position, source_index)'
-  for (const [partition] of short) {
-    const part = await openPart(rewriting, now)
+  const count = async (table: string) => {
+    const sql = `SELECT count() FROM ${table} WHERE _partition_id = {partition:String}`
+    const [[rows] = [0]] = await all<[number]>(sql, { partition })
+    return rows
+  }
+  const add = async (part: string) => {
     await run(
       `INSERT INTO ${part} (${COPIED_COLUMNS}) SETTINGS ${settingsOf(rewriting)} SELECT ${AS_NEW} FROM ${old}
        WHERE _partition_id = {partition:String} AND ${place} NOT IN (SELECT ${place} FROM ${now} WHERE _partition_id = {partition:String})`,
       { partition },
     )
-    await run(`ALTER TABLE telemetry.readings ATTACH PARTITION ID {partition:String} FROM ${part}`, { partition })
-    await run(`DROP TABLE IF EXISTS ${part} SYNC`)
+    if ((await count(part)) + (await count(now)) > (await count(old)))
+      throw new SurgetankError('database_unavailable', `another process adds late rows of ${partition}`)
+    await run(`ALTER TABLE ${part} MOVE PARTITION ID {partition:String} TO TABLE ${now} ${ANY_SIZE}`, { partition })
   }
-  if (short.length > 0) await fillState(rewriting)
+  await usePart(rewriting, now, add, `late_${partition}`)
 }
 
 /** What is left is small, or only changes its place. */
@@ -165,23 +204,43 @@ async function moveTables(rewriting: Rewriting): Promise<void> {
     const old = `${quoteName(layout.database)}.${table}`
     await catchUp(rewriting, [`telemetry.${table}`])
     for (const partition of await partitionsOf(rewriting, old))
-      await run(`ALTER TABLE telemetry_internal.${table} REPLACE PARTITION ID {partition:String} FROM ${old}`, {
-        partition,
-      })
+      await run(
+        `ALTER TABLE telemetry_internal.${table} REPLACE PARTITION ID {partition:String} FROM ${old} ${ANY_SIZE}`,
+        {
+          partition,
+        },
+      )
   }
 }
 
 /** The old tables, and all that tries before this one left. `migrations` stays until its last word is written elsewhere. */
-async function dropOld({ layout, run, all }: Rewriting): Promise<void> {
+async function dropOld(rewriting: Rewriting): Promise<void> {
+  const { layout, run, all } = rewriting
   const { database, internal } = layout
+  await checkWhole(rewriting)
   if (internal !== database)
     for (const table of ['state', 'readings_1m', 'readings_1h', 'by_source_from'])
       await run(`DROP TABLE IF EXISTS telemetry.${table} ${DROP}`)
   // And the tables apart of repairs that a kill cut short: from now on they are looked for in the other database.
   const left = await all<[string, string]>(
     `SELECT if(database = {internal:String}, 'telemetry_internal', 'telemetry'), name FROM system.tables
-     WHERE (database = {internal:String} AND startsWith(name, 'migration_')) OR (database = {database:String} AND match(name, '^repair_[0-9a-f]{16}_'))`,
+     WHERE (database = {internal:String} AND match(name, '^migration_(${PART_NAMES}|(readings|state)_(copy|next|before))$')) OR (database = {database:String} AND match(name, '^repair_[0-9a-f]{16}_readings(_1m|_1h)?_[0-9a-f]{12}$'))`,
     { internal, database },
   )
   for (const [of, name] of left) await run(`DROP TABLE IF EXISTS ${of}.${name} ${DROP}`)
+}
+
+/** The last look before rows are dropped: whatever went wrong, they are still there. */
+async function checkWhole(rewriting: Rewriting): Promise<void> {
+  const { database, internal } = rewriting.layout
+  if ((await rewriting.look()).tables.get(internal)?.has('migration_readings_before') !== true) return
+  const before = `${internal}.migration_readings_before`
+  await catchUp(rewriting, ['telemetry_internal.migration_readings_before', 'telemetry.readings'])
+  const old = await countPartitions(rewriting, `${quoteName(internal)}.migration_readings_before`)
+  const short = lacking(old, await countPartitions(rewriting, `${quoteName(database)}.readings`))
+  if (short.length === 0) return
+  throw new SurgetankError(
+    'database_changed',
+    `${database}.readings has fewer rows than ${before} in the partitions ${short.join(', ')}: nothing was dropped. Ask for help, and keep both tables.`,
+  )
 }

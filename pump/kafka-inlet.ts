@@ -55,11 +55,8 @@ const BLIND_MS = 10_000
 const NEWEST_BYTES_MAX = 64 << 20
 const NEWEST_MESSAGES_MAX = 200_000
 const FIND_BYTES = 4 << 20
-/** Of each partition, what is looked at for the newest receipt. */
 /** How much the size of one chunk moves the mean of them all. */
 const MEAN_WEIGHT = 0.05
-/** The same of one record for the share of those that have lines: it changes slowly. */
-const SHARE_WEIGHT = 0.01
 
 /** Resolves when it is known where the log ends, and when it was last received. */
 export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
@@ -74,7 +71,6 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   let open: Append | null = null
   let turn = { at: Math.floor(Math.random() * reader.partitions().length), bytes: 0, since: performance.now() }
   let chunkBytesMean = 0
-  let withLines = 1
   let bytesUnwritten = 0
   let isLooking = false
   /** Nothing is appended any more: an operator must act, or this process must begin anew. */
@@ -142,7 +138,6 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
   }
 
   function count(bytes: number): void {
-    withLines += ((bytes === 0 ? 0 : 1) - withLines) * SHARE_WEIGHT
     if (bytes === 0) return
     chunkBytesMean += (bytes - chunkBytesMean) * (chunkBytesMean === 0 ? 1 : MEAN_WEIGHT)
     bytesUnwritten += bytes
@@ -157,7 +152,8 @@ export async function openInlet(parts: KafkaInletParts): Promise<PumpInlet> {
     if (isLooking || chunkBytesMean === 0) return
     isLooking = true
     try {
-      bytesUnwritten = (await parts.unwrittenChunks()) * withLines * chunkBytesMean
+      // Each as one with lines: which of them have none is not known, and the cap must hold whoever appended them.
+      bytesUnwritten = (await parts.unwrittenChunks()) * chunkBytesMean
       blind = null
     } catch (error) {
       lookFailed(error)

@@ -1,4 +1,5 @@
 /** Databases of earlier versions, made by the files that made them then, and rows put into them as the writers did. */
+import type { ClickHouseSettings } from '@clickhouse/client'
 import { type MigrationTarget, readMigrations } from '../../database/migrate.ts'
 import { quoteName, renderStatements } from '../../database/schema.ts'
 import { SurgetankError } from '../../errors.ts'
@@ -92,10 +93,14 @@ export async function everything(on: Fixture, database: string, internal = datab
   return rows(on.writer, `SELECT * FROM (${all}) ORDER BY ALL`)
 }
 
-/** As `openDatabase` speaks to a server; says which statements changed something. `refused`: what this user may not do. */
+/**
+ * As `openDatabase` speaks to a server; says which statements changed something. `refused`: what this user may not do;
+ * `profile`: what the user's profile sets.
+ */
 export function targetOf(
   on: Fixture,
   refused: RegExp | null = null,
+  profile: ClickHouseSettings = {},
 ): MigrationTarget & { readonly commands: string[] } {
   const commands: string[] = []
   return {
@@ -103,14 +108,14 @@ export function targetOf(
     async command(sql, params = {}) {
       if (refused?.test(sql) === true) throw new SurgetankError('database_misconfigured', 'This user may not do that.')
       commands.push(sql)
-      await on.writer.command({ query: sql, query_params: { ...params } })
+      await on.writer.command({ query: sql, query_params: { ...params }, clickhouse_settings: profile })
     },
     async all<Row>(sql: string, params = {}) {
       const result = await on.writer.query({
         query: sql,
         query_params: { ...params },
         format: 'JSONCompactEachRow',
-        clickhouse_settings: { output_format_json_quote_64bit_integers: 0 },
+        clickhouse_settings: { output_format_json_quote_64bit_integers: 0, ...profile },
       })
       return result.json<Row>()
     },

@@ -45,6 +45,33 @@ describe('[G2] repair of what a kill took from a table behind a view', () => {
     expect(await everything()).toEqual(whole)
   })
 
+  test('is the same under a profile with join_use_nulls', async () => {
+    await take('readings_1m')
+    const { url, password } = on
+    const settings = { join_use_nulls: 1, output_format_json_quote_64bit_integers: 0 } as const
+    const client = createClient({ url, username: 'surgetank', password, database: 'telemetry' })
+    const target = {
+      internal: '`telemetry_internal`',
+      command: async (query: string, params = {}) => {
+        await client.command({ query, query_params: { ...params }, clickhouse_settings: settings })
+      },
+      all: async <Row>({ sql, params }: Statement): Promise<Row[]> => {
+        const format = 'JSONCompactEachRow'
+        const answer = await client.query({
+          query: sql,
+          query_params: { ...params },
+          format,
+          clickhouse_settings: settings,
+        })
+        return answer.json<Row>()
+      },
+    }
+    for (const from of [3, 4])
+      expect(await repairDerived(target, { ...range, from, to: from + 1 }, held)).toBeGreaterThan(0)
+    await client.close()
+    expect(await everything()).toEqual(whole)
+  })
+
   test.each([[['readings_1m']], [['readings_1h']], [['state']], [['readings_1m', 'readings_1h', 'state']]])(
     '%j is filled, and no other',
     async tables => {

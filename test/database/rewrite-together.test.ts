@@ -94,9 +94,13 @@ test('whoever reads meanwhile finds all of it, in the old place or in the new on
   await database.close()
 })
 
-test('what an older writer stored at the very moment of the swap is not lost', async () => {
-  await fill('late')
-  await fill('late_expected')
+test.each([
+  ['rename', /^RENAME TABLE .*readings_copy/],
+  ['replace', /^ALTER TABLE .* MOVE PARTITION/],
+] as const)('what an older writer stored at the very moment of the swap is not lost: %s', async (swap, moment) => {
+  const database = `late_${swap}`
+  await fill(database)
+  await fill(`${database}_expected`)
   const row: OldRow = {
     device: 'late',
     metric: 'm',
@@ -104,17 +108,22 @@ test('what an older writer stored at the very moment of the swap is not lost', a
     sentTs: OLD_RECEIVED_AT,
     value: 7,
   }
-  await insertOld(on, 'late_expected', [row], 'log/1', 9)
+  await insertOld(on, `${database}_expected`, [row], 'log/1', 9)
   const target = targetOf(on)
+  let isLate = false
   const late: MigrationTarget = {
     all: target.all,
     command: async (sql, params) => {
-      if (/^RENAME TABLE .*readings_copy/.test(sql)) await insertOld(on, 'late', [row], 'log/1', 9)
+      if (!isLate && moment.test(sql)) {
+        isLate = true
+        await insertOld(on, database, [row], 'log/1', 9)
+      }
       await target.command(sql, params)
     },
   }
-  await migrate(late, named('late'))
-  expect(await everything(on, 'late', 'late_internal')).toEqual(await everything(on, 'late_expected'))
+  await migrate(late, named(database), { swap })
+  expect(isLate).toBe(true)
+  expect(await everything(on, database, `${database}_internal`)).toEqual(await everything(on, `${database}_expected`))
 })
 
 test('[G2] a plan that was open is settled afterwards: what a kill took from the tables behind the views is filled, and nothing twice', async () => {
