@@ -5,6 +5,7 @@
  * a name that is gone by then, a partition is moved into a table of the old columns, what is dropped has a name of its own, or is
  * empty. Nobody inserts before all of it is done.
  */
+import { randomBytes } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import { type Found, isOld } from './examine.ts'
@@ -23,6 +24,7 @@ type Swapped = keyof typeof SWAPPED
 
 /** Tables that move to the other database as they are. */
 const MOVED = ['readings_1m', 'readings_1h', 'by_source_from', 'migrations'] as const
+type Moved = (typeof MOVED)[number]
 const OLD_VIEWS = ['state_mv', 'readings_1m_mv', 'readings_1h_mv'] as const
 
 const INSERTS_LOOK_MS = 50
@@ -189,28 +191,52 @@ export async function finish(rewriting: Rewriting): Promise<void> {
   const { layout, run, statements, options } = rewriting
   for (const view of OLD_VIEWS) await run(`DROP VIEW IF EXISTS telemetry.${view}`)
   const isTable = (sql: string) => sql.startsWith('CREATE TABLE')
-  for (const sql of [options.migrationsTable, ...statements.filter(isTable)]) await run(sql)
-  if (layout.internal !== layout.database) await moveTables(rewriting)
+  const tables = [options.migrationsTable, ...statements.filter(isTable)]
+  if (layout.internal !== layout.database) await moveTables(rewriting, tables)
+  for (const sql of tables) await run(sql)
   for (const sql of statements.filter(one => !isTable(one))) await run(sql)
   await dropOld(rewriting)
 }
 
-/** By partitions, which are not written anew by that: they are the same files. */
-async function moveTables(rewriting: Rewriting): Promise<void> {
-  const { layout, run } = rewriting
-  const { tables } = await rewriting.look()
+/**
+ * By partitions, which are not written anew by that: they are the same files. Two processes that both REPLACE a partition can leave it
+ * there twice, which a replicated table alone prevents. So elsewhere each fills a table apart, and one of them gets the name.
+ */
+async function moveTables(rewriting: Rewriting, creates: readonly string[]): Promise<void> {
+  const { layout, run, options } = rewriting
   for (const table of MOVED) {
+    const head = `CREATE TABLE IF NOT EXISTS telemetry_internal.${table}\n`
+    const create = creates.find(sql => sql.startsWith(head)) ?? ''
+    const { tables } = await rewriting.look()
     if (tables.get(layout.database)?.get(table)?.endsWith('MergeTree') !== true) continue
-    const old = `${quoteName(layout.database)}.${table}`
-    await catchUp(rewriting, [`telemetry.${table}`])
-    for (const partition of await partitionsOf(rewriting, old))
-      await run(
-        `ALTER TABLE telemetry_internal.${table} REPLACE PARTITION ID {partition:String} FROM ${old} ${ANY_SIZE}`,
-        {
-          partition,
-        },
-      )
+    if (options.swap === 'replace') {
+      await run(create)
+      await takePartitions(rewriting, table, table)
+      continue
+    }
+    if (tables.get(layout.internal)?.has(table) === true) continue
+    const part = `migration_part_${randomBytes(6).toString('hex')}`
+    try {
+      await run(create.replace(head, `CREATE TABLE IF NOT EXISTS telemetry_internal.${part}\n`))
+      await takePartitions(rewriting, table, part)
+      // Fails where another process was faster: the next look finds that.
+      await run(`RENAME TABLE telemetry_internal.${part} TO telemetry_internal.${table}`)
+    } catch (error) {
+      await run(`DROP TABLE IF EXISTS telemetry_internal.${part} ${DROP}`).catch(() => {})
+      throw error
+    }
   }
+}
+
+async function takePartitions(rewriting: Rewriting, table: Moved, into: string): Promise<void> {
+  const { layout, run } = rewriting
+  const old = `${quoteName(layout.database)}.${table}`
+  await catchUp(rewriting, [`telemetry.${table}`])
+  for (const partition of await partitionsOf(rewriting, old))
+    await run(
+      `ALTER TABLE telemetry_internal.${into} REPLACE PARTITION ID {partition:String} FROM ${old} ${ANY_SIZE}`,
+      { partition },
+    )
 }
 
 /** The old tables, and all that tries before this one left. `migrations` stays until its last word is written elsewhere. */
