@@ -7,7 +7,7 @@
  */
 import type { Db, Env } from './lmdb-env.ts'
 import { type Counted, FORMAT, type LogMeta, readHeader } from './lmdb-log.ts'
-import { putRepeated, REPEATED_BOUNDS } from './lmdb-repeated.ts'
+import { putRepeated } from './lmdb-repeated.ts'
 import { addMessages, NO_MESSAGES } from './message-counts.ts'
 import type { Batch } from './pump.ts'
 
@@ -31,11 +31,13 @@ export interface CountOptions {
 /** Adds what the batch counts, and lists its repetitions. Returns what to put as meta: of format 2 from now on. */
 export function countBatch(db: Db, before: LogMeta, batch: Batch, { begin, pageBytes }: CountOptions): LogMeta {
   const counted = before.counted ?? begin()
-  const { messages, lastReceivedAt } = batch
-  const listed = putRepeated(db, counted, batch.repeated, { ...REPEATED_BOUNDS, pageBytes })
+  const { repeatedFirst, repeatedEnd, repeatedBytes } = putRepeated(db, counted, batch.repeated, pageBytes)
   const sums = addMessages(counted.sums, batch)
-  const newest = messages === 0 ? counted.lastReceivedAt : Math.max(counted.lastReceivedAt, lastReceivedAt)
-  return { ...before, format: FORMAT, counted: { ...listed, sums, lastReceivedAt: newest } }
+  const newest = batch.messages === 0 ? 0 : batch.lastReceivedAt
+  const lastReceivedAt = Math.max(counted.lastReceivedAt, newest)
+  // Field by field: at a low rate each message pays for this.
+  const next = { since: counted.since, sums, lastReceivedAt, repeatedFirst, repeatedEnd, repeatedBytes }
+  return { ...before, format: FORMAT, counted: next }
 }
 
 const HEADERS_OF_A_READ = 1_000

@@ -18,8 +18,10 @@ export function putRepeated(
   db: Db,
   before: Counted,
   repeated: readonly Repeated[],
-  { countMax, bytesMax, pageBytes }: RepeatedBounds & { readonly pageBytes: number },
+  pageBytes: number,
+  { countMax, bytesMax }: RepeatedBounds = REPEATED_BOUNDS,
 ): Counted {
+  if (repeated.length === 0) return before
   let { repeatedFirst, repeatedEnd, repeatedBytes } = before
   for (const message of repeated) {
     const sealed = packRepeated(message)

@@ -22,7 +22,13 @@ export function addMessages(
   sums: MessageSums,
   { messages, counts }: Pick<Batch | Chunk, 'messages' | 'counts'>,
 ): MessageSums {
-  return addSums(sums, { ...counts, accepted: messages })
+  return {
+    received: sums.received + counts.received,
+    accepted: sums.accepted + messages,
+    repeated: sums.repeated + counts.repeated,
+    quarantined: sums.quarantined + counts.quarantined,
+    letGo: addReasons(sums.letGo, counts.letGo),
+  }
 }
 
 export function addSums(a: MessageSums, b: MessageSums): MessageSums {
