@@ -64,8 +64,8 @@ export const BUGS: readonly PlantedBug[] = [
   {
     title: 'taking a message of the same connection for one that was sent again loses readings',
     file: 'ingest/repetitions.js',
-    from: /const isOther = bringer !== connection && user !== connection;/,
-    to: 'const isOther = user !== connection;',
+    from: /const isOther = bringer !== connection && \(/,
+    to: 'const isOther = (',
     target: 'writer',
     shows: 'lost',
   },
