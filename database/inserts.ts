@@ -15,9 +15,14 @@ const WAIT_MS_MAX = 60_000
 /** In a row. A statement that was just handed to the engine is listed a moment later, so one empty look proves little. */
 const EMPTY_LOOKS = 2
 
+/** The statements that run: with a cluster, on all of its replicas. */
+export function processesOf(cluster: string | null): string {
+  return cluster === null ? 'system.processes' : `clusterAllReplicas('${cluster}', system.processes)`
+}
+
 /** With a cluster, on all replicas that can be reached: what runs on one that cannot is not decided by what is counted here. */
 export function underWay(source: string, cluster: string | null): Statement {
-  const processes = cluster === null ? 'system.processes' : `clusterAllReplicas('${cluster}', system.processes)`
+  const processes = processesOf(cluster)
   const settings = cluster === null ? '' : ' SETTINGS skip_unavailable_shards = 1'
   return {
     sql: `SELECT count() FROM ${processes} WHERE query_kind = 'Insert'

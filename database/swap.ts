@@ -9,6 +9,7 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { SurgetankError } from '../errors.ts'
 import { type Found, isOld } from './examine.ts'
+import { processesOf } from './inserts.ts'
 import { countPartitions, lacking } from './partitions.ts'
 import { AS_NEW, COPIED_COLUMNS, catchUp, copyPartition, type Rewriting, settingsOf } from './rewrite.ts'
 import { type Layout, quoteName } from './schema.ts'
@@ -53,7 +54,7 @@ export async function swapTables(rewriting: Rewriting): Promise<void> {
 /** An insert of an older writer that has begun stores its rows in the old table. It has a token, unlike those of analysts. */
 async function waitForInserts({ all, layout }: Rewriting): Promise<void> {
   const { database, cluster } = layout
-  const processes = cluster === null ? 'system.processes' : `clusterAllReplicas('${cluster}', system.processes)`
+  const processes = processesOf(cluster)
   const giveUpAt = performance.now() + INSERTS_WAIT_MS_MAX
   for (;;) {
     const [[running] = [0]] = await all<[number]>(

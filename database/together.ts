@@ -9,6 +9,7 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { internalOf } from './database.ts'
 import type { Named } from './examine.ts'
+import { processesOf } from './inserts.ts'
 import type { MigrationTarget } from './migrate.ts'
 import type { Rewriting } from './rewrite.ts'
 import { quoteName } from './schema.ts'
@@ -43,7 +44,7 @@ async function countOthers(
   { database, cluster }: Named,
   attempt: string,
 ): Promise<number> {
-  const processes = cluster === null ? 'system.processes' : `clusterAllReplicas('${cluster}', system.processes)`
+  const processes = processesOf(cluster)
   const settings = cluster === null ? '' : ' SETTINGS skip_unavailable_shards = 1'
   const [[others] = [0]] = await all<[number]>(
     `SELECT count() FROM ${processes} WHERE startsWith(Settings['insert_deduplication_token'], {tokens:String})

@@ -32,13 +32,7 @@ export function addMessages(
 }
 
 export function addSums(a: MessageSums, b: MessageSums): MessageSums {
-  return {
-    received: a.received + b.received,
-    accepted: a.accepted + b.accepted,
-    repeated: a.repeated + b.repeated,
-    quarantined: a.quarantined + b.quarantined,
-    letGo: addReasons(a.letGo, b.letGo),
-  }
+  return addMessages(a, { messages: b.accepted, counts: b })
 }
 
 function addReasons(a: MessageCounts['letGo'], b: MessageCounts['letGo']): MessageCounts['letGo'] {
