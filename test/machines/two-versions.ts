@@ -49,6 +49,8 @@ export interface TwoVersions {
   ask<Row>(sql: string): Promise<Row[]>
   /** What every process wrote. */
   output(): string
+  /** What those of one version wrote. */
+  outputOf(version: Version): string
   close(): Promise<void>
 }
 
@@ -72,6 +74,7 @@ export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
   }
   const children: ChildProcess[] = []
   let output = ''
+  const outputs: Record<Version, (() => string)[]> = { old: [], new: [] }
   // Ports are chosen beforehand: `start` waits for nothing.
   const ports = await Promise.all(Array.from({ length: 40 }, freePort))
   return {
@@ -83,6 +86,7 @@ export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
     unbalance: ({ mqtt }) => void targets.splice(targets.indexOf(mqtt), 1),
     ask,
     output: () => output,
+    outputOf: version => outputs[version].map(said => said()).join(''),
     close,
   }
 
@@ -104,6 +108,7 @@ export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
     })
     children.push(child)
     let said = ''
+    outputs[version].push(() => said)
     for (const stream of [child.stdout, child.stderr]) {
       stream.on('data', text => {
         said += text

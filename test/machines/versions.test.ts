@@ -91,7 +91,11 @@ describe.skipIf(!kafkaHere || !redisHere)(`processes of ${OLD} and of today`, ()
         await pause(STEP_MS)
       }
     })
-    expect(machines.output()).not.toMatch(/log_newer|log_corrupt/)
+    expect(machines.outputOf('new')).not.toMatch(/log_newer|log_corrupt/)
+    // An old broker looks in the log for what a client sent before, and cannot read what a new one wrote: it says so, and
+    // serves the client (docs/UPGRADE.md). Whether one comes to that depends on where the balancer sends its clients.
+    const served = /.*the log could not be read for a client of another broker.*/g
+    expect(machines.outputOf('old').replace(served, '')).not.toMatch(/log_newer|log_corrupt/)
     for (const part of [...brokers, writer, reader, api]) expect(await part?.stop()).toBe(0)
   })
 
