@@ -73,8 +73,12 @@ export function miniWriter({ insert, chunksMax, planned = async () => {} }: Mini
     const chunks: Chunk[] = []
     for (let at = from; at < to; ) {
       const read = await claim.read(at, { chunksMax: to - at, bytesMax: 4 << 20 })
+      const last = read.at(-1)
       chunks.push(...read.filter(({ position }) => position < to))
-      at = (read.at(-1)?.position ?? to) + 1
+      if (last !== undefined) at = last.position + 1
+      else if ((await claim.begins()) >= to) break
+      // A new leader may not know yet how far the log was acknowledged.
+      else await pause(20)
     }
     const lines = chunks.flatMap(chunk => chunk.lines.toString().split('\n'))
     await insert({ token: `${claim.source}/${from}-${to}`, lines })
