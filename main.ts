@@ -49,7 +49,7 @@ program
     const settings = readSettings(process.env)
     const access = databaseAccess(settings)
     await withView(settings, async view => {
-      const database = openDatabase(access)
+      const database = openDatabase(access, { readonly: access.socketPath !== null })
       const verdict = await verify(view, database).finally(() => database.close())
       print(options.json ? JSON.stringify(verdict) : describeVerdict(verdict))
       if (!verdict.balanced) process.exitCode = 1
@@ -177,15 +177,17 @@ async function withView(settings: Settings, use: (view: PumpView) => Promise<voi
 /** Where the readings of this log are. */
 function databaseAccess(settings: Settings): DatabaseAccess {
   const { database } = choosePlaces(settings)
-  return database.kind === 'server' ? database.access : embeddedAccess(sqlPort(settings), 'default')
+  if (database.kind === 'embedded') checkRunning(settings)
+  return database.kind === 'server' ? database.access : embeddedAccess(database.dir)
 }
 
-/** Where the instance on this data directory listens: whatever else answers there has other books. */
-function sqlPort({ SURGETANK_DATA_DIR: dir }: Settings): number {
+/** Only the process that runs on the data directory has its engine. */
+function checkRunning({ SURGETANK_DATA_DIR: dir }: Settings): void {
   const running = findRunning(dir)
   if (running === null) fail(`surgetank does not run on ${dir}; start it first, or set SURGETANK_DATA_DIR.`)
   if (running.ports === null) fail(`Process ${running.pid} is still starting on ${dir}; ask again in a moment.`)
-  return running.ports.sql ?? fail(`Process ${running.pid} uses a ClickHouse server; set CLICKHOUSE_URL as it has it.`)
+  if (running.ports.sql === null)
+    fail(`Process ${running.pid} uses a ClickHouse server; set CLICKHOUSE_URL as it has it.`)
 }
 
 function readCount(text: string): number {

@@ -2,8 +2,8 @@
  * The direct baseline: the same Aedes, and one ClickHouse insert for each message before its PUBACK. What is built first
  * when telemetry must be in the database before it is acknowledged, and no log stands between.
  */
+import { Agent, type AgentOptions } from 'node:http'
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
-import type { DatabaseAccess } from '../database/database.ts'
 import { openBareBroker } from './bare-broker.ts'
 
 interface Payload {
@@ -13,15 +13,14 @@ interface Payload {
 
 const CONNECTIONS_MAX = 32
 
-process.once('message', (access: DatabaseAccess) => void run(access))
+process.once('message', (socketPath: string) => void run(socketPath))
 process.once('disconnect', () => process.exit(0))
 
-async function run(access: DatabaseAccess): Promise<void> {
+async function run(socketPath: string): Promise<void> {
+  const agent: AgentOptions & { socketPath: string } = { keepAlive: true, maxSockets: CONNECTIONS_MAX, socketPath }
   const client = createClient({
-    url: access.url,
-    username: access.user,
-    password: access.password,
-    max_open_connections: CONNECTIONS_MAX,
+    url: 'http://localhost',
+    http_agent: new Agent(agent),
     request_timeout: 120_000,
     log: { level: ClickHouseLogLevel.OFF },
   })

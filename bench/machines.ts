@@ -3,11 +3,10 @@
  * real Redis and the ClickHouse engine behind HTTP. None of them has a lower priority, as on machines of their own.
  */
 import type { ChildProcess } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
+import { startClickHouse } from '../test/servers/clickhouse-server.ts'
 import { endProcess, nextMessage, pidOf, readOutput, START_MS_MAX, startScript } from './processes.ts'
 import type { ServersMessage } from './servers-messages.ts'
 import { openStoredTable } from './stored.ts'
@@ -32,23 +31,19 @@ export async function openMachines(): Promise<MachinesVariant | string> {
   if (started.kind === 'missing') return started.what
   const { kafka, redis } = started
   const dir = await mkdtemp(join(tmpdir(), 'bench-machines-'))
-  const login = { username: 'surgetank', password: randomBytes(16).toString('hex') }
-  const database = await startEmbeddedDatabase({ dataDir: dir, port: 0, password: login.password })
-  const url = `http://127.0.0.1:${database.port}`
+  const clickhouse = await startClickHouse(dir)
   const env = {
     ...process.env,
     KAFKA_BROKERS: kafka.brokers,
     REDIS_URL: redis.url,
-    CLICKHOUSE_URL: url,
-    SURGETANK_CLICKHOUSE_USER: login.username,
-    SURGETANK_CLICKHOUSE_PASSWORD: login.password,
+    ...clickhouse.env,
     SURGETANK_MQTT_PORT: '0',
     SURGETANK_HTTP_PORT: '0',
     SURGETANK_LOG_LEVEL: 'warn',
   }
   const writers = [await startRole('writer')]
   const [broker, reader, api] = await Promise.all([startRole('broker'), startRole('reader'), startRole('api')])
-  const table = openStoredTable({ url, table: 'telemetry.readings', login })
+  const table = openStoredTable({ url: `http://127.0.0.1:${clickhouse.sqlPort}`, table: 'telemetry.readings' })
   return { name: 'machines', port: broker.mqttPort, parts, table, addWriter, storedByWriter, close }
 
   async function startRole(name: string): Promise<Role> {
@@ -64,7 +59,7 @@ export async function openMachines(): Promise<MachinesVariant | string> {
       'reader and API': [pidOf(reader.child), pidOf(api.child)],
       Redis: [redis.pid],
       Kafka: [kafka.pid],
-      ClickHouse: [database.pid],
+      ClickHouse: [clickhouse.pid],
     }
   }
 
@@ -79,7 +74,7 @@ export async function openMachines(): Promise<MachinesVariant | string> {
   async function close(): Promise<void> {
     await table.close()
     await Promise.all([broker, reader, api, ...writers].map(({ child }) => endProcess(child)))
-    await Promise.all([endProcess(servers), database.stop()])
+    await Promise.all([endProcess(servers), clickhouse.close()])
     await rm(dir, { recursive: true, force: true })
   }
 }

@@ -20,16 +20,15 @@ export interface StoredTable {
 }
 
 export interface StoredTableOptions {
+  /** Of an SQL port: it is asked as an analyst. */
   readonly url: string
   readonly table: string
-  /** Null for the analyst, who needs no password. */
-  readonly login: { readonly username: string; readonly password: string } | null
 }
 
 const POLL_MS = 50
 
-export function openStoredTable({ url, table, login }: StoredTableOptions): StoredTable {
-  const client = createClient({ url, ...login, request_timeout: 120_000, log: { level: ClickHouseLogLevel.OFF } })
+export function openStoredTable({ url, table }: StoredTableOptions): StoredTable {
+  const client = createClient({ url, request_timeout: 120_000, log: { level: ClickHouseLogLevel.OFF } })
   return { rows, reaches, check, close: () => client.close() }
 
   async function rows(): Promise<number> {

@@ -3,13 +3,12 @@
  * acknowledged. The one on several machines has a file of its own, `machines.ts`.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
 import { startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
+import { startSqlPort } from '../database/sql-port/sql-port.ts'
 import { findByScript, processTree } from './cpu.ts'
 import { endProcess, nextMessage, pidOf, readOutput, START_MS_MAX, startScript, track } from './processes.ts'
 import { openStoredTable, type StoredTable } from './stored.ts'
@@ -48,21 +47,20 @@ export async function openBare(): Promise<Variant> {
 
 export async function openDirect(): Promise<Variant> {
   const dir = await mkdtemp(join(tmpdir(), 'bench-direct-'))
-  const login = { username: 'surgetank', password: randomBytes(16).toString('hex') }
-  const { password } = login
-  const database = await startEmbeddedDatabase({ dataDir: dir, port: 0, password })
-  const url = `http://127.0.0.1:${database.port}`
+  const database = await startEmbeddedDatabase({ dataDir: dir })
+  const sql = await startSqlPort({ port: 0, analystsSocket: database.sockets.analysts })
+  const url = `http://127.0.0.1:${sql.port}`
   const child = startScript('./direct-process.js')
-  const access: DatabaseAccess = { url, user: login.username, password, ...ACCESS_DEFAULTS }
-  child.send(access)
+  child.send(database.sockets.own)
   const { port } = await nextMessage<{ port: number }>(child, START_MS_MAX)
-  const table = openStoredTable({ url, table: 'direct.readings', login })
+  const table = openStoredTable({ url, table: 'direct.readings' })
   const parts = { broker: [pidOf(child)], ClickHouse: [database.pid] }
   return { name: 'direct', port, parts: () => parts, table, close }
 
   async function close(): Promise<void> {
     await table.close()
     await endProcess(child)
+    await sql.stop()
     await database.stop()
     await rm(dir, { recursive: true, force: true })
   }
@@ -81,7 +79,7 @@ export async function openSurgetank(main = MAIN): Promise<StoringVariant> {
   }
   const child = startSurgetank([], env, main)
   const [, mqtt, sql] = await readOutput(child, /^ *MQTT .*?:(\d+)[\s\S]*^ *SQL .*?:(\d+)/m)
-  const table = openStoredTable({ url: `http://127.0.0.1:${sql}`, table: 'telemetry.readings', login: null })
+  const table = openStoredTable({ url: `http://127.0.0.1:${sql}`, table: 'telemetry.readings' })
   return { name: 'surgetank', port: Number(mqtt), parts, table, close }
 
   /** The writer and ClickHouse are started again when they end, so they are looked for each time. */

@@ -2,6 +2,7 @@
  * The official client, for what `DatabaseAccess` says, and what every statement of ours needs of it. Nothing here puts an
  * address or a password into a message.
  */
+import { Agent, type AgentOptions } from 'node:http'
 import { addAbortSignal } from 'node:stream'
 import { type ClickHouseClient, type ClickHouseSettings, createClient } from '@clickhouse/client'
 import { SurgetankError } from '../errors.ts'
@@ -15,6 +16,8 @@ export interface ClientOptions {
   readonly connectionsMax: number
   /** The database that names without one are looked up in; null for the user's own, which exists at any time. */
   readonly database: string | null
+  /** Nothing can be changed by it. */
+  readonly readonly?: boolean
 }
 
 /** Whole numbers come unquoted, and a number that JSON has no word for comes as null. */
@@ -39,9 +42,18 @@ export function openClient(access: DatabaseAccess, options: ClientOptions): Clic
     request_timeout: options.requestMsMax,
     max_open_connections: options.connectionsMax,
     compression: { request: false, response: false },
+    ...(access.socketPath === null ? {} : { http_agent: socketAgent(access.socketPath, options.connectionsMax) }),
+    ...(options.readonly === true ? { clickhouse_settings: { readonly: '1' } } : {}),
     keep_alive: { enabled: true, idle_socket_ttl: 2_500, eagerly_destroy_stale_sockets: true },
     log: { level: 127 },
   })
+}
+
+/** The client's own agent knows hosts and ports only. It ends sockets that idle in any agent of Node. */
+function socketAgent(socketPath: string, connectionsMax: number): Agent {
+  // The type of the options lacks what the agent hands on to each of its connections.
+  const options: AgentOptions & { socketPath: string } = { socketPath, keepAlive: true, maxSockets: connectionsMax }
+  return new Agent(options)
 }
 
 function checkAccess({ url, database, cluster, ca }: DatabaseAccess): void {

@@ -47,6 +47,8 @@ export interface DatabaseOptions {
   readonly requestMsMax?: number
   /** Connections at one time; further requests wait for one. */
   readonly connectionsMax?: number
+  /** Nothing can be changed by it. */
+  readonly readonly?: boolean
 }
 
 /** A ping that takes longer has failed. */
@@ -82,11 +84,12 @@ const INSERT_SETTINGS = {
 /** Opens no connection yet: the first call does. Throws `database_misconfigured` for an access that cannot be one. */
 export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = {}): Database {
   const { cluster } = access
-  const requestMsMax = options.requestMsMax ?? 60_000
+  const { requestMsMax = 60_000, readonly = false } = options
   const client = openClient(access, {
     requestMsMax,
     connectionsMax: options.connectionsMax ?? 8,
     database: access.database,
+    readonly,
   })
   const place = openPlace(access.database, statement => all('looking for the tables', statement))
 
@@ -126,6 +129,7 @@ export function openDatabase(access: DatabaseAccess, options: DatabaseOptions = 
     const client = openClient(access, {
       requestMsMax: Math.max(requestMsMax, silenceMsMax),
       connectionsMax: 1,
+      readonly,
       database: null,
     })
     try {

@@ -2,7 +2,7 @@
  * The database behind it all, as the rest of the system sees it: ClickHouse over HTTP, and the door of this folder.
  *
  * The embedded ClickHouse (chDB, a child process) and a ClickHouse server are spoken to in the same way; which one it is
- * shows only in the URL and the user. Errors are translated by their codes into ours: `database_unavailable`
+ * shows only in the access: a Unix socket, or a URL and a user. Errors are translated by their codes into ours: `database_unavailable`
  * (retry), `database_refuses_rows` (reject: a definite refusal, no row was stored), `database_misconfigured` (stop).
  */
 import type { Readable } from 'node:stream'
@@ -11,6 +11,8 @@ import type { Value } from '../model/reading.ts'
 export interface DatabaseAccess {
   /** Such as http://127.0.0.1:8123 or https://clickhouse.example:8443; without a user, a password or a path. */
   readonly url: string
+  /** The Unix socket of the embedded engine, in place of the host and port of `url`; null for a server. */
+  readonly socketPath: string | null
   readonly user: string
   readonly password: string
   /** Holds all tables and views: a letter or `_`, then up to 63 letters, digits and `_`. */
@@ -22,7 +24,7 @@ export interface DatabaseAccess {
 }
 
 /** What is not set otherwise, and always of the embedded engine. */
-export const ACCESS_DEFAULTS = { database: 'telemetry', cluster: null, ca: null } as const
+export const ACCESS_DEFAULTS = { socketPath: null, database: 'telemetry', cluster: null, ca: null } as const
 
 /** The name of the database for what analysts need not see, where there is one. */
 export function internalOf(database: string): string {

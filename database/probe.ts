@@ -17,8 +17,8 @@ const ANSWER_BYTES_MAX = 1_024
  * Resolves when ClickHouse answers at the URL. Rejects with `database_unavailable` when nothing does yet, and with
  * `database_misconfigured` when something else does, or when its certificate is not trusted.
  */
-export async function probe({ url, ca }: DatabaseAccess): Promise<void> {
-  const { status, text } = await ask(new URL('/ping', url), ca).catch((error: unknown) => {
+export async function probe({ url, socketPath, ca }: DatabaseAccess): Promise<void> {
+  const { status, text } = await ask(new URL('/ping', url), { socketPath, ca }).catch((error: unknown) => {
     throw translateError(error, 'reaching ClickHouse')
   })
   if (status === 200 && text.trim() === PONG) return
@@ -31,11 +31,14 @@ export async function probe({ url, ca }: DatabaseAccess): Promise<void> {
   )
 }
 
-function ask(url: URL, ca: string | null): Promise<{ status: number; text: string }> {
+type Way = Pick<DatabaseAccess, 'socketPath' | 'ca'>
+
+function ask(url: URL, { socketPath, ca }: Way): Promise<{ status: number; text: string }> {
   const request = url.protocol === 'https:' ? requestHttps : requestHttp
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(ANSWER_MS_MAX)
-    const sent = request(url, { agent: false, signal, ...(ca === null ? {} : { ca }) }, response => {
+    const way = { ...(socketPath === null ? {} : { socketPath }), ...(ca === null ? {} : { ca }) }
+    const sent = request(url, { agent: false, signal, ...way }, response => {
       let text = ''
       const done = () => resolve({ status: response.statusCode ?? 0, text })
       response.setEncoding('utf8').on('data', (part: string) => {

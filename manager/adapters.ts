@@ -4,6 +4,7 @@
  */
 import { type Logger, pino } from 'pino'
 import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
+import { socketsOf } from '../database/embedded/sockets.ts'
 import { SurgetankError } from '../errors.ts'
 import type { Member } from '../pump/kafka-members.ts'
 import type { KafkaOptions } from '../pump/kafka-pump.ts'
@@ -118,6 +119,7 @@ function placeDatabase(settings: Settings): DatabasePlace {
   const { origin, username, password } = new URL(settings.CLICKHOUSE_URL)
   const access = {
     url: origin,
+    socketPath: null,
     user: decodeURIComponent(username) || settings.SURGETANK_CLICKHOUSE_USER,
     password: decodeURIComponent(password) || settings.SURGETANK_CLICKHOUSE_PASSWORD,
     database: settings.SURGETANK_CLICKHOUSE_DATABASE,
@@ -127,9 +129,9 @@ function placeDatabase(settings: Settings): DatabasePlace {
   return { kind: 'server', access }
 }
 
-/** The embedded engine on this machine; `user` is `surgetank`, or `default`, who can only read and has no password. */
-export function embeddedAccess(port: number, user: 'surgetank' | 'default', password = ''): DatabaseAccess {
-  return { url: `http://127.0.0.1:${port}`, user, password, ...ACCESS_DEFAULTS }
+/** The embedded engine on this folder, by the socket for surgetank's own parts: who can open it needs no password. */
+export function embeddedAccess(dir: string): DatabaseAccess {
+  return { ...ACCESS_DEFAULTS, url: 'http://localhost', socketPath: socketsOf(dir).own, user: 'default', password: '' }
 }
 
 export async function openInlet(place: LogPlace, log: Logger): Promise<PumpInlet> {

@@ -1,38 +1,32 @@
 /**
- * The embedded ClickHouse, started, brought to this version's schema where that takes no time, and kept running on the same port.
+ * The embedded ClickHouse, started, brought to this version's schema where that takes no time, and kept running.
  * Where rows must be written anew, the engine is ready as it is: that goes on beside everything else (schema-part.ts).
  */
 import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { DatabaseAccess } from '../database/database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
+import { socketsOf } from '../database/embedded/sockets.ts'
 import { embeddedAccess } from './adapters.ts'
 import { type Child, type ChildEnd, type Supervised, supervise } from './supervise.ts'
 
 export interface DatabaseChildOptions {
   readonly dataDir: string
-  /** 0 for any free one, the same then until the end. */
-  readonly port: number
-  readonly password: string
   readonly log: Logger
 }
 
 export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | 'kill'> {
-  readonly port: number
   readonly access: DatabaseAccess
+  /** Where the SQL port asks for analysts. */
+  readonly analystsSocket: string
 }
 
 /** Resolves when it answers, and has its schema or all that can be brought to it. Rejects when it cannot be started here at all. */
-export async function superviseDatabase({
-  dataDir,
-  port,
-  password,
-  log,
-}: DatabaseChildOptions): Promise<DatabaseChild> {
-  let portTaken = port
+export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions): Promise<DatabaseChild> {
+  const access = embeddedAccess(dataDir)
   const supervised = await supervise({ name: 'database', log, start })
   const { expectEnd, stop, kill } = supervised
-  return { port: portTaken, access: access(), expectEnd, stop, kill }
+  return { access, analystsSocket: socketsOf(dataDir).analysts, expectEnd, stop, kill }
 
   async function start(signal: AbortSignal): Promise<Child> {
     let tellEnd = (_end: ChildEnd) => {}
@@ -41,8 +35,7 @@ export async function superviseDatabase({
       if (stderr !== '') log.warn({ stderr }, 'the engine wrote before it ended')
       tellEnd({ how: String(by ?? code), error: null })
     }
-    const child = await startEmbeddedDatabase({ dataDir, port: portTaken, password, onExit })
-    portTaken = child.port
+    const child = await startEmbeddedDatabase({ dataDir, onExit })
     try {
       signal.throwIfAborted()
       await migrate()
@@ -55,16 +48,12 @@ export async function superviseDatabase({
   }
 
   async function migrate(): Promise<void> {
-    const database = openDatabase(access())
+    const database = openDatabase(access)
     try {
       const { rewrite } = await database.examine()
       if (rewrite === null) await database.migrate()
     } finally {
       await database.close()
     }
-  }
-
-  function access(): DatabaseAccess {
-    return embeddedAccess(portTaken, 'surgetank', password)
   }
 }

@@ -1,6 +1,6 @@
 /** What `doctor` finds out about the servers that are configured: does each answer as a start needs it, and with these credentials? */
 import { pino } from 'pino'
-import { openDatabase } from '../database/clickhouse-database.ts'
+import { type DatabaseOptions, openDatabase } from '../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type DatabaseAccess, internalOf, type ServerFound } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
 import { RECEIPT_AHEAD_MS_MAX } from '../pump/pump.ts'
@@ -93,16 +93,16 @@ async function newestReceipt(place: Places['log'], answerMsMax: number): Promise
   }
 }
 
-/** The embedded engine, of which only one process can read: asked where it runs, by the port that it has. */
-export function examineEngine(sqlPort: number | null): Promise<Finding> {
+/** The embedded engine, of which only one process can read: asked where it runs, by its socket. Null where none runs. */
+export function examineEngine(dir: string | null): Promise<Finding> {
   const what = 'clickhouse'
-  if (sqlPort === null) {
+  if (dir === null) {
     const found = 'embedded, and not running: its schema is looked at when it starts, and by doctor while it runs'
     return Promise.resolve({ what, found, verdict: 'ok' })
   }
   const advice = 'Readings wait in the log, and no history is served.'
   return examine({ what, down: 'warn', advice }, async () => {
-    const found = await askSchema(embeddedAccess(sqlPort, 'default'))
+    const found = await askSchema(embeddedAccess(dir), { readonly: true })
     return {
       found: `embedded, ClickHouse ${found.version}; ${describeSchema(found)}`,
       toMend: schemaToMend(found, ACCESS_DEFAULTS.database),
@@ -110,8 +110,8 @@ export function examineEngine(sqlPort: number | null): Promise<Finding> {
   })
 }
 
-async function askSchema(access: DatabaseAccess): Promise<ServerFound> {
-  const database = openDatabase(access)
+async function askSchema(access: DatabaseAccess, options: DatabaseOptions = {}): Promise<ServerFound> {
+  const database = openDatabase(access, options)
   try {
     return await database.examine()
   } finally {

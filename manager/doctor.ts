@@ -40,7 +40,9 @@ export async function examine(settings: Settings): Promise<Finding[]> {
     ...(running === null ? await examinePorts(settings, places) : []),
     ...(await examineServers(places)),
     ...(await examineReceipts(places.log, Date.now())),
-    ...(isEmbedded(places, 'database') ? [await examineEngine(running?.ports?.sql ?? null)] : []),
+    ...(places.database.kind === 'embedded'
+      ? [await examineEngine(isServing(running) ? places.database.dir : null)]
+      : []),
   ]
 }
 
@@ -53,6 +55,11 @@ function packagesOf({ log, space, database }: Places): string[] {
     ...(database.kind === 'embedded' ? ['chdb'] : []),
     '@clickhouse/client',
   ]
+}
+
+/** Whether an engine runs there, and has its schema or all that can be brought to it. */
+function isServing(running: Running | null): boolean {
+  return typeof running?.ports?.sql === 'number'
 }
 
 function examineDataDir(dir: string, running: Running | null): Finding {

@@ -2,13 +2,12 @@
  * The deployment manager: every part in its order, in one go on one machine. A port whose setting names a server is used
  * there; whatever else is needed is embedded.
  *
- * Start: data directory, ClickHouse (child), log, space, ingest and broker, API, rebuild of the state and the schema beside
+ * Start: data directory, ClickHouse (child), the SQL port before it (child), log, space, ingest and broker, API, rebuild of the state and the schema beside
  * them, writer (child) when ClickHouse has its schema. Stop: no new connections, no more reading; what was read becomes durable and is acknowledged; beside it the
- * writer, then the API and ClickHouse; the log at last. Whatever was not acknowledged is still with the devices.
+ * writer and the SQL port, then the API and ClickHouse; the log at last. Whatever was not acknowledged is still with the devices.
  *
- * The most that a stop takes: the drain 3 s and the connections 3 s; beside them the writer 3 s and ClickHouse 6 s.
+ * The most that a stop takes: the drain 3 s and the connections 3 s; beside them the writer 3 s, or the SQL port 4 s, and ClickHouse 6 s.
  */
-import { randomBytes } from 'node:crypto'
 import { basename } from 'node:path'
 import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
@@ -29,6 +28,7 @@ import { checkHealth } from './health.ts'
 import { openPatiently } from './patience.ts'
 import { openSchemaPart, type SchemaPart } from './schema-part.ts'
 import { refuseBeforeReaders, refuseBesideOlderWriters } from './side-by-side.ts'
+import { type SqlChild, superviseSql } from './sql-child.ts'
 import type { Supervised } from './supervise.ts'
 import { watchDatabase } from './watch.ts'
 import { superviseWriter } from './writer-child.ts'
@@ -84,7 +84,7 @@ async function startParts(options: StartOptions, closers: Closers): Promise<Surg
   const begun = writing.begin()
   if (schema.state.done) await begun
   else begun.catch((error: unknown) => stopping.aborted || writing.isEnding || failed(error as SurgetankError))
-  const ports = { mqtt: broker.port, http: serving.api.port, sql: stores.engine?.port ?? null }
+  const ports = { mqtt: broker.port, http: serving.api.port, sql: stores.sql?.port ?? null }
   stores.data?.announce(ports)
   return { ports, ...endsOf({ stores, broker, schema, writing, following, ...serving }) }
 }
@@ -95,8 +95,10 @@ async function openStores({ settings, log, stopping }: StartOptions, closers: Cl
   const patience = { log, stopping }
   const data = takeDataDir(settings, places)
   closers.add(() => data?.release())
-  const engine = await startEngine(settings, places, log)
+  const engine = await startEngine(places, log)
   closers.add(() => engine?.stop())
+  const sql = await startSql(settings, engine, log)
+  closers.add(() => sql?.stop())
   const access = places.database.kind === 'server' ? places.database.access : engineOf(engine).access
   const database = openDatabase(access)
   closers.add(database.close)
@@ -107,7 +109,7 @@ async function openStores({ settings, log, stopping }: StartOptions, closers: Cl
   closers.add(view.close)
   const opened = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
   closers.add(opened.space.close)
-  return { places, data, engine, access, database, inlet, view, ...opened }
+  return { places, data, engine, sql, access, database, inlet, view, ...opened }
 }
 
 type Stores = Awaited<ReturnType<typeof openStores>>
@@ -217,7 +219,7 @@ function startFollowing({ log }: StartOptions, { stores, broker, schema }: Omit<
 type Ends = Parts & { readonly following: ReturnType<typeof startFollowing> } & Awaited<ReturnType<typeof openServing>>
 
 function endsOf({ stores, broker, schema, writing, following, watch, api }: Ends): Pick<Surgetank, 'stop' | 'abort'> {
-  const { data, engine, database, inlet, view, space } = stores
+  const { data, engine, sql, database, inlet, view, space } = stores
   return { stop, abort }
 
   /** A service manager signals every process at once: from here on the children may end before they are told to. */
@@ -225,6 +227,7 @@ function endsOf({ stores, broker, schema, writing, following, watch, api }: Ends
     schema.close()
     writing.expectEnd()
     engine?.expectEnd()
+    sql?.expectEnd()
     following.close()
     watch.close()
     await Promise.all([broker.drain(), stopWriting()])
@@ -235,7 +238,7 @@ function endsOf({ stores, broker, schema, writing, following, watch, api }: Ends
 
   /** Beside the drain: what becomes durable meanwhile waits in the log for the next start. */
   async function stopWriting(): Promise<void> {
-    await writing.writer?.stop()
+    await Promise.all([writing.writer?.stop(), sql?.stop()])
     await Promise.all([api.close().then(database.close), engine?.stop()])
   }
 
@@ -244,6 +247,7 @@ function endsOf({ stores, broker, schema, writing, following, watch, api }: Ends
     writing.expectEnd()
     writing.writer?.kill()
     engine?.kill()
+    sql?.kill()
     await inlet.close()
     data?.release()
   }
@@ -256,11 +260,14 @@ function takeDataDir(settings: Settings, { log, database }: Places): DataDir | n
   return folders.length === 0 ? null : openDataDir(settings.SURGETANK_DATA_DIR, folders)
 }
 
+async function startEngine({ database }: Places, log: Logger): Promise<DatabaseChild | null> {
+  return database.kind === 'server' ? null : superviseDatabase({ dataDir: database.dir, log })
+}
+
 /** Null where ClickHouse is a server: then nothing listens on SURGETANK_SQL_PORT. */
-async function startEngine(settings: Settings, { database }: Places, log: Logger): Promise<DatabaseChild | null> {
-  if (database.kind === 'server') return null
-  const password = randomBytes(24).toString('base64url')
-  return superviseDatabase({ dataDir: database.dir, port: settings.SURGETANK_SQL_PORT, password, log })
+async function startSql(settings: Settings, engine: DatabaseChild | null, log: Logger): Promise<SqlChild | null> {
+  if (engine === null) return null
+  return superviseSql({ port: settings.SURGETANK_SQL_PORT, analystsSocket: engine.analystsSocket, log })
 }
 
 function engineOf(engine: DatabaseChild | null): DatabaseChild {

@@ -13,7 +13,7 @@ import { EngineError } from './engine-error.ts'
 import { firstWord } from './sql-text.ts'
 
 /** Kinds of a statement as the engine's classifier numbers them. */
-const READS = 0
+export const READS = 0
 const UNKNOWN = 4
 
 /** Limits of one analyst query; a client may set smaller ones. */

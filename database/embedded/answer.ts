@@ -7,16 +7,21 @@
  */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Writable } from 'node:stream'
 import { constants, createBrotliCompress, createGzip } from 'node:zlib'
-import type { EngineError } from './engine-error.ts'
+import { BodyError, type EngineError } from './engine-error.ts'
+
+/** Of a request that is refused: what is read of its body so that the connection can be kept, and before it is closed. */
+const REST_BYTES_KEPT = 256 * 1024
+const REST_BYTES_MAX = 16 * 1024 * 1024
+const REST_MS_MAX = 2_000
 
 export interface Answer {
   /** False once the client is told anything. */
   readonly fresh: boolean
-  /** Sends a part of a result; waits while the client reads slowly. The first call sends the headers. */
-  write(bytes: Uint8Array): Promise<void>
+  /** Sends a part of a result; what to wait for while the client reads slowly. The first call sends the headers. */
+  write(bytes: Uint8Array): Promise<void> | null
   end(summary: Summary): Promise<void>
   fail(error: EngineError): void
 }
@@ -49,10 +54,10 @@ export function openAnswer(response: ServerResponse, options: AnswerOptions): An
     fail,
   }
 
-  async function write(bytes: Uint8Array): Promise<void> {
+  function write(bytes: Uint8Array): Promise<void> | null {
     const to = out ?? start(null)
-    if (to.write(bytes) || response.destroyed) return
-    await Promise.race([once(to, 'drain'), once(response, 'close')])
+    if (to.write(bytes) || response.destroyed) return null
+    return drained(to, response)
   }
 
   async function end(summary: Summary): Promise<void> {
@@ -89,19 +94,81 @@ export function openAnswer(response: ServerResponse, options: AnswerOptions): An
   }
 }
 
-/** An error in place of a result. The rest of the request's body is read and dropped. */
+/** Resolves when a stream takes more, or when what is behind it is closed. */
+export function drained(stream: Writable, closing: Writable = stream): Promise<void> {
+  return new Promise(resolve => {
+    const done = () => {
+      stream.off('drain', done)
+      closing.off('close', done)
+      resolve()
+    }
+    stream.on('drain', done)
+    closing.on('close', done)
+  })
+}
+
+/** Answers what is no query; false when it is one. */
+export function answerWithoutEngine({ method }: IncomingMessage, response: ServerResponse, url: URL): boolean {
+  const reads = method === 'GET' || method === 'HEAD'
+  if (
+    url.pathname === '/ping' ||
+    url.pathname === '/replicas_status' ||
+    (url.pathname === '/' && reads && !url.searchParams.has('query'))
+  ) {
+    response.writeHead(200, { 'Content-Type': 'text/plain; charset=UTF-8' }).end('Ok.\n')
+    return true
+  }
+  if (url.pathname === '/' && (reads || method === 'POST')) return false
+  response.writeHead(url.pathname === '/' ? 405 : 404, { 'Content-Type': 'text/plain; charset=UTF-8' })
+  response.end('There is no such handle: queries go to / by GET or POST.\n')
+  return true
+}
+
+/** An error in place of a result. */
 export function sendError(response: ServerResponse, error: EngineError, queryId: string): void {
   if (response.headersSent || response.destroyed) {
     response.destroy()
     return
   }
+  const text = Buffer.from(`${error.message}\n`)
+  const closes = error instanceof BodyError || isLong(response.req)
   response.writeHead(error.status, {
     ...commonHeaders(queryId),
     'Content-Type': 'text/plain; charset=UTF-8',
+    'Content-Length': text.length,
     'X-ClickHouse-Exception-Code': String(error.code),
+    ...(closes ? { Connection: 'close' } : {}),
   })
-  response.end(`${error.message}\n`)
+  if (closes) endAfterRest(response, text)
+  else response.end(text)
   response.req.resume()
+}
+
+/** Whether more of a request may still come than is read for nothing. */
+function isLong({ complete, headers }: IncomingMessage): boolean {
+  if (complete) return false
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > REST_BYTES_KEPT
+}
+
+/**
+ * The answer is whole for its client at once, by its length. The connection is closed when the rest of the body has come, or
+ * too much of it, or after a while: closed earlier, it would be reset, and a client that still sends would lose the answer.
+ */
+function endAfterRest(response: ServerResponse, text: Buffer): void {
+  const { req: request } = response
+  if (request.complete) return void response.end(text)
+  let bytes = 0
+  const end = () => {
+    clearTimeout(timer)
+    response.end()
+  }
+  const timer = setTimeout(end, REST_MS_MAX)
+  response.write(text)
+  request.once('end', end).once('close', end)
+  request.on('data', (chunk: Buffer) => {
+    bytes += chunk.length
+    if (bytes > REST_BYTES_MAX) end()
+  })
 }
 
 function commonHeaders(queryId: string): Record<string, string> {

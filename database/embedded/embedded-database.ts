@@ -1,7 +1,7 @@
 /**
- * Starts the embedded ClickHouse: a child process with the chDB engine and its HTTP interface on 127.0.0.1.
+ * Starts the embedded ClickHouse: a child process with the chDB engine, which listens on two Unix sockets (sockets.ts).
  *
- * One start, one process: whoever supervises calls again after an exit, with the same folder, port and password. The
+ * One start, one process: whoever supervises calls again after an exit, with the same folder; the sockets are the same then. The
  * child dies with this process, also when that is killed; its data survives either.
  */
 import { type ChildProcess, fork } from 'node:child_process'
@@ -11,14 +11,11 @@ import { fileURLToPath } from 'node:url'
 import { SurgetankError } from '../../errors.ts'
 import type { AnalystLimits } from './analyst.ts'
 import type { ChildMessage, OpenMessage } from './process.ts'
+import { makeSocketFolder, type Sockets, socketsOf } from './sockets.ts'
 
 export interface EmbeddedDatabaseOptions {
   /** Holds the engine's files and unfinished inserts; made when it does not exist. */
   readonly dataDir: string
-  /** 0 for any free one; pass the one that was given when starting again. */
-  readonly port: number
-  /** Of the user `surgetank`, the only one who may write. Made anew at each start of the whole, never stored. */
-  readonly password: string
   readonly limits?: Partial<AnalystLimits>
   /** How long to wait for a folder in use, ms: a predecessor that was killed holds it until the kernel has torn it down. */
   readonly folderMsMax?: number
@@ -36,7 +33,7 @@ export interface EmbeddedExit {
 }
 
 export interface EmbeddedDatabase {
-  readonly port: number
+  readonly sockets: Sockets
   readonly pid: number
   /** The engine's version, such as 26.7.3. */
   readonly version: string
@@ -67,9 +64,11 @@ const ENVIRONMENT = { UV_THREADPOOL_SIZE: '20', TZ: 'UTC' }
 
 /**
  * Resolves when the database answers. Rejects with `data_dir_in_use` when another process holds the folder for longer than `folderMsMax`,
- * `port_in_use`, or `child_failed`; no process is left then.
+ * `data_dir_unusable` when the sockets cannot be kept from other users, or `child_failed`; no process is left then.
  */
 export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
+  const sockets = socketsOf(options.dataDir)
+  makeSocketFolder(sockets)
   const child = fork(childEntry(), {
     env: ENVIRONMENT,
     execArgv: [],
@@ -86,15 +85,14 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
   )
   const open: OpenMessage = {
     folder: options.dataDir,
-    port: options.port,
-    password: options.password,
+    sockets,
     limits: { ...LIMITS, ...options.limits },
     folderMsMax: options.folderMsMax ?? FOLDER_MS_MAX,
   }
   child.send(open, () => {})
-  const { port, version } = await readiness(child, exited, options)
+  const { version } = await readiness(child, exited, options)
   void exited.then(exit => options.onExit?.(exit))
-  return { port, version, pid: child.pid ?? 0, stop, kill }
+  return { sockets, version, pid: child.pid ?? 0, stop, kill }
 
   async function stop(): Promise<void> {
     expected = true
@@ -113,7 +111,7 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
 async function readiness(
   child: ChildProcess,
   exited: Promise<EmbeddedExit>,
-  { dataDir, port }: EmbeddedDatabaseOptions,
+  { dataDir }: EmbeddedDatabaseOptions,
 ): Promise<ChildMessage & { ready: true }> {
   const timer = setTimeout(() => child.kill('SIGKILL'), READY_MS_MAX)
   const first = await Promise.race([once(child, 'message').then(([message]) => message as ChildMessage), exited])
@@ -127,11 +125,6 @@ async function readiness(
       throw new SurgetankError(
         'data_dir_in_use',
         `The embedded ClickHouse cannot open ${dataDir}. ${stderr.slice(-300)}`.trim(),
-      )
-    case 'port_in_use':
-      throw new SurgetankError(
-        'port_in_use',
-        `127.0.0.1:${port}, for SQL: end what listens there, or set SURGETANK_SQL_PORT.`,
       )
     case 'failed':
       throw new SurgetankError('child_failed', `The embedded ClickHouse did not start: ${first.detail}`)

@@ -14,6 +14,7 @@ const NAMES: Readonly<Record<number, string>> = {
   164: 'READONLY',
   202: 'TOO_MANY_SIMULTANEOUS_QUERIES',
   203: 'NO_FREE_CONNECTION',
+  210: 'NETWORK_ERROR',
   307: 'TOO_MANY_BYTES',
   372: 'SESSION_NOT_FOUND',
   373: 'SESSION_IS_LOCKED',
@@ -46,6 +47,13 @@ export class EngineError extends Error {
     this.name = 'EngineError'
     this.code = code
     this.status = STATUS.get(code) ?? 500
+  }
+}
+
+/** The body of a request cannot be read: what of it is still to come is not waited for. */
+export class BodyError extends EngineError {
+  constructor(detail: string) {
+    super(36, `The body cannot be read: ${detail}`)
   }
 }
 

@@ -10,6 +10,8 @@ import {
   admitAnalyst,
   analystSettings,
   quote,
+  READS,
+  readsByText,
   readTableFunctions,
   type Setting,
 } from './analyst.ts'
@@ -18,18 +20,17 @@ import { openCanceller } from './cancel.ts'
 import type { Engine, EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { openLane } from './lanes.ts'
-import type { ClientRequest } from './request.ts'
+import type { StatementRequest } from './request.ts'
 import { openSessions } from './sessions.ts'
 import type { Spool, Statement } from './spool.ts'
 import { firstWord, resultFormat } from './sql-text.ts'
 
-/** `writer` proved to be surgetank itself; everyone else is an analyst. */
+/** By the socket that a request comes by: `writer` is surgetank itself, everyone else is an analyst. */
 export type Role = 'writer' | 'analyst'
 
 export interface Execution {
-  readonly request: ClientRequest
+  readonly request: StatementRequest
   readonly role: Role
-  readonly queryId: string
   readonly statement: Statement
   /** Fires when the client goes away. */
   readonly gone: AbortSignal
@@ -130,7 +131,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
 
   async function insertFile(
     connection: EngineConnection,
-    request: ClientRequest,
+    request: StatementRequest,
     gone: AbortSignal,
     { head, settings, format }: (Statement & { kind: 'insert' })['insert'],
     encoding: string | null,
@@ -165,11 +166,12 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     }
   }
 
-  async function prepareWriter(connection: EngineConnection, request: ClientRequest, sql: string): Promise<void> {
+  async function prepareWriter(connection: EngineConnection, request: StatementRequest, sql: string): Promise<void> {
     await useDatabase(connection, request.database)
     const classified = await connection.classify(sql)
     if (classified !== null && classified.statements > 1) throw new EngineError(62, 'Multi-statements are not allowed')
-    if (request.readonly) await admitAnalyst(connection, { sql, params: request.params }, tableFunctions)
+    const reads = classified === null ? readsByText(sql) : classified.kind === READS
+    if (request.readonly && !reads) throw new EngineError(164, 'Cannot execute query in readonly mode')
     // A session's connection could never be made writable again.
     const readonly = request.readonly && request.session === null ? [{ name: 'readonly', value: '1' }] : []
     await set(connection, [...OWN_LIMITS, ...request.settings, ...request.params, ...readonly])
@@ -177,7 +179,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
 
   async function prepareAnalyst(
     connection: EngineConnection,
-    request: ClientRequest,
+    request: StatementRequest,
     sql: string,
     streamed: boolean,
   ): Promise<void> {
@@ -189,7 +191,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   }
 
   async function withConnection<Result>(
-    request: ClientRequest,
+    request: StatementRequest,
     work: (connection: EngineConnection) => Promise<Result>,
   ): Promise<Result> {
     const { session } = request

@@ -1,6 +1,6 @@
 /**
  * The child process that owns the embedded engine: `embedded-database.ts` forks it, tells it what to open, and hears
- * when it is ready or why it is not.
+ * when it is ready or why it is not. It listens on two Unix sockets and on no port (sockets.ts).
  *
  * It never outlives its parent: the end of the IPC channel is the parent's end, however that died, and it ends at once
  * then. On SIGTERM it first lets end what runs. Its end is a signal, never an exit: the engine's destructors can wait for
@@ -13,32 +13,33 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { tellParent } from '../../parent.ts'
 import type { AnalystLimits } from './analyst.ts'
+import { openAnalystServer } from './analyst-server.ts'
 import { type Engine, openEngine } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { openExecutor } from './execute.ts'
-import { openSqlServer, type SqlServer } from './server.ts'
+import { openOwnServer, type SocketServer } from './server.ts'
+import type { Sockets } from './sockets.ts'
 import { openSpool } from './spool.ts'
 
 /** The first and only message of the parent. */
 export interface OpenMessage {
   readonly folder: string
-  readonly port: number
-  readonly password: string
+  readonly sockets: Sockets
   readonly limits: AnalystLimits
   readonly folderMsMax: number
 }
 
 /** The first message of the child. `why` names what was in the way. */
 export type ChildMessage =
-  | { readonly ready: true; readonly port: number; readonly version: string }
-  | { readonly ready: false; readonly why: 'folder_in_use' | 'port_in_use' | 'failed'; readonly detail: string }
+  | { readonly ready: true; readonly version: string }
+  | { readonly ready: false; readonly why: 'folder_in_use' | 'failed'; readonly detail: string }
 
 const STDERR = 2
 const LOCK_EVERY_MS = 200
 const DRAIN_MS = 3_000
 const ABORT_MS = 2_000
 
-let server: SqlServer | null = null
+let servers: SocketServer[] = []
 let ending = false
 
 // Before the engine makes its threads, which inherit it: a spike of telemetry has the CPU, and inserts and queries what is left.
@@ -52,15 +53,15 @@ process.on('uncaughtException', error => {
 })
 process.once('message', (message: OpenMessage) => void open(message))
 
-async function open({ folder, port, password, limits, folderMsMax }: OpenMessage): Promise<void> {
+async function open({ folder, sockets, limits, folderMsMax }: OpenMessage): Promise<void> {
   try {
     mkdirSync(join(folder, 'engine'), { recursive: true })
     const engine = await openFreedEngine(join(folder, 'engine'), folderMsMax)
     if (engine === null) return
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
     const executor = await openExecutor({ engine, spool: openSpool(join(folder, 'tmp')), limits })
-    server = await openSqlServer({ executor, password, port })
-    await tellParent<ChildMessage>({ ready: true, port: server.port, version: engine.version })
+    servers = await Promise.all([openOwnServer(executor, sockets.own), openAnalystServer(executor, sockets.analysts)])
+    await tellParent<ChildMessage>({ ready: true, version: engine.version })
   } catch (error) {
     const detail = error instanceof Error ? error.message : String(error)
     await tellParent<ChildMessage>({ ready: false, why: whyOf(error), detail })
@@ -83,17 +84,16 @@ async function openFreedEngine(folder: string, msMax: number): Promise<Engine | 
 }
 
 function whyOf(error: unknown): (ChildMessage & { ready: false })['why'] {
-  if (error instanceof EngineError && error.code === 76) return 'folder_in_use'
-  return (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? 'port_in_use' : 'failed'
+  return error instanceof EngineError && error.code === 76 ? 'folder_in_use' : 'failed'
 }
 
 /** Ends this process by SIGTERM, or by SIGKILL when a statement cannot be ended in time. */
 async function end(): Promise<void> {
   if (ending) return
   ending = true
-  await server?.drain(DRAIN_MS)
+  await Promise.all(servers.map(server => server.drain(DRAIN_MS)))
   setTimeout(endNow, ABORT_MS)
-  await server?.abort()
+  await Promise.all(servers.map(server => server.abort()))
   process.removeAllListeners('SIGTERM')
   process.kill(process.pid, 'SIGTERM')
 }

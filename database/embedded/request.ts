@@ -6,12 +6,8 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Setting } from './analyst.ts'
 import { EngineError } from './engine-error.ts'
 
-export interface ClientRequest {
-  readonly user: string
-  readonly password: string
-  /** Of the address; the body may hold the rest, or all of it. */
-  readonly sql: string
-  readonly queryId: string | null
+/** What a statement is run with. */
+export interface StatementRequest {
   /** Null when none is named: then it is `telemetry` for analysts. */
   readonly database: string | null
   readonly settings: readonly Setting[]
@@ -23,6 +19,14 @@ export interface ClientRequest {
   readonly readonly: boolean
   /** The answer is sent when the query has ended, so that an error has its status. */
   readonly whole: boolean
+}
+
+export interface ClientRequest extends StatementRequest {
+  readonly user: string
+  readonly password: string
+  /** Of the address; the body may hold the rest, or all of it. */
+  readonly sql: string
+  readonly queryId: string | null
   readonly answerEncoding: 'gzip' | 'br' | null
   readonly bodyEncoding: BodyEncoding | null
 }

@@ -10,12 +10,12 @@ import { join } from 'node:path'
 import { finished, type Readable, type Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib'
-import { EngineError } from './engine-error.ts'
+import { BodyError, EngineError } from './engine-error.ts'
 import type { BodyEncoding } from './request.ts'
 import { type InsertStatement, parseInsert } from './sql-text.ts'
 
 /** The most that the text of a statement may have; ClickHouse's own `max_query_size`. */
-const TEXT_BYTES_MAX = 256 * 1024
+export const TEXT_BYTES_MAX = 256 * 1024
 const DATA_BYTES_MAX = 1024 * 1024 * 1024
 
 /** A statement, and where its data comes from when it is an INSERT with data. */
@@ -65,7 +65,7 @@ function utf8(latin1: string): string {
 }
 
 /** The first bytes of a body, up to the most that a statement may have, and what follows. */
-async function readText(body: Readable): Promise<{ bytes: Buffer; cut: boolean; rest: AsyncIterable<Buffer> }> {
+export async function readText(body: Readable): Promise<{ bytes: Buffer; cut: boolean; rest: AsyncIterable<Buffer> }> {
   const chunks: Buffer[] = []
   let length = 0
   const iterator = body[Symbol.asyncIterator]() as AsyncIterator<Buffer>
@@ -78,12 +78,12 @@ async function readText(body: Readable): Promise<{ bytes: Buffer; cut: boolean; 
       length += next.value.length
     }
   } catch (error) {
-    throw new EngineError(36, `The body cannot be read: ${error instanceof Error ? error.message : String(error)}`)
+    throw unreadable(error)
   }
   return { bytes: Buffer.concat(chunks), cut: true, rest }
 }
 
-function decoded(body: IncomingMessage, encoding: BodyEncoding | null): Readable {
+export function decoded(body: IncomingMessage, encoding: BodyEncoding | null): Readable {
   switch (encoding) {
     case null:
       return body
@@ -111,7 +111,15 @@ function through(body: IncomingMessage, decoder: Transform): Readable {
 
 async function* joined(first: readonly Buffer[], rest: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   yield* first
-  yield* rest
+  try {
+    yield* rest
+  } catch (error) {
+    throw unreadable(error)
+  }
+}
+
+function unreadable(error: unknown): BodyError {
+  return new BodyError(error instanceof Error ? error.message : String(error))
 }
 
 export interface Spool {

@@ -8,7 +8,7 @@ import { type AddressInfo, createServer as createTcpServer, type Server } from '
 import { inspect } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS, type Database, type DatabaseAccess } from '../../database/database.ts'
+import type { Database, DatabaseAccess } from '../../database/database.ts'
 import { SurgetankError } from '../../errors.ts'
 import { openProxy, type ProxyOptions, pem } from './clickhouse-proxy.ts'
 import { block, type Fixture, openFixture, scalar } from './database-fixture.ts'
@@ -17,7 +17,7 @@ let on: Fixture
 let access: DatabaseAccess
 beforeAll(async () => {
   on = await openFixture()
-  access = { url: on.url, user: 'surgetank', password: on.password, ...ACCESS_DEFAULTS }
+  access = on.server.access
   await on.database.migrate()
 })
 afterAll(() => on.close())
@@ -43,7 +43,7 @@ async function failureOf(
 }
 
 async function failureBehind(options: ProxyOptions, changed: Partial<DatabaseAccess> = {}): Promise<SurgetankError> {
-  const proxy = await openProxy(on.url, options)
+  const proxy = await openProxy(on.server.url, options)
   return failureOf({ url: proxy.url, ...changed }).finally(() => proxy.close())
 }
 
@@ -69,7 +69,7 @@ describe('who may not', () => {
 
   test('a user who may only insert and read works where the schema is in place', async () => {
     const answer = (sql: string) => (/^(?:CREATE|ALTER|DROP)\b/.test(sql) ? 497 : null)
-    const proxy = await openProxy(on.url, { answer })
+    const proxy = await openProxy(on.server.url, { answer })
     const database = openDatabase({ ...access, url: proxy.url })
     await database.migrate()
     await database.insertReadings(block([{ value: 1 }], 'writing', 1), 'writing/1-2')
@@ -80,7 +80,7 @@ describe('who may not', () => {
 
   test('an insert without the right stops nothing for good: an operator grants it, and the rows are good', async () => {
     const answer = (sql: string) => (/^INSERT/.test(sql) ? 497 : null)
-    const proxy = await openProxy(on.url, { answer })
+    const proxy = await openProxy(on.server.url, { answer })
     const work = (database: Database) => database.insertReadings(block([{ value: 1 }], 'no', 1), 'no/1-2')
     expect(await failureOf({ url: proxy.url }, work)).toMatchObject(STOP)
     await proxy.close()
@@ -140,7 +140,7 @@ describe('where it is', () => {
 
 describe('a look before the start', () => {
   test('needs no database yet, and changes nothing', async () => {
-    const proxy = await openProxy(on.url)
+    const proxy = await openProxy(on.server.url)
     const database = openDatabase({ ...access, url: proxy.url, database: 'looked_for' })
     const { version, applied, newest } = await database.examine()
     expect(version).toBe(await scalar(on.writer, 'SELECT version()'))
@@ -167,7 +167,7 @@ describe('a look before the start', () => {
     ['a cluster that is not there', { cluster: 'fleet', database: 'fresh' }, () => null, /knows no cluster fleet/],
     ['no right to see what runs', {}, sql => (/FROM system\.processes/.test(sql) ? 497 : null), /lacks a right/],
   ])('is refused by what would stop the start: %s', async (_, changed, answer, sentence) => {
-    const proxy = await openProxy(on.url, { answer })
+    const proxy = await openProxy(on.server.url, { answer })
     const error = await failureOf({ url: proxy.url, ...changed }, database => database.examine())
     expect(error).toMatchObject(STOP)
     expect(error.message).toMatch(sentence)
@@ -179,7 +179,7 @@ describe('with TLS', () => {
   const ca = pem('authority.pem')
 
   test('a server with a certificate of the authority that is named is migrated, written to and read', async () => {
-    const proxy = await openProxy(on.url, { certificate: 'server' })
+    const proxy = await openProxy(on.server.url, { certificate: 'server' })
     const database = openDatabase({ ...access, url: proxy.url, database: 'over_tls', ca })
     await database.migrate()
     await database.insertReadings(block([{ value: 5 }], 'tls', 1), 'tls/1-2')
@@ -201,7 +201,7 @@ describe('with TLS', () => {
   })
 
   test('https to the port without it is one to correct', async () => {
-    const error = await failureOf({ url: on.url.replace('http:', 'https:') })
+    const error = await failureOf({ url: on.server.url.replace('http:', 'https:') })
     expect(error).toMatchObject(STOP)
     expect(error.message).toMatch(/The port speaks another protocol/)
   })
@@ -255,7 +255,7 @@ describe('with a cluster', () => {
 
   test('what is stored is counted after this replica has what the others have, and lost rows are never put past tokens', async () => {
     const answered = (sql: string) => (/^SYSTEM SYNC REPLICA/.test(sql) ? '' : null)
-    const proxy = await openProxy(on.url, { answer: answered })
+    const proxy = await openProxy(on.server.url, { answer: answered })
     const database = openDatabase({ ...access, url: proxy.url, cluster: 'fleet' })
     await database.catchUp()
     const synced = proxy.statements.filter(sql => sql.startsWith('SYSTEM'))

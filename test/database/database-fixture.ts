@@ -1,33 +1,42 @@
 /** A real embedded ClickHouse in a child process, on a folder of its own, for one test file. */
-import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { type IncomingHttpHeaders, request } from 'node:http'
+import { Agent, type AgentOptions, type IncomingHttpHeaders, request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { type ClickHouseClient, createClient } from '@clickhouse/client'
 import { openDatabase } from '../../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS, type Database } from '../../database/database.ts'
+import type { Database, DatabaseAccess } from '../../database/database.ts'
 import {
   type EmbeddedDatabase,
   type EmbeddedExit,
   startEmbeddedDatabase,
 } from '../../database/embedded/embedded-database.ts'
 import { openRowBlock, type ReadingRow } from '../../database/row-binary.ts'
+import { type SqlPort, startSqlPort } from '../../database/sql-port/sql-port.ts'
+import { embeddedAccess } from '../../manager/adapters.ts'
 import type { Value } from '../../model/reading.ts'
+import { type ClickHouseServer, openClickHouseServer } from '../servers/clickhouse-server.ts'
 
 export interface Fixture {
   readonly folder: string
+  /** The SQL port: analysts, without a user and a password. */
   readonly url: string
-  readonly password: string
+  /** The engine's own socket, as surgetank's parts come in. */
+  readonly access: DatabaseAccess
+  /** The same engine as if it were a ClickHouse server: TCP, a user and a password. */
+  readonly server: ClickHouseServer
   readonly child: EmbeddedDatabase
+  readonly sql: SqlPort
   readonly database: Database
-  /** The official client as the user who may write. */
+  /** The official client as one of surgetank's parts, which may write. */
   readonly writer: ClickHouseClient
   /** And as an analyst: no user, no password. */
   readonly analyst: ClickHouseClient
-  /** Starts the child again on the same folder and port. */
+  /** Starts the engine again on the same folder. The SQL port goes on. */
   restart(): Promise<EmbeddedDatabase>
+  /** Starts the process of the SQL port again on the same port. */
+  restartSql(): Promise<void>
   close(): Promise<void>
 }
 
@@ -36,34 +45,43 @@ const REQUEST_MS_MAX = 120_000
 
 export async function openFixture(onExit?: (exit: EmbeddedExit) => void): Promise<Fixture> {
   const folder = mkdtempSync(join(tmpdir(), 'surgetank-database-'))
-  const password = randomBytes(16).toString('hex')
   const exits = onExit === undefined ? {} : { onExit }
-  const children = [await startEmbeddedDatabase({ dataDir: folder, port: 0, password, ...exits })]
-  const { port } = children[0] as EmbeddedDatabase
-  const url = `http://127.0.0.1:${port}`
-  const database = openDatabase({ url, user: 'surgetank', password, ...ACCESS_DEFAULTS })
-  const log = { level: 127 as const }
-  const patient = { url, log, request_timeout: REQUEST_MS_MAX }
-  const writer = createClient({ ...patient, username: 'surgetank', password })
-  const analyst = createClient(patient)
+  let child = await startEmbeddedDatabase({ dataDir: folder, ...exits })
+  const { own, analysts: analystsSocket } = child.sockets
+  let sql = await startSqlPort({ port: 0, analystsSocket })
+  const url = `http://127.0.0.1:${sql.port}`
+  const access = embeddedAccess(folder)
+  const server = await openClickHouseServer(own)
+  const database = openDatabase(access)
+  const patient = { log: { level: 127 as const }, request_timeout: REQUEST_MS_MAX }
+  const agent = new Agent({ keepAlive: true, maxSockets: 10, socketPath: own } as AgentOptions)
+  const writer = createClient({ ...patient, url: 'http://localhost', http_agent: agent })
+  const analyst = createClient({ ...patient, url })
   return {
     folder,
     url,
-    password,
+    access,
+    server,
     get child() {
-      return children.at(-1) as EmbeddedDatabase
+      return child
+    },
+    get sql() {
+      return sql
     },
     database,
     writer,
     analyst,
     async restart() {
-      const child = await startEmbeddedDatabase({ dataDir: folder, port, password, ...exits })
-      children.push(child)
+      child = await startEmbeddedDatabase({ dataDir: folder, ...exits })
       return child
+    },
+    async restartSql() {
+      sql = await startSqlPort({ port: sql.port, analystsSocket })
     },
     async close() {
       await Promise.all([database.close(), writer.close(), analyst.close()])
-      await children.at(-1)?.stop()
+      await Promise.all([server.close(), sql.stop()])
+      await child.stop()
       rmSync(folder, { recursive: true, force: true })
     },
   }
@@ -123,15 +141,15 @@ export interface RawAnswer {
   readonly broken: boolean
 }
 
-/** A request as curl makes it: exactly these headers and bytes. */
+/** A request as curl makes it: exactly these headers and bytes. `to` is a URL, or the path of a Unix socket. */
 export function raw(
-  url: string,
+  to: string,
   options: { method?: string; path: string; headers?: Record<string, string>; body?: Buffer | string },
 ): Promise<RawAnswer> {
   return new Promise((resolve, reject) => {
-    const { hostname, port } = new URL(url)
     const { method = 'GET', path, headers = {}, body } = options
-    const sent = request({ hostname, port, method, path, headers, agent: false }, response => {
+    const where = to.startsWith('/') ? { socketPath: to } : { hostname: new URL(to).hostname, port: new URL(to).port }
+    const sent = request({ ...where, method, path, headers, agent: false }, response => {
       const chunks: Buffer[] = []
       const done = (broken: boolean) => {
         const bytes = Buffer.concat(chunks)

@@ -86,9 +86,9 @@ describe('@clickhouse/client reads', () => {
 
   test('gzip both ways', async () => {
     const client = createClient({
-      url: on.url,
-      username: 'surgetank',
-      password: on.password,
+      url: on.server.url,
+      username: on.server.user,
+      password: on.server.password,
       compression: { request: true, response: true },
       log: { level: 127 },
     })

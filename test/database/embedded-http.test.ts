@@ -1,4 +1,4 @@
-/** The embedded server as curl, a browser and a hostile page see it: raw requests and raw answers. */
+/** The SQL port as curl, a browser and a hostile page see it, and the engine's own socket: raw requests and raw answers. */
 import { existsSync, readdirSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
@@ -7,10 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Fixture, openFixture, raw, scalar } from './database-fixture.ts'
 
 let on: Fixture
-let asWriter: Record<string, string>
 beforeAll(async () => {
   on = await openFixture()
-  asWriter = { 'X-ClickHouse-User': 'surgetank', 'X-ClickHouse-Key': on.password }
   await on.writer.command({ query: 'CREATE DATABASE demo ENGINE = Atomic' })
   await on.writer.command({ query: 'CREATE TABLE demo.t (id UInt32, s String) ENGINE = MergeTree ORDER BY id' })
 })
@@ -18,6 +16,11 @@ afterAll(() => on.close())
 
 function post(body: string | Buffer, headers: Record<string, string> = {}, path = '/') {
   return raw(on.url, { method: 'POST', path, headers, body })
+}
+
+/** By the socket for surgetank's own parts. */
+function postOwn(body: string | Buffer, headers: Record<string, string> = {}, path = '/') {
+  return raw(on.child.sockets.own, { method: 'POST', path, headers, body })
 }
 
 function query(sql: string): string {
@@ -84,14 +87,14 @@ describe('a query by curl', () => {
 
   test('a result that breaks off in its middle does not look whole', async () => {
     const sql = "SELECT number, throwIf(number = 300000, 'boom') FROM numbers(400000) SETTINGS max_block_size = 10000"
-    const answer = await post(sql, asWriter)
+    const answer = await postOwn(sql)
     expect(answer).toMatchObject({ status: 200, broken: true })
     expect(answer.text).toMatch(/__exception__\r\n\w{16}\r\nCode: 395.*boom.*\n\d+ \w{16}\r\n__exception__\r\n$/s)
   })
 
   test('with wait_end_of_query the same error has its status', async () => {
     const sql = "SELECT number, throwIf(number = 300000, 'boom') FROM numbers(400000)"
-    expect((await post(sql, asWriter, '/?wait_end_of_query=1')).headers['x-clickhouse-exception-code']).toBe('395')
+    expect((await postOwn(sql, {}, '/?wait_end_of_query=1')).headers['x-clickhouse-exception-code']).toBe('395')
   })
 
   test("ClickHouse's own block compression is refused in a sentence", async () => {
@@ -107,30 +110,34 @@ describe('a query by curl', () => {
 })
 
 describe('who asks', () => {
-  test('a wrong password of surgetank, and any password of another user, are refused with 516', async () => {
+  test('any password, and the user surgetank of earlier versions, are refused with 516', async () => {
     for (const [user, password] of [
       ['surgetank', 'wrong'],
       ['surgetank', ''],
       ['default', 'x'],
     ] as const) {
-      const authorization = `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`
-      expect(await post('SELECT 1', { authorization })).toMatchObject({
-        status: 403,
-        headers: { 'x-clickhouse-exception-code': '516' },
-      })
+      const basic = `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`
+      const ways = [
+        post('SELECT 1', { authorization: basic }),
+        post('SELECT 1', { 'X-ClickHouse-User': user, 'X-ClickHouse-Key': password }),
+        post('SELECT 1', {}, `/?user=${user}&password=${password}`),
+      ]
+      for (const answer of await Promise.all(ways))
+        expect(answer).toMatchObject({ status: 403, headers: { 'x-clickhouse-exception-code': '516' } })
     }
   })
 
-  test('the password may come as Basic, as headers or in the address', async () => {
-    const basic = Buffer.from(`surgetank:${on.password}`).toString('base64')
-    const ddl = 'CREATE TABLE IF NOT EXISTS demo.who (a Int8) ENGINE = Memory'
-    expect((await post(ddl, { authorization: `Basic ${basic}` })).status).toBe(200)
-    expect((await post(ddl, asWriter)).status).toBe(200)
-    expect((await post(ddl, {}, `/?user=surgetank&password=${on.password}`)).status).toBe(200)
+  test('nobody writes by the SQL port, whatever the user', async () => {
+    const ddl = 'CREATE TABLE demo.who (a Int8) ENGINE = Memory'
+    for (const user of ['default', 'nobody', '']) {
+      const answer = await post(ddl, { 'X-ClickHouse-User': user })
+      expect(answer.headers['x-clickhouse-exception-code']).toBe('164')
+    }
+    expect((await postOwn(ddl)).status).toBe(200)
   })
 
-  test('GET never changes anything, whoever asks', async () => {
-    const answer = await raw(on.url, { path: query('DROP TABLE demo.t'), headers: asWriter })
+  test("GET never changes anything, also by the engine's own socket", async () => {
+    const answer = await raw(on.child.sockets.own, { path: query('DROP TABLE demo.t') })
     expect(answer.headers['x-clickhouse-exception-code']).toBe('164')
   })
 
@@ -168,7 +175,7 @@ describe('data of an insert is never a statement', () => {
       '\n\nDROP TABLE demo.t',
     ],
   ])('text after a blank line in %s does not run', async (_where, inAddress, body) => {
-    const answer = await post(body, asWriter, inAddress === '' ? '/' : query(inAddress))
+    const answer = await postOwn(body, {}, inAddress === '' ? '/' : query(inAddress))
     expect(answer.status).toBe(400)
     expect(await scalar(on.writer, 'EXISTS TABLE demo.t')).toBe(1)
     expect(await scalar(on.writer, "SELECT count() FROM demo.t WHERE s = 'a'")).toBe(0)
@@ -177,29 +184,33 @@ describe('data of an insert is never a statement', () => {
   test('blank lines between and within rows are only data', async () => {
     expect(
       (
-        await post(
+        await postOwn(
           '{"id":20,"s":"x\\n\\ny"}\n\n\n{"id":21,"s":"z"}\n',
-          asWriter,
+          {},
           query('INSERT INTO demo.t FORMAT JSONEachRow'),
         )
       ).status,
     ).toBe(200)
-    expect(
-      (await post("INSERT INTO demo.t (id, s) VALUES (22, 'a;\n\nDROP TABLE demo.t'), (23, 'b')", asWriter)).status,
-    ).toBe(200)
+    expect((await postOwn("INSERT INTO demo.t (id, s) VALUES (22, 'a;\n\nDROP TABLE demo.t'), (23, 'b')")).status).toBe(
+      200,
+    )
     expect(await scalar(on.writer, 'SELECT count() FROM demo.t WHERE id BETWEEN 20 AND 23')).toBe(4)
   })
 
   test('bytes that are no text survive behind a statement in the same body', async () => {
     const row = Buffer.from([30, 0, 0, 0, 4, 0xff, 0x0a, 0x0a, 0x80])
-    const answer = await post(Buffer.concat([Buffer.from('INSERT INTO demo.t FORMAT RowBinary\n'), row]), asWriter)
+    const answer = await postOwn(Buffer.concat([Buffer.from('INSERT INTO demo.t FORMAT RowBinary\n'), row]))
     expect(answer.status).toBe(200)
     expect(await scalar(on.writer, 'SELECT hex(s) FROM demo.t WHERE id = 30')).toBe('FF0A0A80')
   })
 
   test('a compressed body is decompressed by the engine', async () => {
-    const headers = { ...asWriter, 'Content-Encoding': 'gzip' }
-    const answer = await post(gzipSync('{"id":40,"s":"q"}\n'), headers, query('INSERT INTO demo.t FORMAT JSONEachRow'))
+    const headers = { 'Content-Encoding': 'gzip' }
+    const answer = await postOwn(
+      gzipSync('{"id":40,"s":"q"}\n'),
+      headers,
+      query('INSERT INTO demo.t FORMAT JSONEachRow'),
+    )
     expect(JSON.parse(String(answer.headers['x-clickhouse-summary']))).toMatchObject({ written_rows: '1' })
   })
 

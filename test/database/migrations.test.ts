@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS, type DatabaseAccess } from '../../database/database.ts'
+import type { DatabaseAccess } from '../../database/database.ts'
 import { type MigrationTarget, migrate } from '../../database/migrate.ts'
 import { TOKENS_KEPT } from '../../database/schema.ts'
 import { type ClickHouseProxy, openProxy } from './clickhouse-proxy.ts'
@@ -14,7 +14,7 @@ let on: Fixture
 let access: DatabaseAccess
 beforeAll(async () => {
   on = await openFixture()
-  access = { url: on.url, user: 'surgetank', password: on.password, ...ACCESS_DEFAULTS }
+  access = on.server.access
   await on.database.migrate()
 })
 afterAll(() => on.close())
@@ -174,7 +174,7 @@ describe('an analyst', () => {
 describe('a user who may not create databases', () => {
   let server: ClickHouseProxy
   beforeAll(async () => {
-    server = await openProxy(on.url, { answer: sql => (/^CREATE DATABASE/.test(sql) ? 497 : null) })
+    server = await openProxy(on.server.url, { answer: sql => (/^CREATE DATABASE/.test(sql) ? 497 : null) })
   })
   afterAll(() => server.close())
 

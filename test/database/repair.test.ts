@@ -47,9 +47,9 @@ describe('[G2] repair of what a kill took from a table behind a view', () => {
 
   test('is the same under a profile with join_use_nulls', async () => {
     await take('readings_1m')
-    const { url, password } = on
+    const { url, user: username, password } = on.server
     const settings = { join_use_nulls: 1, output_format_json_quote_64bit_integers: 0 } as const
-    const client = createClient({ url, username: 'surgetank', password, database: 'telemetry' })
+    const client = createClient({ url, username, password, database: 'telemetry' })
     const target = {
       internal: '`telemetry_internal`',
       command: async (query: string, params = {}) => {
@@ -217,8 +217,8 @@ describe('[G2] repair of a batch with one reading of 30 days ago', () => {
     }))
     await on.database.insertReadings(block(wide, 'old-wide', 1), 'old-wide')
     const read: number[] = []
-    const { url, password } = on
-    const client = createClient({ url, username: 'surgetank', password, database: 'telemetry' })
+    const { url, user: username, password } = on.server
+    const client = createClient({ url, username, password, database: 'telemetry' })
     const target = {
       internal: '`telemetry_internal`',
       command: async () => {},

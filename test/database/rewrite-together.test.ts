@@ -1,7 +1,7 @@
 /** A rewriting among others: other processes that migrate, a killed engine, older writers, readers, and inserts cut short before. */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS, type Database, type MigrationStep } from '../../database/database.ts'
+import type { Database, MigrationStep } from '../../database/database.ts'
 import { type MigrationTarget, migrate } from '../../database/migrate.ts'
 import { block, type Fixture, held, openFixture, RECEIVED_AT, rows, scalar } from './database-fixture.ts'
 import { everything, insertOld, makeOld, OLD_RECEIVED_AT, type OldRow, targetOf } from './old-database.ts'
@@ -14,8 +14,7 @@ afterAll(() => on.close())
 
 const DAY = 86_400_000
 const named = (database: string) => ({ database, cluster: null })
-const openAs = (database: string): Database =>
-  openDatabase({ url: on.url, user: 'surgetank', password: on.password, ...ACCESS_DEFAULTS, database })
+const openAs = (database: string): Database => openDatabase({ ...on.access, database })
 
 const given = (day: number): OldRow[] =>
   Array.from({ length: 50 }, (_, i) => ({

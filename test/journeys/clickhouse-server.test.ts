@@ -24,9 +24,9 @@ let running: RunningSystem
 beforeAll(async () => {
   server = await openFixture()
   const secret = join(dataDir, 'secret')
-  writeFileSync(secret, `${server.password}\n`)
+  writeFileSync(secret, `${server.server.password}\n`)
   const env = {
-    CLICKHOUSE_URL: server.url,
+    CLICKHOUSE_URL: server.server.url,
     SURGETANK_CLICKHOUSE_USER: 'surgetank',
     SURGETANK_CLICKHOUSE_PASSWORD_FILE: secret,
   }
@@ -43,7 +43,7 @@ it('starts no engine, listens on no SQL port, and keeps no directory for one', a
   expect(() => running.child('database')).toThrow('No database runs')
   expect(await isFree(system.ports.sql)).toBe(true)
   expect(readdirSync(system.dataDir).filter(name => !name.startsWith('surgetank.lock'))).toEqual(['log'])
-  expect(running.output()).toContain(`${server.url}    ClickHouse server`)
+  expect(running.output()).toContain(`${server.server.url}    ClickHouse server`)
 })
 
 it('stores every reading on the server, once, in the tables that its writer made there [G1] [G2]', async () => {
@@ -87,11 +87,11 @@ it('verify without CLICKHOUSE_URL says what is missing instead of asking another
 it('the password stands in no argument, no environment and no line of any of its processes', () => {
   for (const pid of [running.pid, running.child('writer')]) {
     for (const file of ['cmdline', 'environ']) {
-      expect(readFileSync(`/proc/${pid}/${file}`, 'utf8'), file).not.toContain(server.password)
+      expect(readFileSync(`/proc/${pid}/${file}`, 'utf8'), file).not.toContain(server.server.password)
     }
   }
   expect(readFileSync(`/proc/${running.child('writer')}/environ`, 'utf8')).not.toContain('SURGETANK_')
-  expect(running.output()).not.toContain(server.password)
+  expect(running.output()).not.toContain(server.server.password)
 })
 
 it('starts and takes readings while the server is away, and brings them once it is back [G1] [G5]', async () => {

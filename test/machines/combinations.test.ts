@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import { freePorts, runCommand, type SystemOptions, startSystem } from '../crash/system.ts'
+import { startClickHouse, type WholeClickHouse } from '../servers/clickhouse-server.ts'
 import { kafkaGiven, kafkaHere, useKafka } from '../servers/kafka-server.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
 import { until } from '../waits.ts'
@@ -19,19 +19,18 @@ const COMBINATIONS: readonly (readonly Part[])[] = Array.from({ length: 7 }, (_,
 
 describe.skipIf(!redisHere || (!kafkaHere && kafkaGiven === undefined))('one surgetank', () => {
   const folder = mkdtempSync(join(tmpdir(), 'surgetank-combinations-'))
-  const password = 'of-the-test'
   let kafka: Awaited<ReturnType<typeof useKafka>>
   let redis: TestRedis
-  let clickhouse: EmbeddedDatabase
+  let clickhouse: WholeClickHouse
   beforeAll(async () => {
     ;[kafka, redis, clickhouse] = await Promise.all([
       useKafka(),
       startRedis(),
-      startEmbeddedDatabase({ dataDir: join(folder, 'clickhouse'), port: 0, password }),
+      startClickHouse(join(folder, 'clickhouse')),
     ])
   })
   afterAll(async () => {
-    await Promise.all([kafka.stop(), redis.stop(), clickhouse.stop()])
+    await Promise.all([kafka.stop(), redis.stop(), clickhouse.close()])
     rmSync(folder, { recursive: true, force: true })
   })
 
@@ -65,11 +64,11 @@ describe.skipIf(!redisHere || (!kafkaHere && kafkaGiven === undefined))('one sur
 
   async function systemOf(name: string, parts: readonly Part[]): Promise<SystemOptions> {
     const ports = await freePorts()
-    const sql = parts.includes('clickhouse') ? clickhouse.port : ports.sql
+    const sql = parts.includes('clickhouse') ? clickhouse.sqlPort : ports.sql
     const settings: Record<Part, Record<string, string>> = {
       kafka: { KAFKA_BROKERS: kafka.brokers, SURGETANK_KAFKA_TOPIC: `test.${name}.${Date.now()}` },
       redis: { REDIS_URL: redis.url, SURGETANK_REDIS_PREFIX: `${name}:` },
-      clickhouse: { CLICKHOUSE_URL: `http://surgetank:${password}@127.0.0.1:${clickhouse.port}` },
+      clickhouse: { CLICKHOUSE_URL: `http://${clickhouse.user}:${clickhouse.password}@127.0.0.1:${clickhouse.port}` },
     }
     const env = Object.assign({}, ...parts.map(part => settings[part]))
     return { dataDir: join(folder, name), ports: { ...ports, sql }, env }

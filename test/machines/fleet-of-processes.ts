@@ -3,13 +3,12 @@
  * brokers behind a balancer, two writers, a reader, the API. Each can be killed and comes back on its ports.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import { freePorts, type SystemPorts } from '../crash/system.ts'
+import { startClickHouse } from '../servers/clickhouse-server.ts'
 import { type KafkaServer, startKafka } from '../servers/kafka-server.ts'
 import { startRedis, type TestRedis } from '../servers/redis-server.ts'
 import { type Balancer, openBalancer } from './balancer.ts'
@@ -60,15 +59,11 @@ const READY_MS_MAX = 120_000
 export async function startMachines(more: Readonly<Record<string, string>> = {}): Promise<Machines> {
   const dir = mkdtempSync(join(tmpdir(), 'surgetank-machines-'))
   const [kafka, redis] = await Promise.all([startKafka(), startRedis()])
-  const password = randomBytes(12).toString('hex')
-  let database: EmbeddedDatabase = await startEmbeddedDatabase({ dataDir: dir, port: 0, password })
-  const { port: sql } = database
+  const clickhouse = await startClickHouse(dir)
   const env = {
     KAFKA_BROKERS: kafka.brokers,
     REDIS_URL: redis.url,
-    CLICKHOUSE_URL: `http://127.0.0.1:${sql}`,
-    SURGETANK_CLICKHOUSE_USER: 'surgetank',
-    SURGETANK_CLICKHOUSE_PASSWORD: password,
+    ...clickhouse.env,
     SURGETANK_LOG_LEVEL: 'warn',
     ...more,
   }
@@ -81,7 +76,7 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
   }
   const balancer: Balancer = await openBalancer(['broker-a', 'broker-b'].map(part => role(part as PartName).ports.mqtt))
   await Promise.all([...roles.keys()].map(untilReady))
-  const ports = { mqtt: balancer.port, http: role('api').ports.http, sql }
+  const ports = { mqtt: balancer.port, http: role('api').ports.http, sql: clickhouse.sqlPort }
   return { ports, env, redis, kafka, pidOf, ready, metrics, killAndRestart, freeze, stop, output: () => output, close }
 
   function launch(words: readonly string[], { mqtt, http }: Role['ports']): ChildProcess {
@@ -105,7 +100,7 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
   }
 
   function pidOf(part: PartName): number {
-    if (part === 'clickhouse') return database.pid
+    if (part === 'clickhouse') return clickhouse.pid
     if (part === 'redis') return redis.pid
     return part === 'kafka' ? kafka.pid : (role(part).child.pid ?? 0)
   }
@@ -145,9 +140,7 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
       return redis.start({ emptied: true })
     }
     if (part === 'clickhouse') {
-      database.kill()
-      database = await startEmbeddedDatabase({ dataDir: dir, port: sql, password })
-      return
+      return clickhouse.killAndRestart()
     }
     const killed = role(part)
     await end(killed.child, 'SIGKILL')
@@ -169,7 +162,7 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
   async function close(): Promise<void> {
     await Promise.all([...roles.values()].map(({ child }) => end(child, 'SIGKILL')))
     await balancer.close()
-    await Promise.all([kafka.stop(), redis.stop(), database.stop()])
+    await Promise.all([kafka.stop(), redis.stop(), clickhouse.close()])
     rmSync(dir, { recursive: true, force: true })
   }
 }

@@ -3,14 +3,13 @@
  * `test/data/upgrade`. The engine stands in for a ClickHouse server; it is known only by its HTTP.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import type { RoleName } from '../../manager/roles.ts'
 import type { SystemPorts } from '../crash/system.ts'
 import { freePort } from '../free-port.ts'
+import { startClickHouse } from '../servers/clickhouse-server.ts'
 import { startKafka } from '../servers/kafka-server.ts'
 import { startRedis } from '../servers/redis-server.ts'
 import { unpackBuild } from '../upgrade/packed.ts'
@@ -57,20 +56,17 @@ export interface TwoVersions {
 export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
   const dir = mkdtempSync(join(tmpdir(), 'surgetank-versions-'))
   const dists: Record<Version, string> = { old: unpackBuild(oldBuild, join(dir, 'old')), new: 'dist' }
-  const password = randomBytes(12).toString('hex')
-  const [kafka, redis, database] = await Promise.all([
+  const [kafka, redis, clickhouse] = await Promise.all([
     startKafka(),
     startRedis(),
-    startEmbeddedDatabase({ dataDir: join(dir, 'clickhouse'), port: 0, password }),
+    startClickHouse(join(dir, 'clickhouse')),
   ])
   const targets: number[] = []
   const balancer = await openBalancer(targets)
   const env = {
     KAFKA_BROKERS: kafka.brokers,
     REDIS_URL: redis.url,
-    CLICKHOUSE_URL: `http://127.0.0.1:${database.port}`,
-    SURGETANK_CLICKHOUSE_USER: 'surgetank',
-    SURGETANK_CLICKHOUSE_PASSWORD: password,
+    ...clickhouse.env,
   }
   const children: ChildProcess[] = []
   let output = ''
@@ -80,7 +76,7 @@ export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
   return {
     env,
     mqtt: balancer.port,
-    sql: database.port,
+    sql: clickhouse.sqlPort,
     start,
     balance: ({ mqtt }) => void targets.push(mqtt),
     unbalance: ({ mqtt }) => void targets.splice(targets.indexOf(mqtt), 1),
@@ -91,9 +87,9 @@ export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
   }
 
   async function ask<Row>(sql: string): Promise<Row[]> {
-    const headers = { 'x-clickhouse-user': env.SURGETANK_CLICKHOUSE_USER, 'x-clickhouse-key': password }
+    const headers = { 'x-clickhouse-user': clickhouse.user, 'x-clickhouse-key': clickhouse.password }
     const body = `${sql} FORMAT JSONCompactEachRow`
-    const answer = await fetch(env.CLICKHOUSE_URL, { method: 'POST', headers, body })
+    const answer = await fetch(clickhouse.url, { method: 'POST', headers, body })
     const text = await answer.text()
     if (!answer.ok) throw new Error(text)
     return text.split('\n').flatMap(line => (line === '' ? [] : [JSON.parse(line) as Row]))
@@ -135,7 +131,7 @@ export async function openTwoVersions(oldBuild: string): Promise<TwoVersions> {
     for (const child of children) child.kill('SIGKILL')
     await Promise.all(children.map(ended))
     await balancer.close()
-    await Promise.all([kafka.stop(), redis.stop(), database.stop()])
+    await Promise.all([kafka.stop(), redis.stop(), clickhouse.close()])
     rmSync(dir, { recursive: true, force: true })
   }
 }

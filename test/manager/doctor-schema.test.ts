@@ -25,9 +25,7 @@ async function clickhouseFinding(database: string | null): Promise<Finding | und
     database === null
       ? {}
       : {
-          CLICKHOUSE_URL: on.url,
-          SURGETANK_CLICKHOUSE_USER: 'surgetank',
-          SURGETANK_CLICKHOUSE_PASSWORD: on.password,
+          ...on.server.env,
           SURGETANK_CLICKHOUSE_DATABASE: database,
         }
   const findings = await examine(readSettings({ SURGETANK_DATA_DIR: root, ...ports, ...server }))

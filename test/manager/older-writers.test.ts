@@ -36,7 +36,7 @@ describe.skipIf(!kafkaHere && kafkaGiven === undefined)('one surgetank on a shar
     const env = {
       KAFKA_BROKERS: kafka.brokers,
       SURGETANK_KAFKA_TOPIC: harness.options.topic,
-      CLICKHOUSE_URL: `http://surgetank:${on.password}@${new URL(on.url).host}`,
+      CLICKHOUSE_URL: `http://surgetank:${on.server.password}@${new URL(on.server.url).host}`,
     }
     const running = await startSystem({ dataDir, ports: await freePorts(), env })
     await until(() => running.output().includes('end the older writers'), 'it says for whom it waits')

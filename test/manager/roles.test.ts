@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { SurgetankError } from '../../errors.ts'
-import { choosePlaces, embeddedAccess, openInlet, type Places } from '../../manager/adapters.ts'
+import { choosePlaces, openInlet, type Places } from '../../manager/adapters.ts'
 import { openPatiently } from '../../manager/patience.ts'
 import { openRole, type RunningRole, refuseEmbedded } from '../../manager/role.ts'
 import type { RoleName } from '../../manager/roles.ts'
@@ -70,7 +70,7 @@ afterAll(async () => {
 /** Places on this machine; the log is one of its own. */
 function standIns(logName: string): Places {
   const { log: place, space } = choosePlaces(readSettings({ SURGETANK_DATA_DIR: join(dir, logName) }))
-  const access = { ...embeddedAccess(0, 'surgetank', clickhouse.password), url: clickhouse.url }
+  const { access } = clickhouse.server
   return { log: place, space, database: { kind: 'server', access } }
 }
 
@@ -143,7 +143,7 @@ describe('the writer alone', () => {
 
   it('waits for a ClickHouse that is not there yet, and is ready meanwhile', async () => {
     const places = standIns('waiting')
-    const database = { kind: 'server', access: embeddedAccess(1, 'surgetank') } as const
+    const database = { kind: 'server', access: { ...clickhouse.server.access, url: 'http://127.0.0.1:1' } } as const
     await append(places, ['later'])
     const { ready, role, failures } = await start('writer', { ...places, database })
     await until(async () => (await ready()).checks.clickhouse?.ok === false)
@@ -163,7 +163,7 @@ describe('the writer alone', () => {
     const places = standIns('migrating')
     const { role, failures } = await start('writer', {
       ...places,
-      database: { kind: 'server', access: embeddedAccess(port, 'surgetank') },
+      database: { kind: 'server', access: { ...clickhouse.server.access, url: `http://127.0.0.1:${port}` } },
     })
     await once(silent, 'request')
     expect((await timed(() => role.stop())).ms).toBeLessThan(2_000)
@@ -173,7 +173,7 @@ describe('the writer alone', () => {
   it('ends with what an operator must mend: a password that ClickHouse refuses', async () => {
     const places = standIns('refused')
     await append(places, ['refused'])
-    const access = { ...embeddedAccess(0, 'surgetank', 'wrong'), url: clickhouse.url }
+    const access = { ...clickhouse.server.access, password: 'wrong' }
     const { failures } = await start('writer', { ...places, database: { kind: 'server', access } })
     await until(() => failures.length === 1)
     expect(failures).toMatchObject([{ code: 'database_misconfigured', fate: 'stop' }])

@@ -2,7 +2,7 @@
 import { createClient } from '@clickhouse/client'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS, type Database } from '../../database/database.ts'
+import type { Database } from '../../database/database.ts'
 import { compareRollups } from '../../manager/verify-rollups.ts'
 import type { PartitionPlace } from '../../pump/pump.ts'
 import { block, type Fixture, held, openFixture } from '../database/database-fixture.ts'
@@ -13,7 +13,7 @@ let database: Database
 beforeAll(async () => {
   on = await openFixture()
   await makeOld(on, 'telemetry', 1)
-  database = openDatabase({ url: on.url, user: 'surgetank', password: on.password, ...ACCESS_DEFAULTS })
+  database = openDatabase(on.access)
   await insertOld(on, 'telemetry', readings(5), 'log/0', 0)
   await database.migrate()
   await database.insertReadings(block(readings(7), 'log/0', 1), 'log/0/1-2')
@@ -57,7 +57,12 @@ it('waits for the insert of another writer that is half-way, and does not take i
 })
 
 it('sees a rollup that lacks readings of a source, and one that has too many of another', async () => {
-  const client = createClient({ url: on.url, username: 'surgetank', password: on.password, database: 'telemetry' })
+  const client = createClient({
+    url: on.server.url,
+    username: on.server.user,
+    password: on.server.password,
+    database: 'telemetry',
+  })
   const add = (rows: string) =>
     client.command({
       query: `INSERT INTO telemetry_internal.readings_1h (metric, device, bucket, readings, by_source) VALUES ${rows}`,

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { pino } from 'pino'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import { embeddedAccess } from '../../manager/adapters.ts'
+import { ACCESS_DEFAULTS } from '../../database/database.ts'
 import type { WriterConfig } from '../../manager/child-messages.ts'
 import { checkHealth } from '../../manager/health.ts'
 import type { Supervised } from '../../manager/supervise.ts'
@@ -126,8 +126,8 @@ function startWriter(logDir: string): Promise<Supervised> {
 }
 
 /** No ClickHouse is there, unless a port is given. */
-function configOf(dir: string, sqlPort = 1): WriterConfig {
+function configOf(dir: string, port = 1): WriterConfig {
   const log = { kind: 'directory', dir, bytesMax: 64 << 20, keepHours: 1, quarantineBytesMax: 1 << 20 } as const
-  const database = embeddedAccess(sqlPort, 'surgetank')
+  const database = { ...ACCESS_DEFAULTS, url: `http://127.0.0.1:${port}`, user: 'surgetank', password: '' }
   return { log, database, migrates: false, batchRows: 1_000, batchMs: 50, logLevel: 'silent' }
 }

@@ -7,12 +7,11 @@ import { join } from 'node:path'
 import { type ClickHouseClient, createClient } from '@clickhouse/client'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS } from '../../database/database.ts'
-import { type EmbeddedDatabase, startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import { openLedger } from '../../simulate/ledger.ts'
 import { openStored, type StateDocument, type Stored } from '../../simulate/stored.ts'
 import { type VerifyResult, verifyRun } from '../../simulate/verify.ts'
 import { replayWorkload, syntheticWorkload, type Workload } from '../../simulate/workload.ts'
+import { startClickHouse, type WholeClickHouse } from '../servers/clickhouse-server.ts'
 
 const START = Date.UTC(2026, 10, 20, 12)
 
@@ -25,7 +24,7 @@ interface Row {
 }
 
 let dir = ''
-let database: EmbeddedDatabase
+let clickhouse: WholeClickHouse
 let writer: ClickHouseClient
 let api: Server
 let stored: Stored
@@ -33,13 +32,8 @@ const states = new Map<string, StateDocument>()
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'verify-'))
-  database = await startEmbeddedDatabase({ dataDir: dir, port: 0, password: 'for this test' })
-  const access = {
-    url: `http://127.0.0.1:${database.port}`,
-    user: 'surgetank',
-    password: 'for this test',
-    ...ACCESS_DEFAULTS,
-  }
+  clickhouse = await startClickHouse(dir)
+  const { access } = clickhouse
   const migrating = openDatabase(access)
   await migrating.migrate()
   await migrating.close()
@@ -51,13 +45,16 @@ beforeAll(async () => {
     response.writeHead(state === undefined ? 404 : 200).end(JSON.stringify(state))
   }).listen(0, '127.0.0.1')
   await once(api, 'listening')
-  stored = openStored(access.url, `http://127.0.0.1:${(api.address() as { port: number }).port}`)
+  stored = openStored(
+    `http://127.0.0.1:${clickhouse.sqlPort}`,
+    `http://127.0.0.1:${(api.address() as { port: number }).port}`,
+  )
 })
 
 afterAll(async () => {
   await stored.close()
   await writer.close()
-  await database.stop()
+  await clickhouse.close()
   api.closeAllConnections()
   api.close()
   await rm(dir, { recursive: true })

@@ -113,7 +113,11 @@ async function append(number: number): Promise<void> {
 }
 
 async function startWriter(): Promise<ChildProcess> {
-  const child = await startWriterProcess(log.dir, engine, { batchRows: 3 * READINGS, batchMs: 50, logLevel: 'fatal' })
+  const child = await startWriterProcess(log.dir, engine.access, {
+    batchRows: 3 * READINGS,
+    batchMs: 50,
+    logLevel: 'fatal',
+  })
   children.add(child)
   return child
 }

@@ -124,9 +124,8 @@ async function killAtInsert(number: number): Promise<void> {
     if (sql.startsWith('INSERT INTO readings ') && ++inserts === number) child?.kill('SIGKILL')
     return null
   }
-  const proxy = await openProxy(engine.url, { answer })
-  const { password } = engine
-  child = await startWriterProcess(log.dir, { password, child: { port: Number(new URL(proxy.url).port) } }, PACE)
+  const proxy = await openProxy(engine.server.url, { answer })
+  child = await startWriterProcess(log.dir, { ...engine.server.access, url: proxy.url }, PACE)
   const [, signal] = await once(child, 'exit')
   expect(signal).toBe('SIGKILL')
   await proxy.close()

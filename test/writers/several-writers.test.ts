@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS, type Database } from '../../database/database.ts'
+import type { Database } from '../../database/database.ts'
 import { metrics } from '../../metrics.ts'
 import { openWriter } from '../../writers/writer.ts'
 import { block, type Fixture, held, openFixture, rows, scalar } from '../database/database-fixture.ts'
@@ -298,7 +298,7 @@ describe('[G5] a log that lost chunks before they were written', () => {
 })
 
 function newDatabase(): Database {
-  const database = openDatabase({ url: engine.url, user: 'surgetank', password: engine.password, ...ACCESS_DEFAULTS })
+  const database = openDatabase(engine.access)
   databases.push(database)
   return database
 }

@@ -2,25 +2,19 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { embeddedAccess } from '../../manager/adapters.ts'
+import type { DatabaseAccess } from '../../database/database.ts'
 import type { WriterConfig } from '../../manager/child-messages.ts'
-import type { Fixture } from '../database/database-fixture.ts'
 
 const WRITER_PROCESS = fileURLToPath(new URL('../../dist/manager/writer-process.js', import.meta.url))
 const BOUNDS = { keepHours: 24, bytesMax: 256 << 20, quarantineBytesMax: 16 << 20 }
 
 export type Pace = Pick<WriterConfig, 'batchRows' | 'batchMs' | 'logLevel'>
 
-/** Resolves when it has its configuration. `engine`: or what stands before it. */
-export async function startWriterProcess(
-  dir: string,
-  engine: Pick<Fixture, 'password'> & { readonly child: { readonly port: number } },
-  pace: Pace,
-): Promise<ChildProcess> {
+/** Resolves when it has its configuration. `database`: the engine, or what stands before it. */
+export async function startWriterProcess(dir: string, database: DatabaseAccess, pace: Pace): Promise<ChildProcess> {
   const child = fork(WRITER_PROCESS, [], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
   await once(child, 'message')
   const log = { kind: 'directory' as const, dir, ...BOUNDS }
-  const database = embeddedAccess(engine.child.port, 'surgetank', engine.password)
   child.send({ log, database, migrates: false, ...pace } satisfies WriterConfig)
   return child
 }
