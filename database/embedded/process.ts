@@ -1,6 +1,6 @@
 /**
- * The child process that owns the embedded engine: `embedded-database.ts` forks it, tells it what to open, and hears
- * when it is ready or why it is not.
+ * The child process that owns the embedded engine: `embedded-database.ts` forks it behind the walls, hears that it is
+ * awake, tells it what to open, and hears when it is ready or why it is not. Its arguments are its folder, and the walls.
  *
  * It never outlives its parent: the end of the IPC channel is the parent's end, however that died, and it ends at once
  * then. On SIGTERM it first lets end what runs. Its end is a signal, never an exit: the engine's destructors can wait for
@@ -9,26 +9,27 @@
  */
 import { mkdirSync, writeSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { tellParent } from '../../parent.ts'
 import type { AnalystLimits } from './analyst.ts'
-import { type Engine, openEngine } from './engine.ts'
+import { type Engine, loadEngine, openEngine } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { openExecutor } from './execute.ts'
 import { openSqlServer, type SqlServer } from './server.ts'
 import { openSpool } from './spool.ts'
+import type { AwakeMessage } from './walls/fork.ts'
+import { lookFromInside } from './walls/look.ts'
+import { noneStands, type Walls } from './walls/walls.ts'
 
 /** The first and only message of the parent. */
 export interface OpenMessage {
-  readonly folder: string
   readonly port: number
   readonly password: string
   readonly limits: AnalystLimits
   readonly folderMsMax: number
 }
 
-/** The first message of the child. `why` names what was in the way. */
+/** The first message of the child after AwakeMessage. `why` names what was in the way. */
 export type ChildMessage =
   | { readonly ready: true; readonly port: number; readonly version: string }
   | { readonly ready: false; readonly why: 'folder_in_use' | 'port_in_use' | 'failed'; readonly detail: string }
@@ -51,14 +52,35 @@ process.on('uncaughtException', error => {
   endNow()
 })
 process.once('message', (message: OpenMessage) => void open(message))
+await wake()
 
-async function open({ folder, port, password, limits, folderMsMax }: OpenMessage): Promise<void> {
+/** Paths are relative from here on: what the engine tells of its files names nothing of the machine. */
+async function wake(): Promise<void> {
+  const [folder = '.', raised = ''] = process.argv.slice(2)
+  const walls = JSON.parse(raised) as Walls
+  mkdirSync(folder, { recursive: true })
+  process.chdir(folder)
+  if (!noneStands(walls)) loadBehindWalls()
+  await tellParent<AwakeMessage>({ walls: await lookFromInside(walls) })
+}
+
+/** Ends this process where the engine cannot be loaded behind the walls: its parent then starts it without. */
+function loadBehindWalls(): void {
   try {
-    mkdirSync(join(folder, 'engine'), { recursive: true })
-    const engine = await openFreedEngine(join(folder, 'engine'), folderMsMax)
+    loadEngine()
+  } catch (error) {
+    writeSync(STDERR, `${error instanceof Error ? error.message : String(error)}\n`)
+    process.exit(1)
+  }
+}
+
+async function open({ port, password, limits, folderMsMax }: OpenMessage): Promise<void> {
+  try {
+    mkdirSync('engine', { recursive: true })
+    const engine = await openFreedEngine('engine', folderMsMax)
     if (engine === null) return
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
-    const executor = await openExecutor({ engine, spool: openSpool(join(folder, 'tmp')), limits })
+    const executor = await openExecutor({ engine, spool: openSpool('tmp'), limits })
     server = await openSqlServer({ executor, password, port })
     await tellParent<ChildMessage>({ ready: true, port: server.port, version: engine.version })
   } catch (error) {
