@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { DatabaseAccess } from '../database/database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
+import { allMissing, allStand, describeWalls, WALLS_ADVICE, type Walls } from '../database/embedded/walls/walls.ts'
 import { embeddedAccess } from './adapters.ts'
 import { type Child, type ChildEnd, type Supervised, supervise } from './supervise.ts'
 
@@ -20,6 +21,8 @@ export interface DatabaseChildOptions {
 export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | 'kill'> {
   readonly port: number
   readonly access: DatabaseAccess
+  /** Of the engine that was started first. */
+  readonly walls: Walls
 }
 
 /** Resolves when it answers, and has its schema or all that can be brought to it. Rejects when it cannot be started here at all. */
@@ -30,9 +33,10 @@ export async function superviseDatabase({
   log,
 }: DatabaseChildOptions): Promise<DatabaseChild> {
   let portTaken = port
+  let walls = allMissing('it has not started')
   const supervised = await supervise({ name: 'database', log, start })
   const { expectEnd, stop, kill } = supervised
-  return { port: portTaken, access: access(), expectEnd, stop, kill }
+  return { port: portTaken, access: access(), walls, expectEnd, stop, kill }
 
   async function start(signal: AbortSignal): Promise<Child> {
     let tellEnd = (_end: ChildEnd) => {}
@@ -43,6 +47,8 @@ export async function superviseDatabase({
     }
     const child = await startEmbeddedDatabase({ dataDir, port: portTaken, password, onExit })
     portTaken = child.port
+    walls = child.walls
+    tellWalls(walls, log)
     try {
       signal.throwIfAborted()
       await migrate()
@@ -67,4 +73,10 @@ export async function superviseDatabase({
   function access(): DatabaseAccess {
     return embeddedAccess(portTaken, 'surgetank', password)
   }
+}
+
+function tellWalls(walls: Walls, log: Logger): void {
+  const sentence = `SQL engine: ${describeWalls(walls)}`
+  if (allStand(walls)) log.info(sentence)
+  else log.warn({ advice: WALLS_ADVICE }, sentence)
 }

@@ -4,6 +4,8 @@ import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
+import { tryWalls } from '../database/embedded/walls/fork.ts'
+import { allStand, describeWalls, WALLS_ADVICE } from '../database/embedded/walls/walls.ts'
 import type { Settings } from '../settings.ts'
 import { VERSION } from '../version.ts'
 import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
@@ -40,7 +42,7 @@ export async function examine(settings: Settings): Promise<Finding[]> {
     ...(running === null ? await examinePorts(settings, places) : []),
     ...(await examineServers(places)),
     ...(await examineReceipts(places.log, Date.now())),
-    ...(isEmbedded(places, 'database') ? [await examineEngine(running?.ports?.sql ?? null)] : []),
+    ...(isEmbedded(places, 'database') ? [await examineEngine(running?.ports?.sql ?? null), await examineWalls()] : []),
   ]
 }
 
@@ -183,6 +185,15 @@ export function judgePort(
     default:
       return { found: `cannot listen: ${code}`, verdict, advice: `Set ${name} to another.` }
   }
+}
+
+/** Raised and met by a process of their own, as this user: those of an engine that runs are told at its start. */
+async function examineWalls(): Promise<Finding> {
+  const walls = await tryWalls()
+  const found = describeWalls(walls)
+  return allStand(walls)
+    ? { what: 'SQL engine', found, verdict: 'ok' }
+    : { what: 'SQL engine', found, verdict: 'warn', advice: WALLS_ADVICE }
 }
 
 function gib(bytes: number): string {

@@ -9,6 +9,7 @@
  */
 import { mkdirSync, writeSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { tellParent } from '../../parent.ts'
 import type { AnalystLimits } from './analyst.ts'
@@ -54,20 +55,19 @@ process.on('uncaughtException', error => {
 process.once('message', (message: OpenMessage) => void open(message))
 await wake()
 
-/** Paths are relative from here on: what the engine tells of its files names nothing of the machine. */
+/**
+ * The engine's folder is where this process is from here on, and `.` to the engine: what it tells of its files names nothing
+ * of the machine. Any other relative path it puts before itself when it syncs a part's folder, and does not find that then.
+ */
 async function wake(): Promise<void> {
-  const [folder = '.', raised = ''] = process.argv.slice(2)
-  const walls = JSON.parse(raised) as Walls
-  mkdirSync(folder, { recursive: true })
-  process.chdir(folder)
-  if (!noneStands(walls)) loadBehindWalls()
-  await tellParent<AwakeMessage>({ walls: await lookFromInside(walls) })
-}
-
-/** Ends this process where the engine cannot be loaded behind the walls: its parent then starts it without. */
-function loadBehindWalls(): void {
   try {
-    loadEngine()
+    const [folder = '.', raised = ''] = process.argv.slice(2)
+    const walls = JSON.parse(raised) as Walls
+    mkdirSync(join(folder, 'engine'), { recursive: true })
+    process.chdir(join(folder, 'engine'))
+    // What cannot be loaded behind the walls ends this process before it is awake: its parent then starts it without.
+    if (!noneStands(walls)) loadEngine()
+    await tellParent<AwakeMessage>({ walls: await lookFromInside(walls) })
   } catch (error) {
     writeSync(STDERR, `${error instanceof Error ? error.message : String(error)}\n`)
     process.exit(1)
@@ -76,11 +76,10 @@ function loadBehindWalls(): void {
 
 async function open({ port, password, limits, folderMsMax }: OpenMessage): Promise<void> {
   try {
-    mkdirSync('engine', { recursive: true })
-    const engine = await openFreedEngine('engine', folderMsMax)
+    const engine = await openFreedEngine('.', folderMsMax)
     if (engine === null) return
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
-    const executor = await openExecutor({ engine, spool: openSpool('tmp'), limits })
+    const executor = await openExecutor({ engine, spool: openSpool('../tmp'), limits })
     server = await openSqlServer({ executor, password, port })
     await tellParent<ChildMessage>({ ready: true, port: server.port, version: engine.version })
   } catch (error) {

@@ -52,6 +52,7 @@ const OF_SYSTEM: readonly Grant[] = [
   { path: '/proc/cpuinfo', rights: 'read' },
   { path: '/proc/stat', rights: 'read' },
   { path: '/proc/sys/vm/overcommit_memory', rights: 'read' },
+  { path: '/proc/self/auxv', rights: 'read' },
   { path: '/proc/self/maps', rights: 'read' },
   { path: '/proc/self/cgroup', rights: 'read' },
   { path: '/sys/devices/system/cpu/online', rights: 'read' },
