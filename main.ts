@@ -151,8 +151,8 @@ function runAll(): Promise<void> {
     log,
     start: async (stopping, failed) => {
       tellBuild(log)
-      const { ports, stop, abort } = await startSurgetank({ settings, log, stopping, failed })
-      return { banner: describeStart(ports, settings, choosePlaces(settings)), stop, abort }
+      const { ports, walls, stop, abort } = await startSurgetank({ settings, log, stopping, failed })
+      return { banner: describeStart({ ports, walls }, settings, choosePlaces(settings)), stop, abort }
     },
   })
 }

@@ -7,6 +7,7 @@ import { openDatabase } from '../database/clickhouse-database.ts'
 import type { DatabaseAccess } from '../database/database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
 import { socketsOf } from '../database/embedded/sockets.ts'
+import { allMissing, allStand, describeWalls, WALLS_ADVICE, type Walls } from '../database/embedded/walls/walls.ts'
 import { embeddedAccess } from './adapters.ts'
 import { type Child, type ChildEnd, type Supervised, supervise } from './supervise.ts'
 
@@ -19,14 +20,17 @@ export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | '
   readonly access: DatabaseAccess
   /** Where the SQL port asks for analysts. */
   readonly analystsSocket: string
+  /** Of the engine that was started first. */
+  readonly walls: Walls
 }
 
 /** Resolves when it answers, and has its schema or all that can be brought to it. Rejects when it cannot be started here at all. */
 export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions): Promise<DatabaseChild> {
   const access = embeddedAccess(dataDir)
+  let walls = allMissing('it has not started')
   const supervised = await supervise({ name: 'database', log, start })
   const { expectEnd, stop, kill } = supervised
-  return { access, analystsSocket: socketsOf(dataDir).analysts, expectEnd, stop, kill }
+  return { access, analystsSocket: socketsOf(dataDir).analysts, walls, expectEnd, stop, kill }
 
   async function start(signal: AbortSignal): Promise<Child> {
     let tellEnd = (_end: ChildEnd) => {}
@@ -36,6 +40,8 @@ export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions):
       tellEnd({ how: String(by ?? code), error: null })
     }
     const child = await startEmbeddedDatabase({ dataDir, onExit })
+    walls = child.walls
+    tellWalls(walls, log)
     try {
       signal.throwIfAborted()
       await migrate()
@@ -56,4 +62,10 @@ export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions):
       await database.close()
     }
   }
+}
+
+function tellWalls(walls: Walls, log: Logger): void {
+  const sentence = `SQL engine: ${describeWalls(walls)}`
+  if (allStand(walls)) log.info(sentence)
+  else log.warn({ advice: WALLS_ADVICE }, sentence)
 }

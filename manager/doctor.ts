@@ -4,6 +4,8 @@ import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
+import { tryWalls } from '../database/embedded/walls/fork.ts'
+import { allStand, describeWalls, WALLS_ADVICE } from '../database/embedded/walls/walls.ts'
 import type { Settings } from '../settings.ts'
 import { VERSION } from '../version.ts'
 import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
@@ -41,7 +43,7 @@ export async function examine(settings: Settings): Promise<Finding[]> {
     ...(await examineServers(places)),
     ...(await examineReceipts(places.log, Date.now())),
     ...(places.database.kind === 'embedded'
-      ? [await examineEngine(isServing(running) ? places.database.dir : null)]
+      ? [await examineEngine(isServing(running) ? places.database.dir : null), await examineWalls()]
       : []),
   ]
 }
@@ -190,6 +192,15 @@ export function judgePort(
     default:
       return { found: `cannot listen: ${code}`, verdict, advice: `Set ${name} to another.` }
   }
+}
+
+/** Raised and met by a process of their own, as this user: those of an engine that runs are told at its start. */
+async function examineWalls(): Promise<Finding> {
+  const walls = await tryWalls()
+  const found = describeWalls(walls)
+  return allStand(walls)
+    ? { what: 'SQL engine', found, verdict: 'ok' }
+    : { what: 'SQL engine', found, verdict: 'warn', advice: WALLS_ADVICE }
 }
 
 function gib(bytes: number): string {

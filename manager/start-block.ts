@@ -1,11 +1,17 @@
 /** What a person reads once everything runs: where things are, and a line to copy. */
+import { describeWalls, type Walls } from '../database/embedded/walls/walls.ts'
 import { isLoopback, type Settings } from '../settings.ts'
 import type { Places } from './adapters.ts'
 import type { Ports } from './data-dir.ts'
 import type { RunningRole } from './role.ts'
 import type { RoleName } from './roles.ts'
 
-export function describeStart(ports: Ports, settings: Settings, places: Places): string {
+export interface Started {
+  readonly ports: Ports
+  readonly walls: Walls | null
+}
+
+export function describeStart({ ports, walls }: Started, settings: Settings, places: Places): string {
   const host = urlHost(settings.SURGETANK_LISTEN)
   const reading = '{"temperature": 21.5, "on": true}'
   return [
@@ -15,6 +21,7 @@ export function describeStart(ports: Ports, settings: Settings, places: Places):
     `  MQTT   mqtt://${host}:${ports.mqtt}    topic devices/{device}/telemetry`,
     `  API    http://${host}:${ports.http}    /v1/devices, /docs, /metrics`,
     describeSql(ports, places),
+    ...(walls === null ? [] : [`         SQL engine: ${describeWalls(walls)}`]),
     `  Log    ${places.log.kind === 'kafka' ? `Kafka, topic ${places.log.topic}` : places.log.dir}`,
     `  State  ${places.space.kind === 'redis' ? `Redis, keys ${places.space.prefix}*` : 'in this process'}`,
     ...(places.database.kind === 'embedded' ? [`  Data   ${places.database.dir}`] : []),

@@ -12,6 +12,7 @@ import { basename } from 'node:path'
 import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { MigrationStep } from '../database/database.ts'
+import type { Walls } from '../database/embedded/walls/walls.ts'
 import type { SurgetankError } from '../errors.ts'
 import { openReader } from '../readers/reader.ts'
 import type { Settings } from '../settings.ts'
@@ -39,6 +40,8 @@ const SCHEMA_MS_MAX = 3_000
 
 export interface Surgetank {
   readonly ports: Ports
+  /** Of the embedded engine; null where ClickHouse is a server. */
+  readonly walls: Walls | null
   /** Drains and ends everything, within about 9 s. */
   stop(): Promise<void>
   /** Ends the children at once, and the log after the write under way; the caller exits. */
@@ -86,7 +89,8 @@ async function startParts(options: StartOptions, closers: Closers): Promise<Surg
   else begun.catch((error: unknown) => stopping.aborted || writing.isEnding || failed(error as SurgetankError))
   const ports = { mqtt: broker.port, http: serving.api.port, sql: stores.sql?.port ?? null }
   stores.data?.announce(ports)
-  return { ports, ...endsOf({ stores, broker, schema, writing, following, ...serving }) }
+  const walls = stores.engine?.walls ?? null
+  return { ports, walls, ...endsOf({ stores, broker, schema, writing, following, ...serving }) }
 }
 
 /** The data directory, ClickHouse, the log and the state: what the parts work on. */

@@ -4,14 +4,16 @@
  * One start, one process: whoever supervises calls again after an exit, with the same folder; the sockets are the same then. The
  * child dies with this process, also when that is killed; its data survives either.
  */
-import { type ChildProcess, fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
-import { fileURLToPath } from 'node:url'
+import { dirname } from 'node:path'
 import { SurgetankError } from '../../errors.ts'
 import type { AnalystLimits } from './analyst.ts'
 import type { ChildMessage, OpenMessage } from './process.ts'
 import { makeSocketFolder, type Sockets, socketsOf } from './sockets.ts'
+import { forkEngine } from './walls/fork.ts'
+import type { Walls } from './walls/walls.ts'
 
 export interface EmbeddedDatabaseOptions {
   /** Holds the engine's files and unfinished inserts; made when it does not exist. */
@@ -37,6 +39,8 @@ export interface EmbeddedDatabase {
   readonly pid: number
   /** The engine's version, such as 26.7.3. */
   readonly version: string
+  /** What the kernel holds it to. */
+  readonly walls: Walls
   /** Ends it after what runs, within about 5 s: by SIGTERM, or SIGKILL when something did not end; resolves when it is gone. */
   stop(): Promise<void>
   /** Ends it at once. */
@@ -47,7 +51,6 @@ const FOLDER_MS_MAX = 10_000
 /** An engine with many parts loads them all before it answers; a held lock is waited for by `folderMsMax`, within this. */
 const READY_MS_MAX = 5 * 60_000
 const STOP_MS_MAX = 6_000
-const STDERR_CHARS_MAX = 8_192
 
 const LIMITS: AnalystLimits = {
   secondsMax: 60,
@@ -57,34 +60,16 @@ const LIMITS: AnalystLimits = {
 }
 
 /**
- * All of the child's environment: nothing of this process's reaches it. A statement under way holds one thread of libuv's
- * pool, and files need some, too: more than all lanes together. Times without a zone are UTC, as everywhere here.
- */
-const ENVIRONMENT = { UV_THREADPOOL_SIZE: '20', TZ: 'UTC' }
-
-/**
  * Resolves when the database answers. Rejects with `data_dir_in_use` when another process holds the folder for longer than `folderMsMax`,
  * `data_dir_unusable` when the sockets cannot be kept from other users, or `child_failed`; no process is left then.
  */
 export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
   const sockets = socketsOf(options.dataDir)
   makeSocketFolder(sockets)
-  const child = fork(childEntry(), {
-    env: ENVIRONMENT,
-    execArgv: [],
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-  })
-  let stderr = ''
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    stderr = (stderr + text).slice(-STDERR_CHARS_MAX)
-  })
+  const { child, walls, ...forked } = await forkEngine({ folder: options.dataDir, socketFolder: dirname(sockets.own) })
   let expected = false
-  // The end of stderr and of the channel, too: what it said last may be read after its exit is known.
-  const exited = Promise.all([once(child, 'close'), once(child, 'disconnect')]).then(
-    ([[code, signal]]) => ({ code, signal, expected, stderr }) as EmbeddedExit,
-  )
+  const exited: Promise<EmbeddedExit> = forked.exited.then(end => ({ ...end, expected }))
   const open: OpenMessage = {
-    folder: options.dataDir,
     sockets,
     limits: { ...LIMITS, ...options.limits },
     folderMsMax: options.folderMsMax ?? FOLDER_MS_MAX,
@@ -92,7 +77,7 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
   child.send(open, () => {})
   const { version } = await readiness(child, exited, options)
   void exited.then(exit => options.onExit?.(exit))
-  return { sockets, version, pid: child.pid ?? 0, stop, kill }
+  return { sockets, version, walls, pid: child.pid ?? 0, stop, kill }
 
   async function stop(): Promise<void> {
     expected = true
@@ -129,10 +114,4 @@ async function readiness(
     case 'failed':
       throw new SurgetankError('child_failed', `The embedded ClickHouse did not start: ${first.detail}`)
   }
-}
-
-/** Node runs the compiled child, also for tests that run these sources: `npm run build` comes first. */
-function childEntry(): string {
-  const entry = import.meta.url.endsWith('.ts') ? '../../dist/database/embedded/process.js' : './process.js'
-  return fileURLToPath(new URL(entry, import.meta.url))
 }

@@ -6,6 +6,7 @@
  * The functions are those of chdb 3.4.0, which is pinned: `DurableClassifyAsync` is exported but not documented.
  */
 import { createRequire } from 'node:module'
+import { dirname } from 'node:path'
 import { EngineError, toEngineError } from './engine-error.ts'
 
 /** What a statement gave. */
@@ -65,6 +66,22 @@ const PLATFORM_PACKAGES: Readonly<Record<string, string>> = {
   'darwin-x64': '@chdb/lib-darwin-x64',
   'linux-x64': '@chdb/lib-linux-x64-gnu',
   'linux-arm64': '@chdb/lib-linux-arm64-gnu',
+}
+
+/** The folders of the packages that the engine is made of, and nothing else is read of it. Empty where one is missing. */
+export function enginePackages(): string[] {
+  try {
+    const chdb = createRequire(import.meta.url).resolve('chdb')
+    const native = createRequire(chdb).resolve(PLATFORM_PACKAGES[`${process.platform}-${process.arch}`] ?? '')
+    return [dirname(chdb), dirname(native)]
+  } catch {
+    return []
+  }
+}
+
+/** Loads the engine's libraries, and opens nothing. Throws what keeps them from being loaded. */
+export function loadEngine(): void {
+  loadNative()
 }
 
 /** Opens the engine on a folder. Throws EngineError 76 when the folder is held by another process or cannot be used. */

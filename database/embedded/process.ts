@@ -1,6 +1,7 @@
 /**
- * The child process that owns the embedded engine: `embedded-database.ts` forks it, tells it what to open, and hears
- * when it is ready or why it is not. It listens on two Unix sockets and on no port (sockets.ts).
+ * The child process that owns the embedded engine: `embedded-database.ts` forks it behind the walls, hears that it is
+ * awake, tells it what to open, and hears when it is ready or why it is not. Its arguments are its folder, and the walls.
+ * It listens on two Unix sockets and on no port (sockets.ts).
  *
  * It never outlives its parent: the end of the IPC channel is the parent's end, however that died, and it ends at once
  * then. On SIGTERM it first lets end what runs. Its end is a signal, never an exit: the engine's destructors can wait for
@@ -14,22 +15,24 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { tellParent } from '../../parent.ts'
 import type { AnalystLimits } from './analyst.ts'
 import { openAnalystServer } from './analyst-server.ts'
-import { type Engine, openEngine } from './engine.ts'
+import { type Engine, loadEngine, openEngine } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { openExecutor } from './execute.ts'
 import { openOwnServer, type SocketServer } from './server.ts'
 import type { Sockets } from './sockets.ts'
 import { openSpool } from './spool.ts'
+import type { AwakeMessage } from './walls/fork.ts'
+import { lookFromInside } from './walls/look.ts'
+import { noneStands, type Walls } from './walls/walls.ts'
 
 /** The first and only message of the parent. */
 export interface OpenMessage {
-  readonly folder: string
   readonly sockets: Sockets
   readonly limits: AnalystLimits
   readonly folderMsMax: number
 }
 
-/** The first message of the child. `why` names what was in the way. */
+/** The first message of the child after AwakeMessage. `why` names what was in the way. */
 export type ChildMessage =
   | { readonly ready: true; readonly version: string }
   | { readonly ready: false; readonly why: 'folder_in_use' | 'failed'; readonly detail: string }
@@ -52,14 +55,33 @@ process.on('uncaughtException', error => {
   endNow()
 })
 process.once('message', (message: OpenMessage) => void open(message))
+await wake()
 
-async function open({ folder, sockets, limits, folderMsMax }: OpenMessage): Promise<void> {
+/**
+ * The engine's folder is where this process is from here on, and `.` to the engine: what it tells of its files names nothing
+ * of the machine. Any other relative path it puts before itself when it syncs a part's folder, and does not find that then.
+ */
+async function wake(): Promise<void> {
   try {
+    const [folder = '.', raised = ''] = process.argv.slice(2)
+    const walls = JSON.parse(raised) as Walls
     mkdirSync(join(folder, 'engine'), { recursive: true })
-    const engine = await openFreedEngine(join(folder, 'engine'), folderMsMax)
+    process.chdir(join(folder, 'engine'))
+    // What cannot be loaded behind the walls ends this process before it is awake: its parent then starts it without.
+    if (!noneStands(walls)) loadEngine()
+    await tellParent<AwakeMessage>({ walls: await lookFromInside(walls) })
+  } catch (error) {
+    writeSync(STDERR, `${error instanceof Error ? error.message : String(error)}\n`)
+    process.exit(1)
+  }
+}
+
+async function open({ sockets, limits, folderMsMax }: OpenMessage): Promise<void> {
+  try {
+    const engine = await openFreedEngine('.', folderMsMax)
     if (engine === null) return
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
-    const executor = await openExecutor({ engine, spool: openSpool(join(folder, 'tmp')), limits })
+    const executor = await openExecutor({ engine, spool: openSpool('../tmp'), limits })
     servers = await Promise.all([openOwnServer(executor, sockets.own), openAnalystServer(executor, sockets.analysts)])
     await tellParent<ChildMessage>({ ready: true, version: engine.version })
   } catch (error) {
