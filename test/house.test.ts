@@ -22,6 +22,7 @@ const roots = [
   'settings.ts',
   'setting-kinds.ts',
   'errors.ts',
+  'http-host.ts',
   'metrics.ts',
   'version.ts',
   'within.ts',
