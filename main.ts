@@ -20,12 +20,15 @@ import { run } from './manager/run.ts'
 import { describeRole, describeStart } from './manager/start-block.ts'
 import { startSurgetank } from './manager/surgetank.ts'
 import { describeVerdict, verify } from './manager/verify.ts'
+import { keepFilesPrivate } from './private-files.ts'
 import type { PumpView } from './pump/pump.ts'
 import { readSettings, type Settings } from './settings.ts'
 import { simulateCommand } from './simulate/simulate.ts'
 import { VERSION } from './version.ts'
 
 const EXIT_STOP = 1
+
+keepFilesPrivate()
 
 const program = new Command('surgetank')
   .description('Telemetry over MQTT, durable before its PUBACK, exactly once into ClickHouse.')

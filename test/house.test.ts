@@ -27,6 +27,7 @@ const roots = [
   'version.ts',
   'within.ts',
   'parent.ts',
+  'private-files.ts',
 ]
 
 describe('the house', () => {

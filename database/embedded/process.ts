@@ -12,6 +12,7 @@ import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { tellParent } from '../../parent.ts'
+import { keepFilesPrivate } from '../../private-files.ts'
 import type { AnalystLimits } from './analyst.ts'
 import { type Engine, openEngine } from './engine.ts'
 import { EngineError } from './engine-error.ts'
@@ -41,6 +42,7 @@ const ABORT_MS = 2_000
 let server: SqlServer | null = null
 let ending = false
 
+keepFilesPrivate()
 // Before the engine makes its threads, which inherit it: a spike of telemetry has the CPU, and inserts and queries what is left.
 setPriority(constants.priority.PRIORITY_LOW)
 process.on('SIGINT', () => {})
