@@ -6,6 +6,7 @@ import { totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 import { SurgetankError } from '../errors.ts'
 import type { Settings } from '../settings.ts'
+import { shownText } from '../shown-text.ts'
 import { VERSION } from '../version.ts'
 import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
 import { SCHEMA_VERSION } from './build-info.ts'
@@ -234,7 +235,7 @@ export function describeFindings(findings: readonly Finding[]): string {
   return findings
     .map(
       ({ what, found, verdict, advice }) =>
-        `${mark[verdict]}  ${what.padEnd(20)} ${found}${advice === undefined ? '' : `\n      ${advice}`}`,
+        `${mark[verdict]}  ${what.padEnd(20)} ${shownText(found)}${advice === undefined ? '' : `\n      ${shownText(advice)}`}`,
     )
     .join('\n')
 }

@@ -20,6 +20,7 @@ const sources = PARTS.flatMap(part => filesUnder(part, '.ts'))
 const roots = [
   'main.ts',
   'settings.ts',
+  'shown-text.ts',
   'setting-kinds.ts',
   'errors.ts',
   'http-host.ts',
