@@ -20,12 +20,16 @@ import { run } from './manager/run.ts'
 import { describeRole, describeStart } from './manager/start-block.ts'
 import { startSurgetank } from './manager/surgetank.ts'
 import { describeVerdict, verify } from './manager/verify.ts'
+import { keepFilesPrivate } from './private-files.ts'
 import type { PumpView } from './pump/pump.ts'
 import { readSettings, type Settings } from './settings.ts'
+import { shownJson, shownLines, shownText } from './shown-text.ts'
 import { simulateCommand } from './simulate/simulate.ts'
 import { VERSION } from './version.ts'
 
 const EXIT_STOP = 1
+
+keepFilesPrivate()
 
 const program = new Command('surgetank')
   .description('Telemetry over MQTT, durable before its PUBACK, exactly once into ClickHouse.')
@@ -51,7 +55,7 @@ program
     await withView(settings, async view => {
       const database = openDatabase(access, { readonly: access.socketPath !== null })
       const verdict = await verify(view, database).finally(() => database.close())
-      print(options.json ? JSON.stringify(verdict) : describeVerdict(verdict))
+      print(options.json ? toJson(verdict) : describeVerdict(verdict))
       if (!verdict.balanced) process.exitCode = 1
     })
   })
@@ -69,9 +73,7 @@ quarantine
     await withView(readSettings(process.env), async view => {
       const entries = await view.quarantine(options.limit)
       if (options.json && entries.length === 0) return
-      print(
-        options.json ? entries.map(entry => JSON.stringify(entryToJson(entry))).join('\n') : describeEntries(entries),
-      )
+      print(options.json ? entries.map(entry => toJson(entryToJson(entry))).join('\n') : describeEntries(entries))
     })
   })
 
@@ -84,7 +86,7 @@ quarantine
     await withView(readSettings(process.env), async view => {
       const entry = await view.quarantineEntry(id)
       if (entry === null) fail(`No entry ${id}. \`surgetank quarantine ls\` lists them.`)
-      print(options.json ? JSON.stringify(entryToJson(entry)) : describeEntry(entry))
+      print(options.json ? toJson(entryToJson(entry)) : describeEntry(entry))
     })
   })
 
@@ -100,11 +102,7 @@ program
     await withView(readSettings(process.env), async view => {
       const entries = await view.repeated(options.limit, options.device ?? null)
       if (options.json && entries.length === 0) return
-      print(
-        options.json
-          ? entries.map(entry => JSON.stringify(repeatedToJson(entry))).join('\n')
-          : describeRepeated(entries),
-      )
+      print(options.json ? entries.map(entry => toJson(repeatedToJson(entry))).join('\n') : describeRepeated(entries))
     })
   })
 
@@ -114,7 +112,7 @@ program
   .option('--json', 'print the findings as JSON')
   .action(async (options: { json?: true }) => {
     const findings = await examine(readSettings(process.env))
-    print(options.json ? JSON.stringify(findings) : describeFindings(findings))
+    print(options.json ? toJson(findings) : describeFindings(findings))
     if (findings.some(({ verdict }) => verdict === 'stop')) process.exitCode = 1
   })
 
@@ -196,11 +194,16 @@ function readCount(text: string): number {
   return value
 }
 
+/** For a script, and still safe on a terminal. */
+function toJson(document: unknown): string {
+  return shownJson(JSON.stringify(document))
+}
+
 function print(text: string): void {
-  process.stdout.write(`${text}\n`)
+  process.stdout.write(`${shownLines(text)}\n`)
 }
 
 function fail(sentence: string): never {
-  process.stderr.write(`${sentence}\n`)
+  process.stderr.write(`${shownText(sentence)}\n`)
   process.exit(EXIT_STOP)
 }

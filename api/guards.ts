@@ -1,12 +1,13 @@
 /**
  * Guards: what holds for every answer. The browser of a person is the way in that loopback leaves open, so: the Host header
- * must be this machine's (a page elsewhere can point its own name at 127.0.0.1: DNS rebinding), no other origin may read
+ * must be one and this machine's (a page elsewhere can point its own name at 127.0.0.1: DNS rebinding), no other origin may read
  * (no CORS), and no answer can be taken for a script or a frame.
  *
  * Beyond loopback, where every peer is trusted, a server has names that it cannot know. There it also answers to any address
  * written out and to names without a dot, such as those of containers: no page on the web can have either for its own.
  */
 import { isIPv4, isIPv6 } from 'node:net'
+import { hasOneHost, isTargetOf } from '../http-host.ts'
 import { isLoopback } from '../settings.ts'
 import type { Server } from './api.ts'
 import { ApiProblem } from './problems.ts'
@@ -37,8 +38,13 @@ export function addGuards(server: Server, listensOn: string): () => void {
   })
   server.addHook('onRequest', async (request, reply) => {
     reply.headers(SECURITY_HEADERS)
-    if (isOurs(request.headers.host ?? '')) return
-    throw new ApiProblem('wrong_host', way)
+    const { rawHeaders, url = '/' } = request.raw
+    const { host = '' } = request.headers
+    if (!hasOneHost(rawHeaders))
+      throw new ApiProblem('invalid_request', 'It must have one Host header: a name or an address.')
+    if (!isTargetOf(url, host))
+      throw new ApiProblem('invalid_request', 'Its target and its Host header must name one host.')
+    if (!isOurs(host)) throw new ApiProblem('wrong_host', way)
   })
   return () => {
     for (const [url, methods] of [...methodsByUrl]) refuseOtherMethods(server, url, new Set(methods))

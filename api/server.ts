@@ -2,6 +2,7 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, LogController } from 'fastify'
 import { cannotListen } from '../errors.ts'
+import { shownJson } from '../shown-text.ts'
 import type { Server } from './api.ts'
 import { answerBadUrl } from './problems.ts'
 
@@ -12,6 +13,7 @@ const BODY_BYTES_MAX = 4_096
 const REQUEST_MS_MAX = 10_000
 /** Longer than a device id, percent-encoded. */
 const PATH_PART_CHARS_MAX = 512
+const IS_JSON = /^application\/([\w.-]+\+)?json\b/
 
 export function newServer(log: FastifyBaseLogger): Server {
   const server = Fastify({
@@ -28,6 +30,10 @@ export function newServer(log: FastifyBaseLogger): Server {
   server.server.maxConnections = CONNECTIONS_MAX
   // Documents are written by hand where exactness matters (`state-document.ts`); schemas describe and never change them.
   server.setSerializerCompiler(() => document => JSON.stringify(document))
+  // Text of devices is seen in a browser, too; to whoever parses it, it is what the device sent.
+  server.addHook('onSend', async (_request, reply, payload) =>
+    typeof payload === 'string' && IS_JSON.test(String(reply.getHeader('content-type'))) ? shownJson(payload) : payload,
+  )
   return server
 }
 

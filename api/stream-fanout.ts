@@ -10,6 +10,7 @@
  */
 import type { ServerResponse } from 'node:http'
 import type { DeviceState } from '../model/device-state.ts'
+import { shownJson } from '../shown-text.ts'
 import type { ApiOptions } from './api.ts'
 import { type DocumentView, stateDocument } from './state-document.ts'
 
@@ -202,7 +203,7 @@ function take({ waiting }: Client): string[] {
 }
 
 function stateEvent(state: DeviceState, view: DocumentView): string {
-  return `id: ${view.now}\nevent: state\ndata: ${stateDocument(state, view)}\n\n`
+  return `id: ${view.now}\nevent: state\ndata: ${shownJson(stateDocument(state, view))}\n\n`
 }
 
 function gapEvent(missed: number): string {

@@ -4,6 +4,8 @@
  * A reason is a label of `telemetry_messages_quarantined_total` and a column of `surgetank quarantine ls`: a fixed word,
  * never text of a device. The detail is for a person; what it quotes from a device is short and escaped.
  */
+import { shownJson } from '../shown-text.ts'
+
 export const REASONS = {
   empty: 'The payload holds no reading.',
   invalid_utf8: 'The payload is not UTF-8.',
@@ -45,5 +47,5 @@ export class Refusal {
 /** A piece of what a device sent, safe to print: short, in quotes, with escapes. */
 export function quote(text: string): string {
   const short = text.length > QUOTED_CHARS_MAX ? `${text.slice(0, QUOTED_CHARS_MAX)}…` : text
-  return JSON.stringify(short).replace(/[\u007f-\u009f\u2028\u2029\ufeff]/g, '\ufffd')
+  return shownJson(JSON.stringify(short))
 }

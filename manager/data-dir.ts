@@ -37,8 +37,8 @@ const PAUSE_MS_MAX = 50
 /** Makes and locks the directory, with these folders in it. Throws `data_dir_unusable`, or `data_dir_in_use` with the id of the process that has it. */
 export function openDataDir(path: string, folders: readonly string[] = []): DataDir {
   try {
-    mkdirSync(path, { recursive: true })
-    for (const folder of folders) mkdirSync(join(path, folder), { recursive: true })
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+    for (const folder of folders) mkdirSync(join(path, folder), { recursive: true, mode: 0o700 })
     const lock = takeLock(path)
     return {
       // Written once, into an empty file: whoever reads it half-written sees one that has not told its ports yet.
@@ -52,17 +52,23 @@ export function openDataDir(path: string, folders: readonly string[] = []): Data
   }
 }
 
-/** The surgetank that runs on this directory; null when none does. */
+/** The surgetank that runs on this directory; null when none does. Throws `data_dir_unusable` when this user cannot look. */
 export function findRunning(path: string): Running | null {
   let running: Lock[]
   try {
     running = findLocks(path).filter(isHeld)
-  } catch {
-    // Not there, or closed to this user: `openDataDir` has the words for that.
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EACCES') throw closedTo(path, error)
+    // Not there, or no directory: `openDataDir` has the words for that.
     return null
   }
   // A second start that is about to be refused has a lock for a moment, and no ports.
   return running.find(({ ports }) => ports !== null) ?? running[0] ?? null
+}
+
+function closedTo(path: string, error: unknown): SurgetankError {
+  const detail = `${path} is closed to this user. Run this as the user that surgetank runs as.`
+  return new SurgetankError('data_dir_unusable', detail, error)
 }
 
 /** Two that start at one moment may both give way: each tries again after a pause of its own. */
@@ -70,7 +76,7 @@ function takeLock(path: string): string {
   const own = `surgetank.lock.${process.pid}.${startTimeOf(process.pid)}.${randomBytes(6).toString('hex')}`
   const lock = join(path, own)
   for (let tries = 1; ; tries++) {
-    writeFileSync(lock, '', { flag: 'wx' })
+    writeFileSync(lock, '', { flag: 'wx', mode: 0o600 })
     const others = findLocks(path).filter(({ name }) => name !== own)
     const holder = others.find(isHeld)
     if (holder === undefined) {

@@ -6,11 +6,14 @@ import { totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 import { tryWalls } from '../database/embedded/walls/fork.ts'
 import { allStand, describeWalls, WALLS_ADVICE } from '../database/embedded/walls/walls.ts'
+import { SurgetankError } from '../errors.ts'
 import type { Settings } from '../settings.ts'
+import { shownText } from '../shown-text.ts'
 import { VERSION } from '../version.ts'
 import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
 import { SCHEMA_VERSION } from './build-info.ts'
 import { findRunning, type Running } from './data-dir.ts'
+import { checkDataFiles } from './data-files.ts'
 import { examineEngine, examineReceipts, examineServers } from './doctor-servers.ts'
 
 export interface Finding {
@@ -26,20 +29,26 @@ const FSYNCS = 100
 const DISK_FREE_BYTES_MIN = 2 * 2 ** 30
 const MEMORY_BYTES_MIN = 1.5 * 2 ** 30
 const FSYNC_MS_SLOW = 20
+/** In the advice, for a person to put in. */
+const USER = '<user of surgetank>'
+/** Of a data directory, looked at. */
+const FILES_MAX = 100_000
 
 /** All findings, in the order an operator would ask. */
 export async function examine(settings: Settings): Promise<Finding[]> {
   const places = choosePlaces(settings)
   const onDisk = isEmbedded(places, 'log') || isEmbedded(places, 'database')
-  const running = onDisk ? findRunning(settings.SURGETANK_DATA_DIR) : null
+  const dir = onDisk ? lookInto(settings.SURGETANK_DATA_DIR) : null
+  const running = dir?.running ?? null
   return [
     { what: 'surgetank', found: `${VERSION}, schema version ${SCHEMA_VERSION}`, verdict: 'ok' },
     examineNode(),
     ...packagesOf(places).map(examinePackage),
     examineMemory(places),
-    ...(onDisk ? [examineDataDir(settings.SURGETANK_DATA_DIR, running)] : []),
-    ...(onDisk ? examineDisk(settings.SURGETANK_DATA_DIR) : []),
-    ...(running === null ? await examinePorts(settings, places) : []),
+    ...(dir === null ? [] : [dir.finding]),
+    ...(dir?.isClosed === false ? await examineDataFiles(settings.SURGETANK_DATA_DIR) : []),
+    ...(dir?.isClosed === false ? examineDisk(settings.SURGETANK_DATA_DIR) : []),
+    ...(running === null && dir?.isClosed !== true ? await examinePorts(settings, places) : []),
     ...(await examineServers(places)),
     ...(await examineReceipts(places.log, Date.now())),
     ...(places.database.kind === 'embedded'
@@ -64,9 +73,40 @@ function isServing(running: Running | null): boolean {
   return typeof running?.ports?.sql === 'number'
 }
 
-function examineDataDir(dir: string, running: Running | null): Finding {
-  const found = running === null ? `${dir}, nobody runs on it` : `process ${running.pid} runs on it`
-  return { what: 'data directory', found, verdict: 'ok' }
+interface DataDirLook {
+  readonly finding: Finding
+  readonly running: Running | null
+  /** To this user, who then cannot even tell whether somebody runs on it. */
+  readonly isClosed: boolean
+}
+
+function lookInto(dir: string): DataDirLook {
+  const what = 'data directory'
+  try {
+    const running = findRunning(dir)
+    const found = running === null ? `${dir}, nobody runs on it` : `process ${running.pid} runs on it`
+    return { finding: { what, found, verdict: 'ok' }, running, isClosed: false }
+  } catch (error) {
+    if (!(error instanceof SurgetankError)) throw error
+    return { finding: { what, found: error.detail, verdict: 'stop' }, running: null, isClosed: true }
+  }
+}
+
+/** Whether others can read what is in it. Nothing of one that is not there yet. */
+export async function examineDataFiles(dir: string): Promise<Finding[]> {
+  const options = { correct: false, seenMax: FILES_MAX, atOnceMax: FILES_MAX }
+  const { seen, exposed, first, whole } = await checkDataFiles(dir, options)
+  if (seen === 0) return []
+  const what = 'data files'
+  if (first === null) {
+    return [
+      { what, found: `open to this user only${whole ? '' : `, as far as the first ${seen} tell`}`, verdict: 'ok' },
+    ]
+  }
+  const { path, why } = first
+  const found = `open to others: ${exposed} of ${seen}, such as ${path}${why === null ? '' : `; ${why}`}`
+  const advice = `A start corrects what its user may change. For the rest, as root: chown -R ${USER} ${dir} && chmod -R go= ${dir}`
+  return [{ what, found, verdict: 'warn', advice }]
 }
 
 function examineNode(): Finding {
@@ -213,7 +253,7 @@ export function describeFindings(findings: readonly Finding[]): string {
   return findings
     .map(
       ({ what, found, verdict, advice }) =>
-        `${mark[verdict]}  ${what.padEnd(20)} ${found}${advice === undefined ? '' : `\n      ${advice}`}`,
+        `${mark[verdict]}  ${what.padEnd(20)} ${shownText(found)}${advice === undefined ? '' : `\n      ${shownText(advice)}`}`,
     )
     .join('\n')
 }

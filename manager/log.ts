@@ -1,5 +1,6 @@
 /** What a process tells whoever runs it: one JSON document a line, on stderr. */
 import { type Logger, pino } from 'pino'
+import { shownJson } from '../shown-text.ts'
 import { within } from '../within.ts'
 
 const BYTES_MAX = 1 << 20
@@ -14,6 +15,9 @@ export function openLog(level: string, part: string): Logger {
   const stderr = pino.destination({ dest: 2, minLength: 1, maxLength: BYTES_MAX })
   // pino calls it after `fatal` and at the exit, and it waits for whoever does not read, for ever: `flushed` is instead of it.
   stderr.flushSync = () => {}
+  // Names of devices, topics and errors of servers stand in it, and people read it on a terminal.
+  const write = stderr.write.bind(stderr)
+  stderr.write = line => write(shownJson(line))
   return pino({ level, base: { part } }, stderr)
 }
 

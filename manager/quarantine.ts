@@ -1,5 +1,6 @@
 /** `surgetank quarantine ls|show`: what was refused, with its reason and its bytes as they came. */
 import type { QuarantineEntry } from '../pump/pump.ts'
+import { shownText } from '../shown-text.ts'
 
 const COLUMNS = { id: 9, at: 24, device: 24, reason: 24 }
 
@@ -8,7 +9,7 @@ export function describeEntries(entries: readonly QuarantineEntry[]): string {
   if (entries.length === 0) return 'Nothing is quarantined.'
   const head = row('ID', 'RECEIVED', 'DEVICE', 'REASON', 'WHERE')
   const rows = entries.map(({ id, receivedAt, device, reason, where }) =>
-    row(id, new Date(receivedAt).toISOString(), printable(device), reason, printable(where)),
+    row(id, new Date(receivedAt).toISOString(), shownText(device), reason, shownText(where)),
   )
   return [head, ...rows].join('\n')
 }
@@ -24,12 +25,12 @@ export function describeEntry(entry: QuarantineEntry): string {
   return [
     `id        ${entry.id}`,
     `received  ${new Date(entry.receivedAt).toISOString()}`,
-    `device    ${printable(entry.device)}`,
-    `where     ${printable(entry.where)}`,
+    `device    ${shownText(entry.device)}`,
+    `where     ${shownText(entry.where)}`,
     `reason    ${entry.reason}`,
-    `detail    ${printable(entry.detail)}`,
+    `detail    ${shownText(entry.detail)}`,
     `bytes     ${bytes.length}`,
-    `text      ${printable(bytes.toString('utf8'))}`,
+    `text      ${shownText(bytes.toString('utf8'))}`,
     `base64    ${bytes.toString('base64')}`,
   ].join('\n')
 }
@@ -42,9 +43,4 @@ export function entryToJson(entry: QuarantineEntry): Record<string, unknown> {
     received_at: new Date(receivedAt).toISOString(),
     payload_base64: Buffer.from(bytes).toString('base64'),
   }
-}
-
-/** Bytes of a stranger on a terminal: control characters are shown, never sent. */
-export function printable(text: string): string {
-  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, char => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }

@@ -1,6 +1,6 @@
 /** `surgetank repeated ls`: what was taken for a message sent again, so that an operator can judge it. */
 import type { RepeatedEntry } from '../pump/pump.ts'
-import { printable } from './quarantine.ts'
+import { shownText } from '../shown-text.ts'
 
 const COLUMNS = { at: 24, device: 24, why: 18 }
 const WHY: Readonly<Record<RepeatedEntry['why'], string>> = { dup: 'DUP', other_connection: 'another connection' }
@@ -14,9 +14,9 @@ export function describeRepeated(entries: readonly RepeatedEntry[]): string {
   const rows = entries.map(({ receivedAt, device, topic, why, payload, payloadBytes }) =>
     row({
       at: new Date(receivedAt).toISOString(),
-      device: printable(device),
+      device: shownText(device),
       why: WHY[why],
-      topic: printable(topic),
+      topic: shownText(topic),
       payload: beginningOf(payload, payloadBytes),
     }),
   )
@@ -35,7 +35,7 @@ function row({
 
 function beginningOf(payload: Uint8Array, payloadBytes: number): string {
   const text = Buffer.from(payload.subarray(0, PAYLOAD_CHARS)).toString('utf8')
-  return `${printable(text)}${payloadBytes > PAYLOAD_CHARS ? `… (${payloadBytes} bytes)` : ''}`
+  return `${shownText(text)}${payloadBytes > PAYLOAD_CHARS ? `… (${payloadBytes} bytes)` : ''}`
 }
 
 /** The entry as JSON, for a script. The payload is its beginning. */

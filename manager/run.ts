@@ -5,6 +5,7 @@
  */
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
+import { shownLines, shownText } from '../shown-text.ts'
 import { exitWritten } from './log.ts'
 
 export interface Running {
@@ -39,7 +40,7 @@ export async function run({ log, start }: RunOptions): Promise<void> {
     if (!stopping.signal.aborted) return fail(error, 'the start failed')
   }
   if (stopping.signal.aborted) return drain()
-  process.stdout.write(`${running?.banner}\n`)
+  process.stdout.write(`${shownLines(running?.banner ?? '')}\n`)
 
   function stop(signal: string): void {
     if (stopping.signal.aborted) {
@@ -75,7 +76,7 @@ export async function run({ log, start }: RunOptions): Promise<void> {
   /** An error of ours is a sentence for whoever reads the terminal; a foreign one is for the log. */
   function fail(error: unknown, sentence: string): void {
     if (ending) return
-    if (error instanceof SurgetankError) process.stderr.write(`${error.message} [${error.code}]\n`)
+    if (error instanceof SurgetankError) process.stderr.write(`${shownText(error.message)} [${error.code}]\n`)
     else log.fatal({ err: error }, sentence)
     end(EXIT_STOP)
   }

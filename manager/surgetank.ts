@@ -23,6 +23,7 @@ import { openApiPart } from './api-part.ts'
 import { type BrokerPart, openBrokerPart } from './broker-part.ts'
 import { type Closers, openClosers } from './closers.ts'
 import { type DataDir, openDataDir, type Ports } from './data-dir.ts'
+import { closeDataFiles } from './data-files.ts'
 import { type DatabaseChild, superviseDatabase } from './database-child.ts'
 import { openGauges } from './gauges.ts'
 import { checkHealth } from './health.ts'
@@ -99,6 +100,7 @@ async function openStores({ settings, log, stopping }: StartOptions, closers: Cl
   const patience = { log, stopping }
   const data = takeDataDir(settings, places)
   closers.add(() => data?.release())
+  if (data !== null) await closeDataFiles(settings.SURGETANK_DATA_DIR, log, stopping)
   const engine = await startEngine(places, log)
   closers.add(() => engine?.stop())
   const sql = await startSql(settings, engine, log)

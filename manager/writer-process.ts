@@ -7,12 +7,14 @@ import { constants, setPriority } from 'node:os'
 import { type ErrorCode, logFields, SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import { tellParent } from '../parent.ts'
+import { keepFilesPrivate } from '../private-files.ts'
 import type { ChildMessage, WriterConfig } from './child-messages.ts'
 import { exitWritten, flushed, openLog } from './log.ts'
 import { openWriterPart } from './writer-part.ts'
 
 const METRICS_MS = 1_000
 
+keepFilesPrivate()
 process.once('message', (config: WriterConfig) => void run(config))
 process.once('disconnect', endNow)
 process.send?.({ kind: 'hello' })

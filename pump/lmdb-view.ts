@@ -2,7 +2,7 @@
  * The view of the log on this disk: looks and touches nothing. Works while the system runs and when it does not, and
  * before either environment was made.
  */
-import { existsSync } from 'node:fs'
+import { accessSync } from 'node:fs'
 import { SurgetankError } from '../errors.ts'
 import { beginCounting, newestHeld } from './lmdb-counted.ts'
 import type { Db } from './lmdb-env.ts'
@@ -37,9 +37,9 @@ const NO_BOOKS: PumpBooks = {
   bytesMax: 0,
 }
 
-/** Rejects with `log_missing` when there is no such directory. */
+/** Rejects with `log_missing` when there is no such directory, with `data_dir_unusable` when it is closed to this user. */
 export async function openLmdbView({ dir }: LmdbViewOptions): Promise<PumpView> {
-  if (!existsSync(dir)) throw new SurgetankError('log_missing', `${dir} does not exist. Is SURGETANK_DATA_DIR right?`)
+  refuseWithout(dir)
   const log = openLogForReading(dir)
   const positions = openPositions(dir, false)
 
@@ -167,4 +167,16 @@ function newest(first: number, end: number, entriesMax: number, entryOf: (number
     if (entry !== null) entries.push(entry)
   }
   return entries
+}
+
+function refuseWithout(dir: string): void {
+  try {
+    accessSync(dir)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EACCES') {
+      const detail = `${dir} is closed to this user. Run this as the user that surgetank runs as.`
+      throw new SurgetankError('data_dir_unusable', detail, error)
+    }
+    throw new SurgetankError('log_missing', `${dir} does not exist. Is SURGETANK_DATA_DIR right?`, error)
+  }
 }

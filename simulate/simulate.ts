@@ -7,6 +7,7 @@
  */
 import type { Command } from 'commander'
 import type { DatabaseAccess } from '../database/database.ts'
+import { shownJson, shownText } from '../shown-text.ts'
 import { openDevices } from './devices.ts'
 import { type Ledger, openLedger } from './ledger.ts'
 import { type LoadResult, runLoad } from './load.ts'
@@ -48,7 +49,7 @@ export function simulateCommand(serverOf: () => DatabaseAccess | null): Command 
     const result = await runSimulate(options, interrupted.signal).catch((error: unknown) =>
       command.error(`error: ${sentenceOf(error)}`),
     )
-    process.stdout.write(`${JSON.stringify(result, null, options.json ? undefined : 2)}\n`)
+    process.stdout.write(`${shownJson(JSON.stringify(result, null, options.json ? undefined : 2))}\n`)
     const isUnsettled = result.verify?.settled === false
     const isUnacked = result.qos > 0 && !interrupted.signal.aborted && (result.unacked > 0 || result.acked === 0)
     if (result.verify?.ok === false || isUnsettled || isUnacked) process.exitCode = 1
@@ -151,7 +152,7 @@ async function reachable<T>(url: string, answer: Promise<T>): Promise<T> {
 /** One short line: what answers in the place of ClickHouse may answer with a page, and that is the error's message then. */
 function sentenceOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error)
-  return text.replace(/\s+/g, ' ').trim().slice(0, SENTENCE_CHARS_MAX)
+  return shownText(text.replace(/\s+/g, ' ').trim().slice(0, SENTENCE_CHARS_MAX))
 }
 
 function nameOf(options: SimulateOptions): string {
@@ -159,5 +160,5 @@ function nameOf(options: SimulateOptions): string {
 }
 
 function say(lines: readonly string[]): void {
-  process.stderr.write(`${lines.join('\n')}\n`)
+  process.stderr.write(`${lines.map(shownText).join('\n')}\n`)
 }

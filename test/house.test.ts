@@ -20,6 +20,7 @@ const sources = PARTS.flatMap(part => filesUnder(part, '.ts'))
 const roots = [
   'main.ts',
   'settings.ts',
+  'shown-text.ts',
   'setting-kinds.ts',
   'errors.ts',
   'http-host.ts',
@@ -27,6 +28,7 @@ const roots = [
   'version.ts',
   'within.ts',
   'parent.ts',
+  'private-files.ts',
 ]
 
 describe('the house', () => {

@@ -13,6 +13,7 @@ import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { tellParent } from '../../parent.ts'
+import { keepFilesPrivate } from '../../private-files.ts'
 import type { AnalystLimits } from './analyst.ts'
 import { openAnalystServer } from './analyst-server.ts'
 import { type Engine, loadEngine, openEngine } from './engine.ts'
@@ -45,6 +46,7 @@ const ABORT_MS = 2_000
 let servers: SocketServer[] = []
 let ending = false
 
+keepFilesPrivate()
 // Before the engine makes its threads, which inherit it: a spike of telemetry has the CPU, and inserts and queries what is left.
 setPriority(constants.priority.PRIORITY_LOW)
 process.on('SIGINT', () => {})

@@ -5,6 +5,7 @@
  */
 import { constants, setPriority } from 'node:os'
 import { tellParent } from '../../parent.ts'
+import { keepFilesPrivate } from '../../private-files.ts'
 import { openEngineClient } from './engine-client.ts'
 import { openSqlServer, type SqlServer } from './server.ts'
 
@@ -24,6 +25,7 @@ const DRAIN_MS = 3_000
 let server: SqlServer | null = null
 let ending = false
 
+keepFilesPrivate()
 // As the engine: a spike of telemetry has the CPU, and queries what is left.
 setPriority(constants.priority.PRIORITY_LOW)
 process.on('SIGINT', () => {})

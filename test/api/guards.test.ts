@@ -59,9 +59,8 @@ describe('guards', () => {
       'evil.example',
       'localhost.evil.example',
       '127.0.0.1.evil.example',
-      'evil.example:localhost',
+      'evil.example:80',
       '127.0.0.2',
-      'a@localhost',
     ]) {
       for (const path of ['/v1/devices', '/docs/', '/no/such', '/v1/stream', '/openapi.json']) {
         const answer = await rawRequest(fixture, { path, host })

@@ -3,6 +3,7 @@
  * it. With TEST_NOTHING_SKIPPED=1, as in CI, a server that is missing fails the run before it begins.
  */
 import { existsSync } from 'node:fs'
+import { anotherUserHere } from './another-user.ts'
 import { kafkaGiven, kafkaHere } from './kafka-server.ts'
 import { redisHere } from './redis-server.ts'
 
@@ -25,6 +26,12 @@ export const NEEDS: readonly Need[] = [
     isHere: kafkaHere,
     suites: kafkaGiven ? 'the faults of Kafka, several machines' : 'the log in Kafka and its faults, several machines',
     how: 'install Java 17 and Maven, then: mvn -q -f test/servers/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$HOME/.cache/surgetank-test/kafka-4.1.1',
+  },
+  {
+    name: 'superuser',
+    isHere: anotherUserHere,
+    suites: 'a data directory of another user',
+    how: 'run the tests as root on Linux, with setpriv (Debian: util-linux)',
   },
   {
     name: 'recorded series',

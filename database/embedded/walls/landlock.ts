@@ -69,14 +69,14 @@ export function rightsOf(abi: number): Handled {
 }
 
 /** Of this process from now on. What is granted and not there is passed over. */
-export function raiseLandlock(libc: Libc, grants: readonly Grant[], { listensOnTcp }: { listensOnTcp: boolean }): Wall {
+export function raiseLandlock(libc: Libc, grants: readonly Grant[]): Wall {
   const abi = libc.createRuleset(null)
   if (abi < 0) return whyNot(abi)
   if (abi < ABI_MIN) return `the Landlock of this kernel is version ${abi}, and ${ABI_MIN} is needed (Linux 5.19)`
   const { files, tcp, scopes } = rightsOf(abi)
   const attributes = Buffer.alloc(24)
   attributes.writeBigUInt64LE(files, 0)
-  attributes.writeBigUInt64LE(listensOnTcp ? tcp & ~BIND_TCP : tcp, 8)
+  attributes.writeBigUInt64LE(tcp, 8)
   attributes.writeBigUInt64LE(scopes, 16)
   const ruleset = libc.createRuleset(attributes)
   if (ruleset < 0) return whyNot(ruleset)

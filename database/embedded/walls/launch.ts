@@ -9,6 +9,7 @@
  */
 import { mkdirSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { keepFilesPrivate } from '../../../private-files.ts'
 import { ENVIRONMENT } from '../environment.ts'
 import { grantsOf, OWN_FOLDERS } from './grants.ts'
 import { raiseLandlock } from './landlock.ts'
@@ -28,13 +29,11 @@ export interface LaunchOptions {
   readonly programs: readonly string[]
 }
 
-/** Until the engine listens on sockets of the file system, it listens on TCP. To take away: this, and what reads it. */
-const LISTENS_ON_TCP = true
-
 const STDERR = 2
 const CHANNEL = 3
 const CANNOT = 70
 
+keepFilesPrivate()
 // A terminal's SIGINT is left to the parent, here and in what comes.
 process.on('SIGINT', () => {})
 try {
@@ -55,12 +54,11 @@ async function launch({ entry, folder, socketFolder, programs }: LaunchOptions):
   for (const fd of readdirSync('/proc/self/fd').map(Number)) libc.setCloseOnExec(fd, fd > CHANNEL)
   const node = libc.pin(process.execPath)
   libc.forbidNewPrivileges()
-  const files = raiseLandlock(libc, grants, { listensOnTcp: LISTENS_ON_TCP })
+  const files = raiseLandlock(libc, grants)
   const filter = raiseFilter(libc, {
     architecture,
     pid: process.pid,
     programAt: node.address,
-    listensOnTcp: LISTENS_ON_TCP,
   })
   const walls: Walls = { files, network: filter, programs: filter }
   const error = libc.execute(node, [process.execPath, entry, folder, JSON.stringify(walls)], {

@@ -17,8 +17,6 @@ export interface FilterOptions {
   readonly pid: number
   /** Where the path stands that the launcher runs: in no later process there is anything at this address. */
   readonly programAt: bigint
-  /** Until the engine listens on sockets of the file system only. */
-  readonly listensOnTcp: boolean
 }
 
 const ALLOW = 0x7fff0000
@@ -32,7 +30,6 @@ const ARCHITECTURES: Readonly<Record<Architecture, number>> = { x64: 0xc000003e,
 const X32_FROM = 0x40000000
 
 const AF_UNIX = 1
-const AF_INET = 2
 const SOCK_STREAM = 1
 const SOCK_TYPE_MASK = 0xf
 const CLONE_THREAD = 0x00010000
@@ -68,7 +65,7 @@ export function filterProgram(options: FilterOptions): Buffer {
   return assemble(filterSteps(options))
 }
 
-function filterSteps({ architecture, pid, programAt, listensOnTcp }: FilterOptions): Step[] {
+function filterSteps({ architecture, pid, programAt }: FilterOptions): Step[] {
   const jump = (name: Syscall, label: string): Step[] => {
     const value = numberOf(name, architecture)
     return value === null ? [] : [{ do: 'equal', value, yes: label }]
@@ -100,7 +97,6 @@ function filterSteps({ architecture, pid, programAt, listensOnTcp }: FilterOptio
     { do: 'and', value: SOCK_TYPE_MASK },
     { do: 'equal', value: SOCK_STREAM, no: 'deny' },
     { do: 'load', offset: argumentAt(0) },
-    ...(listensOnTcp ? [{ do: 'equal', value: AF_INET, yes: 'allow' } as const] : []),
     { do: 'equal', value: AF_UNIX, yes: 'allow', no: 'deny' },
     { do: 'label', name: 'socketpair' },
     { do: 'load', offset: argumentAt(0) },
