@@ -167,11 +167,11 @@ function expectClosed(dir: string): void {
   expect(openIn(dir)).toEqual([])
 }
 
-/** What of a tree is not 0700 or 0600, links apart. */
+/** What of a tree is not 0700 for folders and 0600 for the rest, links apart. */
 function openIn(path: string): string[] {
   const found = lstatSync(path, { throwIfNoEntry: false })
   if (found === undefined || found.isSymbolicLink()) return []
-  const isRight = (found.mode & 0o777) === (found.isFile() ? 0o600 : 0o700)
+  const isRight = (found.mode & 0o777) === (found.isDirectory() ? 0o700 : 0o600)
   return [...(isRight ? [] : [path]), ...(found.isDirectory() ? entriesOf(path).flatMap(openIn) : [])]
 }
 
