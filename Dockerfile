@@ -20,7 +20,7 @@ COPY package.json package-lock.json .npmrc ./
 # The native packages come prebuilt for Debian: no compiler is needed and none is here, and no script of a package runs.
 RUN npm ci --omit=dev --ignore-scripts && npm cache clean --force \
   && ln -s /app/dist/main.js /usr/local/bin/surgetank \
-  && mkdir /data && chown 10001:10001 /data
+  && mkdir -m 700 /data && chown 10001:10001 /data
 COPY --from=build /out ./
 RUN chmod +x dist/main.js
 USER 10001:10001

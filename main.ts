@@ -38,6 +38,7 @@ const program = new Command('surgetank')
     'after',
     '\nWithout a command it runs every part on this machine. Settings are environment variables: docs/SETTINGS.md.',
   )
+  .configureOutput({ writeErr: text => process.stderr.write(shownLines(text)) })
   .allowExcessArguments(true)
   .action(() =>
     program.args.length === 0 ? runAll() : fail(`'${program.args[0]}' is no command; \`surgetank --help\` lists them.`),
@@ -120,7 +121,9 @@ program.addCommand(
   simulateCommand(() => {
     const { database } = choosePlaces(readSettings(process.env))
     return database.kind === 'server' ? database.access : null
-  }),
+  })
+    .copyInheritedSettings(program)
+    .allowExcessArguments(false),
 )
 
 for (const [name, { does }] of Object.entries(ROLES)) {

@@ -32,7 +32,7 @@ const LISTENING = {
 const LOG = {
   SURGETANK_DATA_DIR: kind.path(
     './data',
-    'What the embedded parts must keep over a restart lies here: the log, the positions, ClickHouse. A local disk, not a network share.',
+    'What the embedded parts must keep over a restart lies here: the log, the positions, ClickHouse. A local disk, not a network share. Made and kept 0700: only the user that runs surgetank reads it.',
   ),
   SURGETANK_LOG_MB: kind.number(
     10240,

@@ -7,9 +7,8 @@
  * directory itself may be one. Files may come and go meanwhile. What cannot be corrected, such as a volume of another
  * owner, is told and never stops a start.
  */
-import type { Stats } from 'node:fs'
-import { chmod, lstat, opendir, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { chmodSync, lstatSync, opendirSync, type Stats, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { within } from '../within.ts'
@@ -36,21 +35,24 @@ export interface FilesOptions {
   readonly correct: boolean
   /** Looks at so many at most. */
   readonly seenMax: number
-  /** From so many on it goes slowly, beside everything else. */
-  readonly atOnceMax: number
+  /** After so many ms it goes slowly, beside everything else. */
+  readonly atOnceMsMax: number
   readonly signal?: AbortSignal
 }
 
-const AT_ONCE_MAX = 5_000
 /** A start waits so long at most; the rest is corrected beside what runs. */
 const START_MS_MAX = 1_000
-const GROUP = 32
-/** After each group: about 6,000 a second, for a tenth of one core. */
+/**
+ * One look takes a few µs by a call that waits, and ten times as much by one that does not. So this waits, in turns that are
+ * too short to be noticed, however slow the disk is.
+ */
+const TURN_MS = 1
+/** After each turn: a sixth of one core at most. */
 const PAUSE_MS = 5
 
 /** Corrects the modes at a start. Resolves when all are, or when that goes on beside everything else; never rejects. */
 export async function closeDataFiles(dir: string, log: Logger, signal: AbortSignal): Promise<void> {
-  const options = { correct: true, seenMax: Number.POSITIVE_INFINITY, atOnceMax: AT_ONCE_MAX, signal }
+  const options = { correct: true, seenMax: Number.POSITIVE_INFINITY, atOnceMsMax: START_MS_MAX, signal }
   const told = checkDataFiles(dir, options).then(
     report => tell(report, log),
     (error: unknown) => log.warn({ err: error }, 'the modes of the data directory could not be looked at'),
@@ -67,42 +69,56 @@ function tell({ corrected, exposed, first }: FilesReport, log: Logger): void {
 
 /** Looks at the modes of a data directory and what is in it. One that is not there has nothing to tell. */
 export async function checkDataFiles(dir: string, options: FilesOptions): Promise<FilesReport> {
-  const report = { seen: 0, corrected: 0, exposed: 0, first: null as Exposed | null, whole: true }
-  const top = await ifThere(stat(dir))
-  if (top === null) return report
-  await judge(dir, top)
+  const report: Writable<FilesReport> = { seen: 0, corrected: 0, exposed: 0, first: null, whole: true }
+  const since = performance.now()
+  const looks = lookAround(dir, options.correct, report)
+  try {
+    for (let turnEnds = since + TURN_MS; !looks.next().done; ) {
+      if (report.seen >= options.seenMax || options.signal?.aborted) return { ...report, whole: false }
+      if (performance.now() < turnEnds) continue
+      await pause(turnEnds - since > options.atOnceMsMax ? PAUSE_MS : 0)
+      turnEnds = performance.now() + TURN_MS
+    }
+    return report
+  } finally {
+    looks.return()
+  }
+}
+
+type Writable<T> = { -readonly [Key in keyof T]: T[Key] }
+
+/** One thing at each step, from the top down. */
+function* lookAround(dir: string, correcting: boolean, report: Writable<FilesReport>): Generator<undefined, void> {
+  const top = ifThere(() => statSync(dir))
+  if (top === null) return
+  judge(dir, top)
   if (report.exposed === 0 && isOfAnother(top)) expose(dir, `it belongs to user ${top.uid}`)
   const folders = [dir]
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
-    for await (const group of groupsOf(folder)) {
-      if (report.seen >= options.seenMax || options.signal?.aborted) return { ...report, whole: false }
-      folders.push(...(await Promise.all(group.map(lookAt))).filter(path => path !== null))
-      if (report.seen > options.atOnceMax) await pause(PAUSE_MS)
+    yield
+    for (const name of namesIn(folder)) {
+      const path = join(folder, name)
+      const found = ifThere(() => lstatSync(path))
+      if (found === null) continue
+      if (!found.isSymbolicLink()) judge(path, found)
+      else if (folder === dir) judgeLink(path)
+      if (found.isDirectory()) folders.push(path)
+      yield
     }
   }
-  return report
 
-  /** Resolves with the path when it is a folder to go on with. */
-  async function lookAt(path: string): Promise<string | null> {
-    const found = await ifThere(lstat(path))
-    if (found === null) return null
-    if (!found.isSymbolicLink()) await judge(path, found)
-    else if (dirname(path) === dir) await judgeLink(path)
-    return found.isDirectory() ? path : null
+  function judge(path: string, found: Stats): void {
+    report.seen++
+    if (!isOpen(found)) return
+    const why = correcting ? correct(path, found) : null
+    if (why === undefined) report.corrected++
+    else expose(path, why)
   }
 
   /** In the directory itself, made by an operator: the log on a disk of its own, say. */
-  async function judgeLink(path: string): Promise<void> {
-    const target = await ifThere(stat(path))
+  function judgeLink(path: string): void {
+    const target = ifThere(() => statSync(path))
     if (target !== null && isOpen(target)) expose(path, 'it is a link, and what it leads to is left as it is')
-  }
-
-  async function judge(path: string, found: Stats): Promise<void> {
-    report.seen++
-    if (!isOpen(found)) return
-    const why = options.correct ? await correct(path, found) : null
-    if (why === undefined) report.corrected++
-    else expose(path, why)
   }
 
   function expose(path: string, why: string | null): void {
@@ -112,10 +128,10 @@ export async function checkDataFiles(dir: string, options: FilesOptions): Promis
 }
 
 /** Undefined when nobody else reaches it any more; otherwise what is in the way. */
-async function correct(path: string, found: Stats): Promise<string | undefined> {
+function correct(path: string, found: Stats): string | undefined {
   try {
-    await chmod(path, wantedMode(found))
-    return isOpen(await stat(path)) ? 'its disk keeps no modes' : undefined
+    chmodSync(path, wantedMode(found))
+    return isOpen(statSync(path)) ? 'its disk keeps no modes' : undefined
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
@@ -133,35 +149,30 @@ function wantedMode(found: Stats): number {
   return found.isDirectory() ? 0o700 : 0o600
 }
 
-/** What is in a folder, some at a time; nothing of one that vanished, or that this user cannot read. */
-async function* groupsOf(folder: string): AsyncGenerator<string[]> {
-  const entries = await ifThere(opendir(folder, { bufferSize: GROUP }))
+function isOfAnother(found: Stats): boolean {
+  return process.geteuid !== undefined && found.uid !== process.geteuid()
+}
+
+/** What is in a folder; nothing of one that vanished, or that this user cannot read. */
+function* namesIn(folder: string): Generator<string, void> {
+  const entries = ifThere(() => opendirSync(folder, { bufferSize: 256 }))
   if (entries === null) return
   try {
-    let isLast = false
-    while (!isLast) {
-      const group: string[] = []
-      while (group.length < GROUP && !isLast) {
-        const entry = await ifThere(entries.read())
-        if (entry === null) isLast = true
-        else group.push(join(folder, entry.name))
-      }
-      yield group
+    for (;;) {
+      const entry = ifThere(() => entries.readSync())
+      if (entry === null) return
+      yield entry.name
     }
   } finally {
-    await entries.close()
+    entries.closeSync()
   }
 }
 
-async function ifThere<Found>(look: Promise<Found>): Promise<Found | null> {
+function ifThere<Found>(look: () => Found): Found | null {
   try {
-    return await look
+    return look()
   } catch (error) {
     if (['ENOENT', 'ENOTDIR', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) return null
     throw error
   }
-}
-
-function isOfAnother(found: Stats): boolean {
-  return process.geteuid !== undefined && found.uid !== process.geteuid()
 }

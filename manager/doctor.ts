@@ -94,7 +94,7 @@ function lookInto(dir: string): DataDirLook {
 
 /** Whether others can read what is in it. Nothing of one that is not there yet. */
 export async function examineDataFiles(dir: string): Promise<Finding[]> {
-  const options = { correct: false, seenMax: FILES_MAX, atOnceMax: FILES_MAX }
+  const options = { correct: false, seenMax: FILES_MAX, atOnceMsMax: Number.POSITIVE_INFINITY }
   const { seen, exposed, first, whole } = await checkDataFiles(dir, options)
   if (seen === 0) return []
   const what = 'data files'

@@ -108,6 +108,15 @@ describe('the house', () => {
     expect(Object.keys(SETTINGS).filter(name => !outside.includes(name))).toEqual([])
   })
 
+  it('keeps what each process makes to its own user, from its first statement on', () => {
+    const entries = [...sources.filter(file => !file.startsWith('bench/')), ...roots].filter(file =>
+      /^#!|process\.(on|once)\('message'/m.test(readFileSync(file, 'utf8')),
+    )
+    expect(entries).toContain('main.ts')
+    const open = entries.filter(file => !/^keepFilesPrivate\(\)$/m.test(readFileSync(file, 'utf8')))
+    expect(open).toEqual([])
+  })
+
   it('leaves nothing for later on main', () => {
     const marked = [...sources, ...roots].filter(file => /\b(TODO|FIXME|XXX)\b/.test(readFileSync(file, 'utf8')))
     expect(marked).toEqual([])

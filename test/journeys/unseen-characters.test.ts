@@ -125,6 +125,8 @@ describe('the command line', () => {
     ['an entry', ['quarantine', 'show', 'm\u202e1'], {}],
     ['a command', ['no\u202esuch'], {}],
     ['an option', ['repeated', 'ls', '--limit', '1\u202e'], {}],
+    ['an option that there is not', ['doctor', '--\u202e'], {}],
+    ['an option of simulate', ['simulate', '--\u202e'], {}],
     ['a value', ['doctor'], { SURGETANK_MQTT_PORT: '1\u202e2\n3' }],
     ['a setting', ['doctor'], { 'SURGETANK_\u202e': 'x' }],
     ['a path', ['quarantine', 'ls'], { SURGETANK_DATA_DIR: '/no\u202esuch' }],

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { checkDataFiles, closeDataFiles } from '../../manager/data-files.ts'
 import { examineDataFiles } from '../../manager/doctor.ts'
 
-const ALL = { correct: true, seenMax: 1_000, atOnceMax: 1_000 }
+const ALL = { correct: true, seenMax: 1_000, atOnceMsMax: 1_000 }
 let [root, dir] = ['', '']
 
 beforeEach(() => {
@@ -104,7 +104,7 @@ describe('a look', () => {
       makeFolder(join(dir, `${at}`), 0o755)
       for (let file = 0; file < 40; file++) makeFile(join(dir, `${at}/${file}`), 0o644)
     }
-    const looking = checkDataFiles(dir, { ...ALL, seenMax: Number.POSITIVE_INFINITY, atOnceMax: 0 })
+    const looking = checkDataFiles(dir, { ...ALL, seenMax: Number.POSITIVE_INFINITY, atOnceMsMax: 0 })
     for (let at = 0; at < 50; at++) {
       await new Promise(setImmediate)
       rmSync(join(dir, `${at}`), { recursive: true })
