@@ -24,7 +24,7 @@ const NAMES: Readonly<Record<number, string>> = {
 }
 
 const STATUS: ReadonlyMap<number, number> = new Map([
-  ...statusOf(400, [6, 26, 27, 36, 38, 41, 43, 53, 62, 69, 70, 72, 117, 169, 395]),
+  ...statusOf(400, [6, 26, 27, 36, 38, 41, 43, 53, 62, 69, 70, 72, 117, 169, 354, 395, 448, 561]),
   [194, 401],
   ...statusOf(403, [164, 192, 193, 291, 497, 516]),
   ...statusOf(404, [46, 47, 50, 56, 60, 73, 81, 115, 372]),

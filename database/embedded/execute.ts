@@ -1,8 +1,9 @@
 /**
  * Runs one request on the engine: a connection of its own, prepared for who asks, its statement, its answer.
  *
- * One connection per request (0.1 ms): settings, parameters, the database and a deduplication token can then not leak
- * from one request into the next. A session keeps its connection, and its settings are undone after each request.
+ * One connection per request: settings, parameters, the database and a deduplication token can then not leak from one
+ * request into the next. A session keeps its connection, and its settings are undone after each request. Those of analysts are
+ * kept for requests that want exactly the same (kept-connections.ts).
  */
 import { totalmem } from 'node:os'
 import {
@@ -19,6 +20,7 @@ import type { Answer, Summary } from './answer.ts'
 import { openCanceller } from './cancel.ts'
 import type { Engine, EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
+import { openKeptConnections } from './kept-connections.ts'
 import { openLane } from './lanes.ts'
 import type { StatementRequest } from './request.ts'
 import { openSessions } from './sessions.ts'
@@ -86,6 +88,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   const tableFunctions = await readTableFunctions(control)
   const canceller = openCanceller(control)
   const sessions = openSessions(() => engine.connect())
+  const kept = openKeptConnections(() => engine.connect())
   const lanes = {
     insert: openLane(LANES.insert),
     own: openLane(LANES.own),
@@ -99,10 +102,10 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     if (statement.kind === 'insert') return insert(execution, statement, respond)
     const lane = role === 'analyst' ? 'analyst' : statement.sql === PING ? 'ping' : 'own'
     const leave = await lanes[lane].enter(execution.gone)
-    // Nothing of an analyst outlives the request: a read-only user can make no temporary table to keep.
-    const running = withConnection(role === 'writer' ? request : { ...request, session: null }, connection =>
-      query(connection, execution, statement.sql, respond),
-    )
+    const running =
+      role === 'writer'
+        ? withConnection(request, connection => ownQuery(connection, execution, statement.sql, respond))
+        : analystQuery(execution, statement.sql, respond)
     const end = await running.finally(leave)
     // Only now, so that whoever has its answer may go on in its session.
     await end()
@@ -144,18 +147,50 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     return result.rows
   }
 
-  async function query(
+  async function ownQuery(
     connection: EngineConnection,
-    execution: Execution,
+    { request, gone }: Execution,
     sql: string,
     respond: (format: string) => Answer,
   ): Promise<() => Promise<void>> {
-    const { request, role, gone } = execution
     const started = performance.now()
-    const format = resultFormat(sql) ?? request.defaultFormat
-    const streamed = !request.whole && STREAMED.has(format) && /^(?:SELECT|WITH|FROM|\()$/.test(firstWord(sql))
-    if (role === 'writer') await prepareWriter(connection, request, sql)
-    else await prepareAnalyst(connection, request, sql, streamed)
+    const shape = shapeOf(request, sql)
+    await prepareWriter(connection, request, sql)
+    return run(connection, { sql, ...shape, gone, started }, respond)
+  }
+
+  /** Nothing of an analyst outlives the request, and no session: a read-only user can make no temporary table to keep. */
+  async function analystQuery(
+    { request, gone }: Execution,
+    sql: string,
+    respond: (format: string) => Answer,
+  ): Promise<() => Promise<void>> {
+    const started = performance.now()
+    const { database, params } = request
+    const shape = shapeOf(request, sql)
+    const whole = shape.streamed ? [] : [{ name: 'max_result_bytes', value: String(limits.resultBytesMax) }]
+    const settings = [...analystSettings(request.settings, limits), ...whole]
+    // Judged where no setting of the analyst's holds.
+    await kept.use(
+      { ...UNPREPARED, gone },
+      async () => true,
+      connection => admitAnalyst(connection, { sql, params }, tableFunctions),
+    )
+    const prepare = async (connection: EngineConnection) => {
+      const isThere = await useAnalystDatabase(connection, database)
+      await set(connection, [...settings, ...params, { name: 'readonly', value: '1' }])
+      return isThere
+    }
+    return kept.use({ database, settings, params, gone }, prepare, connection =>
+      run(connection, { sql, ...shape, gone, started }, respond),
+    )
+  }
+
+  async function run(
+    connection: EngineConnection,
+    { sql, format, streamed, gone, started }: Run,
+    respond: (format: string) => Answer,
+  ): Promise<() => Promise<void>> {
     const answer = respond(format)
     const { readRows, readBytes } = await canceller.during(gone, mark =>
       streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer),
@@ -177,19 +212,6 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     await set(connection, [...OWN_LIMITS, ...request.settings, ...request.params, ...readonly])
   }
 
-  async function prepareAnalyst(
-    connection: EngineConnection,
-    request: StatementRequest,
-    sql: string,
-    streamed: boolean,
-  ): Promise<void> {
-    const settings = analystSettings(request.settings, limits)
-    const whole = streamed ? [] : [{ name: 'max_result_bytes', value: String(limits.resultBytesMax) }]
-    await useAnalystDatabase(connection, request.database)
-    await admitAnalyst(connection, { sql, params: request.params }, tableFunctions)
-    await set(connection, [...settings, ...whole, ...request.params, { name: 'readonly', value: '1' }])
-  }
-
   async function withConnection<Result>(
     request: StatementRequest,
     work: (connection: EngineConnection) => Promise<Result>,
@@ -207,6 +229,25 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
       sessions.giveBack(session)
     }
   }
+}
+
+/** How the result of a statement is sent. */
+interface Shape {
+  readonly format: string
+  readonly streamed: boolean
+}
+
+interface Run extends Shape {
+  readonly sql: string
+  readonly gone: AbortSignal
+  readonly started: number
+}
+
+const UNPREPARED = { database: null, settings: [], params: [] }
+
+function shapeOf({ whole, defaultFormat }: StatementRequest, sql: string): Shape {
+  const format = resultFormat(sql) ?? defaultFormat
+  return { format, streamed: !whole && STREAMED.has(format) && /^(?:SELECT|WITH|FROM|\()$/.test(firstWord(sql)) }
 }
 
 type Read = Pick<Summary, 'readRows' | 'readBytes'>
@@ -236,10 +277,19 @@ async function useDatabase(connection: EngineConnection, database: string | null
   if (database !== null && database !== '' && database !== 'default') await connection.run(`USE ${quoteName(database)}`)
 }
 
-/** Analysts begin in `telemetry`, and before that exists in `system`: never in the overlay that opens files by their names. */
-async function useAnalystDatabase(connection: EngineConnection, database: string | null): Promise<void> {
-  if (database !== null && database !== '' && database !== 'default') return useDatabase(connection, database)
-  await connection.run('USE telemetry').catch(() => connection.run('USE system'))
+/**
+ * Analysts begin in `telemetry`, and before that exists in `system`: never in the overlay that opens files by their names.
+ * False when it does not exist yet.
+ */
+async function useAnalystDatabase(connection: EngineConnection, database: string | null): Promise<boolean> {
+  const isNamed = database !== null && database !== '' && database !== 'default'
+  if (isNamed) return useDatabase(connection, database).then(() => true)
+  const isThere = await connection.run('USE telemetry').then(
+    () => true,
+    () => false,
+  )
+  if (!isThere) await connection.run('USE system')
+  return isThere
 }
 
 async function set(connection: EngineConnection, settings: readonly Setting[]): Promise<void> {

@@ -26,8 +26,8 @@ export interface RunningSystem {
   readonly ports: SystemPorts
   /** What it wrote to stdout and stderr so far. */
   output(): string
-  /** The id of its writer's or database's process. */
-  child(name: 'writer' | 'database'): number
+  /** The id of one of its children's processes. */
+  child(name: keyof typeof CHILD_PROCESS): number
   /** SIGKILL of every process of it, at one moment; resolves when all are gone. */
   killTree(): Promise<void>
   /** SIGTERM; resolves with the exit code. */
@@ -35,7 +35,7 @@ export interface RunningSystem {
 }
 
 const READY_MS_MAX = 120_000
-const CHILD_PROCESS = { writer: 'writer-process', database: 'database/embedded' }
+const CHILD_PROCESS = { writer: 'writer-process', database: 'database/embedded', sql: 'database/sql-port' }
 
 /** Resolves when it printed that it is ready. */
 export async function startSystem(options: SystemOptions): Promise<RunningSystem> {
@@ -63,7 +63,7 @@ export async function startSystem(options: SystemOptions): Promise<RunningSystem
   const pid = main.pid ?? 0
   return { pid, ports, output: () => output, child, killTree, stop }
 
-  function child(name: 'writer' | 'database'): number {
+  function child(name: keyof typeof CHILD_PROCESS): number {
     const found = childrenOf(pid).find(one => textOf(one, 'cmdline').includes(CHILD_PROCESS[name]))
     if (found === undefined) throw new Error(`No ${name} runs under ${pid}.`)
     return found
