@@ -115,12 +115,12 @@ export function answerWithoutEngine({ method }: IncomingMessage, response: Serve
     url.pathname === '/replicas_status' ||
     (url.pathname === '/' && reads && !url.searchParams.has('query'))
   ) {
-    response.writeHead(200, { 'Content-Type': 'text/plain; charset=UTF-8' }).end('Ok.\n')
+    sendText(response, { status: 200, text: 'Ok.\n' })
     return true
   }
   if (url.pathname === '/' && (reads || method === 'POST')) return false
-  response.writeHead(url.pathname === '/' ? 405 : 404, { 'Content-Type': 'text/plain; charset=UTF-8' })
-  response.end('There is no such handle: queries go to / by GET or POST.\n')
+  const text = 'There is no such handle: queries go to / by GET or POST.\n'
+  sendText(response, { status: url.pathname === '/' ? 405 : 404, text })
   return true
 }
 
@@ -130,17 +130,30 @@ export function sendError(response: ServerResponse, error: EngineError, queryId:
     response.destroy()
     return
   }
-  const text = Buffer.from(`${error.message}\n`)
-  const closes = error instanceof BodyError || isLong(response.req)
-  response.writeHead(error.status, {
-    ...commonHeaders(queryId),
+  const headers = { ...commonHeaders(queryId), 'X-ClickHouse-Exception-Code': String(error.code) }
+  const closes = error instanceof BodyError
+  sendText(response, { status: error.status, headers, text: `${error.message}\n`, closes })
+}
+
+interface TextAnswer {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly text: string
+  readonly closes?: boolean
+}
+
+/** Of a request whose body is not wanted, or not any more. */
+function sendText(response: ServerResponse, { status, headers = {}, text, closes = false }: TextAnswer): void {
+  const bytes = Buffer.from(text)
+  const ends = closes || isLong(response.req)
+  response.writeHead(status, {
+    ...headers,
     'Content-Type': 'text/plain; charset=UTF-8',
-    'Content-Length': text.length,
-    'X-ClickHouse-Exception-Code': String(error.code),
-    ...(closes ? { Connection: 'close' } : {}),
+    'Content-Length': bytes.length,
+    ...(ends ? { Connection: 'close' } : {}),
   })
-  if (closes) endAfterRest(response, text)
-  else response.end(text)
+  if (ends) endAfterRest(response, bytes)
+  else response.end(bytes)
   response.req.resume()
 }
 

@@ -52,7 +52,11 @@ export async function readStatement(
       encoding: null,
     }
   }
-  if (text.cut) throw new EngineError(307, `The text of a statement is longer than ${TEXT_BYTES_MAX} bytes`)
+  if (text.cut) {
+    // The rest is read past the decoder then, which nobody reads from any more.
+    body.unpipe()
+    throw new EngineError(307, `The text of a statement is longer than ${TEXT_BYTES_MAX} bytes`)
+  }
   const both = sql === '' ? text.bytes.toString() : text.bytes.length === 0 ? sql : `${sql}\n${text.bytes.toString()}`
   const trimmed = both.trim().replace(/[;\s]+$/, '')
   if (trimmed === '') throw new EngineError(62, 'Empty query')

@@ -170,17 +170,22 @@ describe('a Host header', () => {
 })
 
 describe('a body that is too long', () => {
-  test('is refused before it has come, also while its client goes on sending', async () => {
+  test.each([
+    ['POST / HTTP/1.1', 413],
+    ['POST /no/such HTTP/1.1', 404],
+    ['POST /ping HTTP/1.1', 200],
+    ['PUT / HTTP/1.1', 405],
+  ])('%s is answered before it has come, also while its client goes on sending', async (line, status) => {
     const socket = connectTo('sql').on('error', () => {})
     let text = ''
     socket.on('data', (chunk: Buffer) => {
       text += chunk.toString()
     })
-    socket.write(`${POST.join('\r\n')}\r\nContent-Length: 4000000000\r\n\r\n`)
+    socket.write(`${line}\r\nHost: localhost\r\nContent-Length: 4000000000\r\n\r\n`)
     const sending = setInterval(() => socket.writableLength < 1e6 && socket.write(Buffer.alloc(64 * 1024, 32)), 1)
     await once(socket, 'close')
     clearInterval(sending)
-    expect(text).toMatch(/^HTTP\/1\.1 413 /)
+    expect(text).toContain(`HTTP/1.1 ${status} `)
     expect(socket.bytesWritten).toBeLessThan(64 * 1024 * 1024)
   })
 
@@ -193,6 +198,48 @@ describe('a body that is too long', () => {
       expect(answer).toMatchObject({ status: 403, headers: { 'x-clickhouse-exception-code': '164' } })
     }
     expect(readdirSync(join(on.folder, 'tmp'))).toEqual([])
+  })
+})
+
+describe('a connection of the engine that analysts share', () => {
+  const ask = (sql: string, more = '') => raw(on.url, { path: `/?query=${encodeURIComponent(sql)}${more}` })
+
+  test('keeps no setting, parameter or database of the request before', async () => {
+    const size = "SELECT getSetting('max_block_size'), currentDatabase()"
+    const plain = await ask(size)
+    expect(plain.text).toMatch(/\ttelemetry\n$/)
+    for (let round = 0; round < 3; round++) {
+      expect((await ask(size, '&max_block_size=99&database=system')).text).toBe('99\tsystem\n')
+      expect((await ask(size, '&max_block_size=98')).text).toBe('98\ttelemetry\n')
+      expect((await ask(`${size} SETTINGS max_threads = 1`)).text).toBe(plain.text)
+      expect((await ask(size)).text).toBe(plain.text)
+      expect((await ask('SELECT {p:String}', '&param_p=given')).text).toBe('given\n')
+      expect((await ask('SELECT {p:String}')).text).toMatch(/^Code: 456/)
+    }
+  })
+
+  test('is as new after a statement that failed, and after one whose client went away', async () => {
+    for (let round = 0; round < 3; round++) {
+      expect((await ask('SELECT throwIf(1)')).status).toBe(400)
+      const gone = new AbortController()
+      const endless = on.analyst.query({
+        query: 'SELECT number FROM numbers(10000000000)',
+        abort_signal: gone.signal,
+        format: 'CSV',
+      })
+      const stream = (await endless).stream()
+      await once(stream, 'readable')
+      gone.abort()
+      stream.on('error', () => {}).destroy()
+      expect((await ask('SELECT 1')).text).toBe('1\n')
+    }
+  })
+
+  test('takes no table of an analyst', async () => {
+    expect(
+      (await raw(on.url, { method: 'POST', path: '/', body: 'CREATE TEMPORARY TABLE mine (a Int8)' })).status,
+    ).toBe(403)
+    expect((await ask('SELECT * FROM mine')).status).toBe(404)
   })
 })
 
