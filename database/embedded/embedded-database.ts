@@ -9,7 +9,7 @@ import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { SurgetankError } from '../../errors.ts'
-import type { AnalystLimits } from './analyst.ts'
+import type { AnalystLimits } from './analyst-settings.ts'
 import type { ChildMessage, OpenMessage } from './process.ts'
 
 export interface EmbeddedDatabaseOptions {

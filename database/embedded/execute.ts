@@ -5,18 +5,14 @@
  * from one request into the next. A session keeps its connection, and its settings are undone after each request.
  */
 import { totalmem } from 'node:os'
-import {
-  type AnalystLimits,
-  admitAnalyst,
-  analystSettings,
-  quote,
-  readTableFunctions,
-  type Setting,
-} from './analyst.ts'
+import { type Admitted, openAdmission, readTableFunctions, refuseUnlessRead } from './analyst.ts'
+import { analystDatabase } from './analyst-names.ts'
+import { type AnalystLimits, analystSettings, type Setting } from './analyst-settings.ts'
 import type { Answer, Summary } from './answer.ts'
 import { openCanceller } from './cancel.ts'
 import type { Engine, EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
+import { quote } from './engine-tokens.ts'
 import { openLane } from './lanes.ts'
 import type { ClientRequest } from './request.ts'
 import { openSessions } from './sessions.ts'
@@ -82,7 +78,7 @@ const STREAMED = new Set(
 
 export async function openExecutor({ engine, spool, limits }: ExecutorOptions): Promise<Executor> {
   const { control } = engine
-  const tableFunctions = await readTableFunctions(control)
+  const admission = openAdmission(await readTableFunctions(control))
   const canceller = openCanceller(control)
   const sessions = openSessions(() => engine.connect())
   const lanes = {
@@ -151,10 +147,13 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   ): Promise<() => Promise<void>> {
     const { request, role, gone } = execution
     const started = performance.now()
-    const format = resultFormat(sql) ?? request.defaultFormat
-    const streamed = !request.whole && STREAMED.has(format) && /^(?:SELECT|WITH|FROM|\()$/.test(firstWord(sql))
-    if (role === 'writer') await prepareWriter(connection, request, sql)
-    else await prepareAnalyst(connection, request, sql, streamed)
+    const admitted = role === 'analyst' ? await admission.admit(connection, { sql, params: request.params }) : null
+    const named = admitted === null ? resultFormat(sql) : admitted.format
+    const format = named ?? request.defaultFormat
+    const streams = admitted === null ? /^(?:SELECT|WITH|FROM|\()$/.test(firstWord(sql)) : admitted.streams
+    const streamed = !request.whole && STREAMED.has(format) && streams
+    if (admitted === null) await prepareWriter(connection, request, sql)
+    else await prepareAnalyst(connection, request, admitted, streamed)
     const answer = respond(format)
     const { readRows, readBytes } = await canceller.during(gone, mark =>
       streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer),
@@ -169,7 +168,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     await useDatabase(connection, request.database)
     const classified = await connection.classify(sql)
     if (classified !== null && classified.statements > 1) throw new EngineError(62, 'Multi-statements are not allowed')
-    if (request.readonly) await admitAnalyst(connection, { sql, params: request.params }, tableFunctions)
+    if (request.readonly) await refuseUnlessRead(connection, sql)
     // A session's connection could never be made writable again.
     const readonly = request.readonly && request.session === null ? [{ name: 'readonly', value: '1' }] : []
     await set(connection, [...OWN_LIMITS, ...request.settings, ...request.params, ...readonly])
@@ -178,14 +177,12 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   async function prepareAnalyst(
     connection: EngineConnection,
     request: ClientRequest,
-    sql: string,
+    { clause }: Admitted,
     streamed: boolean,
   ): Promise<void> {
-    const settings = analystSettings(request.settings, limits)
-    const whole = streamed ? [] : [{ name: 'max_result_bytes', value: String(limits.resultBytesMax) }]
+    const settings = analystSettings({ address: request.settings, clause, whole: !streamed }, limits)
     await useAnalystDatabase(connection, request.database)
-    await admitAnalyst(connection, { sql, params: request.params }, tableFunctions)
-    await set(connection, [...settings, ...whole, ...request.params, { name: 'readonly', value: '1' }])
+    await set(connection, [...settings, ...request.params, { name: 'readonly', value: '1' }])
   }
 
   async function withConnection<Result>(
@@ -234,10 +231,14 @@ async function useDatabase(connection: EngineConnection, database: string | null
   if (database !== null && database !== '' && database !== 'default') await connection.run(`USE ${quoteName(database)}`)
 }
 
-/** Analysts begin in `telemetry`, and before that exists in `system`: never in the overlay that opens files by their names. */
+/**
+ * Analysts begin in `telemetry`, and before that exists where there is nothing to open by a bare name: never in `system`, nor
+ * in the overlay that opens files by their names.
+ */
 async function useAnalystDatabase(connection: EngineConnection, database: string | null): Promise<void> {
-  if (database !== null && database !== '' && database !== 'default') return useDatabase(connection, database)
-  await connection.run('USE telemetry').catch(() => connection.run('USE system'))
+  const name = analystDatabase(database)
+  if (name !== null) return useDatabase(connection, name)
+  await connection.run('USE telemetry').catch(() => connection.run('USE information_schema'))
 }
 
 async function set(connection: EngineConnection, settings: readonly Setting[]): Promise<void> {
