@@ -6,7 +6,7 @@
  * place: `errors` behind `system.` is a table, elsewhere it may name a column.
  */
 import { EngineError } from './engine-error.ts'
-import { type EngineToken, isName, isWord, nameOf } from './engine-tokens.ts'
+import { type EngineToken, isName, isWord, nameOf, type PlacedToken } from './engine-tokens.ts'
 
 function words(...lines: readonly string[]): ReadonlySet<string> {
   return new Set(lines.flatMap(line => line.split(' ')))
@@ -28,9 +28,13 @@ const FUNCTIONS_REFUSED =
 
 /** Functions that take nothing, so that nothing calls them without brackets; their names may be names of columns. */
 const FACTS_OF_THE_MACHINE = words(
-  'hostname fullhostname fqdn displayname getoskernelversion serveruuid buildid tcpport uptime zookeepersessionuptime',
+  'hostname fullhostname fqdn displayname getoskernelversion serveruuid buildid tcpport zookeepersessionuptime',
   'transactionid transactionlatestsnapshot transactionoldestsnapshot hasthreadfuzzer generateserialid',
 )
+
+/** Clients ask these on connect (clickhouse-go's first statement is `SELECT displayName(), …`), so they are answered. */
+const NAMES_OF_THE_HOST = words('hostname fullhostname fqdn displayname')
+const SHOWN_HOST = "'surgetank'"
 
 /**
  * Tables of `system` that clients and people read to find their way: what there is, and how it is stored. Not those that show
@@ -58,6 +62,24 @@ export function analystDatabase(asked: string | null): string | null {
     164,
     'An analyst begins in the database telemetry; name tables of others with their database, as system.tables',
   )
+}
+
+/**
+ * The statement with a fixed name in the place of each `hostName()`, which would tell the machine's. The very same text when
+ * there is none. It is this text that is judged and run.
+ */
+export function withoutHostName(sql: string, tokens: readonly PlacedToken[]): string {
+  const bytes = Buffer.from(sql)
+  const parts: string[] = []
+  let from = 0
+  for (const [at, token] of tokens.entries()) {
+    const [open, close] = tokens.slice(at + 1, at + 3)
+    if (open?.type !== 'OpeningRoundBracket' || close?.type !== 'ClosingRoundBracket' || !isName(token)) continue
+    if (!NAMES_OF_THE_HOST.has(nameOf(token)?.toLowerCase() ?? '')) continue
+    parts.push(bytes.subarray(from, token.begin).toString(), SHOWN_HOST)
+    from = close.end
+  }
+  return from === 0 ? sql : parts.join('') + bytes.subarray(from).toString()
 }
 
 /** The first name that an analyst may not use, as it is written; null when there is none. Pure. */

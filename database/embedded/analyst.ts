@@ -10,7 +10,7 @@
  * 3. `SET readonly = 1` on the connection, after the limits and the allowed settings.
  */
 
-import { refusedName } from './analyst-names.ts'
+import { refusedName, withoutHostName } from './analyst-names.ts'
 import { clauseSettings, type Setting } from './analyst-settings.ts'
 import { isQuery, judgeShape, resultFormatOf } from './analyst-shape.ts'
 import type { EngineConnection } from './engine.ts'
@@ -43,6 +43,8 @@ export interface AskedStatement {
 
 /** What admission found in a statement that may run. */
 export interface Admitted {
+  /** The text that was judged, and that is to be run. */
+  readonly sql: string
   /** Of its own SETTINGS clause: to be set before the connection becomes read-only, which then lets the clause pass. */
   readonly clause: readonly Setting[]
   /** That it names for its result; null when it names none. */
@@ -61,23 +63,26 @@ export function openAdmission(tableFunctions: ReadonlySet<string>): Admission {
   let keptChars = 0
   return { admit }
 
-  async function admit(connection: EngineConnection, { sql, params }: AskedStatement): Promise<Admitted> {
-    const known = kept.get(sql)
+  async function admit(connection: EngineConnection, { sql: asked, params }: AskedStatement): Promise<Admitted> {
+    const known = kept.get(asked)
     if (known !== undefined) return known
+    const cut = await tokenize(connection, asked)
+    const sql = withoutHostName(asked, cut)
     await refuseUnlessRead(connection, sql)
-    const tokens = judgeShape(await tokenize(connection, sql))
+    const tokens = judgeShape(sql === asked ? cut : await tokenize(connection, sql))
     const named = withNames(tokens, params)
     const refused = refusedName(named, tableFunctions)
     if (refused !== null) throw notOpen(refused)
-    const admitted = { clause: clauseSettings(tokens), format: resultFormatOf(tokens), streams: isQuery(tokens[0]) }
+    const [format, streams] = [resultFormatOf(tokens), isQuery(tokens[0])]
+    const admitted = { sql, clause: clauseSettings(tokens), format, streams }
     // With names among its parameters a text is another statement each time.
-    if (named === tokens) keep(sql, admitted)
+    if (named === tokens) keep(asked, admitted)
     return admitted
   }
 
-  function keep(sql: string, admitted: Admitted): void {
-    kept.set(sql, admitted)
-    keptChars += sql.length
+  function keep(asked: string, admitted: Admitted): void {
+    kept.set(asked, admitted)
+    keptChars += asked.length
     for (const [oldest] of kept) {
       if (kept.size <= KEPT_MAX && keptChars <= KEPT_CHARS_MAX) return
       kept.delete(oldest)

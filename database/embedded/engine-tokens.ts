@@ -11,6 +11,12 @@ export interface EngineToken {
   readonly type: string
 }
 
+/** With its place in the text, in bytes. */
+export interface PlacedToken extends EngineToken {
+  readonly begin: number
+  readonly end: number
+}
+
 /** The engine's `max_query_size`. A statement runs with a mark of 39 bytes before it (`cancel.ts`). */
 const QUERY_BYTES_MAX = 256 * 1024
 const MARK_BYTES = 64
@@ -30,7 +36,8 @@ const LEFT_OUT = new Set(['Whitespace', 'Comment'])
  * The statement travels as a literal: it is cut into tokens, not run. Throws 307 when it is too long to be judged, and 62
  * when it holds a token that the engine does not know.
  */
-export async function tokenize(connection: EngineConnection, sql: string): Promise<EngineToken[]> {
+export async function tokenize(connection: EngineConnection, sql: string): Promise<PlacedToken[]> {
+  if (sql.includes('\0')) throw new EngineError(62, 'Syntax error: a statement with a NUL character cannot be judged')
   const query = `SELECT tokenizeQuery(${quote(sql)}) FORMAT JSONCompactEachRow`
   if (Buffer.byteLength(query) > QUERY_BYTES_MAX - MARK_BYTES) {
     throw new EngineError(307, `The text of a statement is longer than can be judged, about ${QUERY_BYTES_MAX} bytes`)
@@ -40,7 +47,7 @@ export async function tokenize(connection: EngineConnection, sql: string): Promi
   const text = Buffer.from(sql)
   const kept = tokens
     .filter(({ type }) => !LEFT_OUT.has(type))
-    .map(({ begin, end, type }) => ({ text: text.subarray(begin, end).toString(), type }))
+    .map(({ begin, end, type }) => ({ text: text.subarray(begin, end).toString(), type, begin, end }))
   const odd = kept.find(({ type }) => !TYPES.has(type))
   if (odd !== undefined) throw new EngineError(62, `Syntax error: what begins with ${shown(odd.text)} cannot be judged`)
   return kept

@@ -155,8 +155,9 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     if (admitted === null) await prepareWriter(connection, request, sql)
     else await prepareAnalyst(connection, request, admitted, streamed)
     const answer = respond(format)
+    const text = admitted?.sql ?? sql
     const { readRows, readBytes } = await canceller.during(gone, mark =>
-      streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer),
+      streamed ? stream(connection, mark + text, format, answer, gone) : whole(connection, mark + text, format, answer),
     )
     const counts = { readRows, readBytes, writtenRows: 0, writtenBytes: 0, elapsedMs: performance.now() - started }
     return async () => {
