@@ -24,12 +24,12 @@ const TABLE_FUNCTIONS_UNLISTED = words('kql python arrow pandas')
  * `hasColumnInTable`, `joinGet` and `dictGet…` take a database and a table as text; `naiveBayes…` a dictionary.
  */
 const FUNCTIONS_REFUSED =
-  /^(?:file|hascolumnintable|joinget(?:ornull)?|dict(?:get\w*|has|isin)|catboostevaluate|naivebayesclassifier\w*|ai(?:classify|embed|extract|generate|translate)|addressto(?:line|symbol)\w*|demangle|flamegraph\w*|getmacro|getserver(?:port|setting)|getclienthttpheader|showcertificate|logtrace|region(?:to\w+|in|hierarchy)|filesystem(?:available|capacity|unreserved)|__\w+)$/
+  /^(?:file|hascolumnintable|joinget(?:ornull)?|dict(?:get\w*|has|isin)|catboostevaluate|naivebayesclassifier\w*|ai(?:classify|embed|extract|generate|translate)|addressto(?:line|symbol)\w*|demangle|flamegraph\w*|getmacro|getserver(?:port|setting)|getclienthttpheader|showcertificate|logtrace|generateserialid|region(?:to\w+|in|hierarchy)|filesystem(?:available|capacity|unreserved)|__\w+)$/
 
 /** Functions that take nothing, so that nothing calls them without brackets; their names may be names of columns. */
 const FACTS_OF_THE_MACHINE = words(
   'hostname fullhostname fqdn displayname getoskernelversion serveruuid buildid tcpport zookeepersessionuptime',
-  'transactionid transactionlatestsnapshot transactionoldestsnapshot hasthreadfuzzer generateserialid',
+  'transactionid transactionlatestsnapshot transactionoldestsnapshot hasthreadfuzzer',
 )
 
 /** Clients ask these on connect (clickhouse-go's first statement is `SELECT displayName(), …`), so they are answered. */

@@ -88,6 +88,7 @@ const ALLOWED: ReadonlyMap<string, Values> = new Map([
   ]),
   ...allow(oneOf('throw', 'break', 'any'), ['group_by_overflow_mode']),
   ...allow(oneOf('simple', 'iso', 'unix_timestamp'), ['date_time_output_format']),
+  ...allow(oneOf('basic', 'best_effort', 'best_effort_us'), ['date_time_input_format']),
   ...allow(oneOf('ANY', 'ALL'), ['join_default_strictness']),
   ...allow(oneOf('auto', '0', '1'), ['output_format_pretty_color']),
   ...allow(oneOf('none', 'lz4', 'lz4_frame', 'snappy', 'zstd', 'gzip', 'brotli', 'zlib'), [
