@@ -43,7 +43,7 @@ const SHOWN_HOST = "'surgetank'"
 export const SYSTEM_TABLES_ALLOWED = words(
   'tables columns databases settings functions formats data_type_families table_functions table_engines database_engines',
   'aggregate_function_combinators collations contributors keywords licenses time_zones codecs tokenizers unicode',
-  'dictionaries dictionary_layouts data_skipping_indices data_skipping_index_types projections constraints completions',
+  'dictionaries dictionary_layouts data_skipping_indices data_skipping_index_types projections constraints',
   'parts parts_columns projection_parts projection_parts_columns merge_tree_settings settings_changes storage_policies',
   'current_roles enabled_roles privileges one numbers numbers_mt zeros zeros_mt primes',
 )

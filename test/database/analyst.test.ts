@@ -3,9 +3,10 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { readsByText } from '../../database/embedded/analyst.ts'
+import { readsByText, withNames } from '../../database/embedded/analyst.ts'
 import { refusedName } from '../../database/embedded/analyst-names.ts'
 import { analystSettings } from '../../database/embedded/analyst-settings.ts'
+import { statementText } from '../../database/embedded/sql-text.ts'
 import { type Fixture, openFixture, raw, rows } from './database-fixture.ts'
 
 let on: Fixture
@@ -207,6 +208,16 @@ describe('an analyst', () => {
     expect(answer.text).toContain('is not open to analysts')
   })
 
+  test('is told that bytes are no text, and that a NUL cannot be judged', async () => {
+    for (const [body, code] of [
+      [Buffer.from([0x53, 0x45, 0xff, 0xfe]), '36'],
+      ["SELECT 'a\0b'", '62'],
+    ] as const) {
+      const answer = await raw(on.url, { method: 'POST', path: '/', body })
+      expect(answer).toMatchObject({ status: 400, headers: { 'x-clickhouse-exception-code': code } })
+    }
+  })
+
   test('may name a table and a column of the telemetry by parameters', async () => {
     const query = 'SELECT {c:Identifier} FROM {d:Identifier}.{t:Identifier} WHERE metric = {m:String} LIMIT 0'
     const path = '/?param_d=telemetry&param_t=minutely&param_c=max&param_m=default.%2Fetc%2Fpasswd'
@@ -278,12 +289,45 @@ describe('an analyst', () => {
 describe('the parts of the wall', () => {
   const tableFunctions = new Set(['file', 'url', 'numbers'])
   const word = (text: string) => ({ text, type: 'BareWord' })
+  const BRACED = ['OpeningCurlyBrace', 'BareWord', 'Colon', 'BareWord', 'ClosingCurlyBrace']
   const bracket = { text: '(', type: 'OpeningRoundBracket' }
 
   test('a table function is refused where it is called, and its name is free elsewhere', () => {
     expect(refusedName([word('url')], tableFunctions)).toBeNull()
     expect(refusedName([word('URL'), bracket], tableFunctions)).toBe('URL')
     expect(refusedName([word('numbers'), bracket], tableFunctions)).toBeNull()
+  })
+
+  test.each([
+    ['file', 'AS', null],
+    ['file', 'BY', null],
+    ['file', '(', 'file'],
+    ['file', ',', 'file'],
+    ['file', 'APPLY', 'file'],
+    ['default', 'AS', null],
+    ['default', 'FROM', 'default'],
+    ['hostname', ',', null],
+    ['telemetry_internal', 'AS', 'telemetry_internal'],
+  ])('the name %s behind %s gives %s', (name, before, refused) => {
+    expect(refusedName([word(before), word(name)], tableFunctions)).toBe(refused)
+  })
+
+  test('a parameter that is a name is judged as its value, and only one value may be given', () => {
+    const tokens = ['{', 'd', ':', 'Identifier', '}'].map((text, at) => ({ text, type: BRACED[at] ?? '' }))
+    const given = (...values: string[]) => values.map(value => ({ name: 'param_d', value }))
+    expect(withNames(tokens, given('system'))).toEqual([{ text: '`system`', type: 'QuotedIdentifier' }])
+    for (const values of [['a.b'], ['a`b'], ['/etc/passwd'], [''], ['a', 'b']])
+      expect(() => withNames(tokens, given(...values))).toThrow('is not open to analysts')
+  })
+
+  test('the text of a statement is that of the address and the body, and nothing that is no UTF-8', () => {
+    expect(statementText('SELECT', Buffer.from('1;'))).toBe('SELECT\n1')
+    expect(statementText('', Buffer.from('\ufeff\u3000 SELECT 1 \u00a0;; \n;'))).toBe('SELECT 1')
+    expect(statementText('', Buffer.from([0x53, 0xff]))).toBeNull()
+    const long = Buffer.from(`SELECT 1${' '.repeat(250_000)}x`)
+    const started = process.cpuUsage()
+    expect(statementText('', long)).toHaveLength(long.length)
+    expect(process.cpuUsage(started).user).toBeLessThan(1_000_000)
   })
 
   test('the limits hold when a client asks for more, or for none', () => {
