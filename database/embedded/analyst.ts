@@ -1,86 +1,33 @@
 /**
  * What an analyst may run. Anyone who reaches the port is an analyst, so this is the wall before the disk and the network.
  *
- * Three layers, each for what the others let through (each was tried; test/database/analyst.test.ts holds the matrix):
+ * Layers, each for what the others let through (each was tried; test/database/analyst.test.ts and test/database/reach hold
+ * what was found to get around one):
  * 1. the engine's parser: one statement, and only one that reads (no INTO OUTFILE, SYSTEM, KILL, SET);
- * 2. the engine's lexer: no name that reaches files, the network or other engines. `readonly` does not stop the function
- *    `file('/etc/passwd')`, nor what DESCRIBE of a table function reads to infer its columns;
+ * 2. the engine's lexer: no kind of statement (`analyst-shape.ts`) and no name (`analyst-names.ts`) that reaches files, the
+ *    network, other engines or other people, and SETTINGS as the outermost clause only (`analyst-settings.ts`): in a
+ *    subquery it escapes `readonly`, which also does not stop the function `file('/etc/passwd')`;
  * 3. `SET readonly = 1` on the connection, after the limits and the allowed settings.
  */
 
+import { refusedName, withoutHostName } from './analyst-names.ts'
+import { clauseSettings, type Setting } from './analyst-settings.ts'
+import { isQuery, judgeShape, resultFormatOf } from './analyst-shape.ts'
 import type { EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
+import { type EngineToken, isName, nameOf, quote, tokenize } from './engine-tokens.ts'
 import { firstWord } from './sql-text.ts'
 
 /** Kinds of a statement as the engine's classifier numbers them. */
 export const READS = 0
 const UNKNOWN = 4
 
-/** Limits of one analyst query; a client may set smaller ones. */
-export interface AnalystLimits {
-  readonly secondsMax: number
-  readonly memoryBytesMax: number
-  readonly threadsMax: number
-  /** Of a result in a format that can only be sent whole. */
-  readonly resultBytesMax: number
-}
-
-/** Table functions that read nothing but the database itself. Every other one that the engine has is refused. */
-const TABLE_FUNCTIONS_ALLOWED = new Set(
-  'numbers numbers_mt zeros zeros_mt generaterandom generateseries generate_series values view merge null format'.split(
-    ' ',
-  ),
-)
-
-/**
- * Functions, also without brackets (`arrayMap(file, …)`, `APPLY file`), and the overlay database that opens files by name.
- * `hasColumnInTable` takes that database as a text, and its errors tell whether a file exists.
- */
-const NAMES_REFUSED =
-  /^(?:file|default|hascolumnintable|catboostevaluate|ai(?:classify|embed|extract|generate|translate))$/i
-
 /** What a parameter of the type Identifier may be: a name that needs no quotes, and so no path. */
-const PLAIN_NAME = /^[A-Za-z_]\w*$/
+const PLAIN_NAME = /^[A-Za-z_]\w{0,127}$/
 
-/** Settings of the form of results and of joins, and smaller limits; never one that names a file, a schema or a template. */
-const SETTINGS_ALLOWED =
-  /^(?:(?:output_format|date_time_output_format|format_csv|format_tsv|bool_(?:true|false)_representation|decimal_)\w*|max_(?:threads|block_size|rows_to_read|bytes_to_read|result_rows|result_bytes|execution_time|memory_usage|rows_to_group_by|rows_in_join)|\w+_overflow_mode|extremes|limit|offset|final|join_use_nulls|join_default_strictness|any_join_distinct_right_table_keys|session_timezone|use_client_time_zone|log_comment|group_by_use_nulls|prefer_column_name_to_alias|enable_optimize_predicate_expression|optimize_\w+|timeout_before_checking_execution_speed|use_query_cache|cross_to_inner_join_rewrite|asterisk_include_\w+|empty_result_for_aggregation_by_\w+|transform_null_in|allow_experimental_analyzer|enable_analyzer)$/
-const SETTINGS_REFUSED = /schema|path|file|template|resultset|avro/
-
-export interface Setting {
-  readonly name: string
-  readonly value: string
-}
-
-/**
- * The settings of an analyst's connection: those asked for that are allowed, cut to the limits. Throws 164 for any other,
- * as a server does for a read-only user.
- */
-export function analystSettings(asked: readonly Setting[], limits: AnalystLimits): Setting[] {
-  for (const { name } of asked) {
-    if (!SETTINGS_ALLOWED.test(name) || SETTINGS_REFUSED.test(name)) {
-      throw new EngineError(164, `Cannot modify '${name}' setting in readonly mode`)
-    }
-  }
-  const caps = new Map([
-    ['max_execution_time', limits.secondsMax],
-    ['max_memory_usage', limits.memoryBytesMax],
-    ['max_threads', limits.threadsMax],
-    ['max_temporary_data_on_disk_size_for_query', limits.memoryBytesMax],
-  ])
-  const free = asked.filter(({ name }) => !caps.has(name))
-  const capped = [...caps].map(([name, cap]) => ({
-    name,
-    value: String(smaller(asked.findLast(one => one.name === name)?.value, cap)),
-  }))
-  return [...free, ...capped]
-}
-
-/** In these settings 0 means no limit, so it is the greatest. */
-function smaller(asked: string | undefined, cap: number): number {
-  const value = Number(asked)
-  return value > 0 && value < cap ? value : cap
-}
+/** Judged texts that are kept, so that a dashboard's queries are judged once: in number and in characters of all. */
+const KEPT_MAX = 512
+const KEPT_CHARS_MAX = 1024 * 1024
 
 /** Names of the engine's table functions, in small letters. Asked once, at start. */
 export async function readTableFunctions(connection: EngineConnection): Promise<Set<string>> {
@@ -94,21 +41,62 @@ export interface AskedStatement {
   readonly params: readonly Setting[]
 }
 
-/** Throws 164 unless the statement is one that an analyst may run. Sends nothing of it to execution. */
-export async function admitAnalyst(
-  connection: EngineConnection,
-  { sql, params }: AskedStatement,
-  tableFunctions: ReadonlySet<string>,
-): Promise<void> {
+/** What admission found in a statement that may run. */
+export interface Admitted {
+  /** The text that was judged, and that is to be run. */
+  readonly sql: string
+  /** Of its own SETTINGS clause: to be set before the connection becomes read-only, which then lets the clause pass. */
+  readonly clause: readonly Setting[]
+  /** That it names for its result; null when it names none. */
+  readonly format: string | null
+  /** A query, whose result may be sent while it is computed. */
+  readonly streams: boolean
+}
+
+export interface Admission {
+  /** Throws 164, 62 or 307 unless the statement is one that an analyst may run. Sends nothing of it to execution. */
+  admit(connection: EngineConnection, statement: AskedStatement): Promise<Admitted>
+}
+
+export function openAdmission(tableFunctions: ReadonlySet<string>): Admission {
+  const kept = new Map<string, Admitted>()
+  let keptChars = 0
+  return { admit }
+
+  async function admit(connection: EngineConnection, { sql: asked, params }: AskedStatement): Promise<Admitted> {
+    const known = kept.get(asked)
+    if (known !== undefined) return known
+    const cut = await tokenize(connection, asked)
+    const sql = withoutHostName(asked, cut)
+    await refuseUnlessRead(connection, sql)
+    const tokens = judgeShape(sql === asked ? cut : await tokenize(connection, sql))
+    const named = withNames(tokens, params)
+    const refused = refusedName(named, tableFunctions)
+    if (refused !== null) throw notOpen(refused)
+    const [format, streams] = [resultFormatOf(tokens), isQuery(tokens[0])]
+    const admitted = { sql, clause: clauseSettings(tokens), format, streams }
+    // With names among its parameters a text is another statement each time.
+    if (named === tokens) keep(asked, admitted)
+    return admitted
+  }
+
+  function keep(asked: string, admitted: Admitted): void {
+    kept.set(asked, admitted)
+    keptChars += asked.length
+    for (const [oldest] of kept) {
+      if (kept.size <= KEPT_MAX && keptChars <= KEPT_CHARS_MAX) return
+      kept.delete(oldest)
+      keptChars -= oldest.length
+    }
+  }
+}
+
+/** Throws 164 unless the text is one statement, and one that only reads; 62 when it is none. */
+export async function refuseUnlessRead(connection: EngineConnection, sql: string): Promise<void> {
   const classified = await connection.classify(sql)
   if (classified?.kind === UNKNOWN) await throwSyntaxError(connection, sql)
   const reads = classified === null ? readsByText(sql) : classified.statements === 1 && classified.kind === READS
   if (!reads) throw new EngineError(164, 'Cannot execute query in readonly mode')
-  const tokens = await tokenize(connection, sql)
-  const refused = refusedName(tokens, tableFunctions) ?? refusedParameter(tokens, params)
-  if (refused !== null) {
-    throw new EngineError(164, `Cannot execute query in readonly mode: the name ${refused} is not open to analysts`)
-  }
 }
 
 /** The engine's own words on a text that is no statement, without running any of it. */
@@ -121,63 +109,32 @@ export function readsByText(sql: string): boolean {
   const word = firstWord(sql)
   return (
     /^(?:SELECT|WITH|FROM|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN|\()$/.test(word) &&
-    !sql.replace(/[;\s]+$/, '').includes(';') &&
+    !sql.replace(/;\s*$/, '').includes(';') &&
     !/\bOUTFILE\b/i.test(sql)
   )
 }
 
-/** A token as the engine's own lexer cuts it. */
-export interface EngineToken {
-  readonly text: string
-  readonly type: string
-}
-
-/** The statement travels as a literal: it is cut into tokens, not run. */
-async function tokenize(connection: EngineConnection, sql: string): Promise<EngineToken[]> {
-  const { bytes } = await connection.run(`SELECT tokenizeQuery(${quote(sql)}) FORMAT JSONCompactEachRow`)
-  const [tokens] = JSON.parse(bytes.toString()) as [{ begin: number; end: number; type: string }[]]
-  const text = Buffer.from(sql)
-  return tokens
-    .map(({ begin, end, type }) => ({ text: text.subarray(begin, end).toString(), type }))
-    .filter(({ type }) => type !== 'Whitespace' && type !== 'Comment')
-}
-
-/** The first name that an analyst may not use; null when there is none. Pure. */
-export function refusedName(tokens: readonly EngineToken[], tableFunctions: ReadonlySet<string>): string | null {
-  for (const [at, { text, type }] of tokens.entries()) {
-    if (type !== 'BareWord' && type !== 'QuotedIdentifier') continue
-    const name = type === 'BareWord' ? text : unquoted(text)
-    // An escape could spell any name.
-    if (name === null) return text
-    const called = tokens[at + 1]?.type === 'OpeningRoundBracket'
-    const lower = name.toLowerCase()
-    if (NAMES_REFUSED.test(name) || (called && tableFunctions.has(lower) && !TABLE_FUNCTIONS_ALLOWED.has(lower)))
-      return text
-  }
-  return null
-}
-
 /**
- * The first parameter that would put a name into the statement that an analyst may not use: `{name:Identifier}` is replaced
- * after the lexer has seen the text. Null when there is none. Pure.
+ * The tokens as they are when `{name:Identifier}` is replaced by its value, which the engine does after its lexer has seen the
+ * text. Throws 164 for a value that is no plain name. The very same tokens when there is none of that type. Pure.
  */
-export function refusedParameter(tokens: readonly EngineToken[], params: readonly Setting[]): string | null {
-  for (const [at, { text }] of tokens.entries()) {
-    if (text !== '{' || tokens[at + 2]?.text !== ':' || !/identifier/i.test(tokens[at + 3]?.text ?? '')) continue
-    const name = tokens[at + 1]?.text ?? ''
-    const values = params.filter(one => one.name === `param_${name}`).map(({ value }) => value)
-    if (!values.every(value => PLAIN_NAME.test(value) && !NAMES_REFUSED.test(value))) return `{${name}:Identifier}`
+export function withNames(tokens: readonly EngineToken[], params: readonly Setting[]): readonly EngineToken[] {
+  const named: EngineToken[] = []
+  let from = 0
+  for (const [at, { type }] of tokens.entries()) {
+    const [name, colon, kind, end] = tokens.slice(at + 1, at + 5)
+    if (type !== 'OpeningCurlyBrace' || colon?.type !== 'Colon' || !/^\W?identifier\W?$/i.test(kind?.text ?? ''))
+      continue
+    const key = isName(name) ? nameOf(name) : null
+    const values = params.filter(one => one.name === `param_${key}`).map(({ value }) => value)
+    const plain = values.length < 2 && values.every(value => PLAIN_NAME.test(value))
+    if (key === null || end?.type !== 'ClosingCurlyBrace' || !plain) throw notOpen(`{${name?.text ?? ''}:Identifier}`)
+    named.push(...tokens.slice(from, at), { text: `\`${values[0] ?? ''}\``, type: 'QuotedIdentifier' })
+    from = at + 5
   }
-  return null
+  return from === 0 ? tokens : [...named, ...tokens.slice(from)]
 }
 
-/** A quoted name without its quotes, which may be of more than one byte; null when it holds an escape. */
-function unquoted(text: string): string | null {
-  const inner = [...text].slice(1, -1).join('')
-  return /[\\`"]/.test(inner) ? null : inner
-}
-
-/** A text as a literal of SQL. */
-export function quote(text: string): string {
-  return `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'").replaceAll('\0', '\\0')}'`
+function notOpen(name: string): EngineError {
+  return new EngineError(164, `Cannot execute query in readonly mode: the name ${name} is not open to analysts`)
 }

@@ -1,7 +1,7 @@
 /** Ends a statement whose client has gone: by a mark at its head, because chDB gives no query ids. */
 import { randomUUID } from 'node:crypto'
-import { quote } from './analyst.ts'
 import type { EngineConnection } from './engine.ts'
+import { quote } from './engine-tokens.ts'
 
 /** A statement may not be known to the engine yet when it is to be ended: asked again at this pace until it has ended. */
 const KILL_EVERY_MS = 200

@@ -6,20 +6,14 @@
  * kept for requests that want exactly the same (kept-connections.ts).
  */
 import { totalmem } from 'node:os'
-import {
-  type AnalystLimits,
-  admitAnalyst,
-  analystSettings,
-  quote,
-  READS,
-  readsByText,
-  readTableFunctions,
-  type Setting,
-} from './analyst.ts'
+import { openAdmission, readTableFunctions, refuseUnlessRead } from './analyst.ts'
+import { analystDatabase } from './analyst-names.ts'
+import { type AnalystLimits, analystSettings, type Setting } from './analyst-settings.ts'
 import type { Answer, Summary } from './answer.ts'
 import { openCanceller } from './cancel.ts'
 import type { Engine, EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
+import { quote } from './engine-tokens.ts'
 import { openKeptConnections } from './kept-connections.ts'
 import { openLane } from './lanes.ts'
 import type { StatementRequest } from './request.ts'
@@ -83,9 +77,12 @@ const STREAMED = new Set(
   ),
 )
 
+/** The first word of what gives rows as they are computed. */
+const QUERY = /^(?:SELECT|WITH|FROM|\()$/
+
 export async function openExecutor({ engine, spool, limits }: ExecutorOptions): Promise<Executor> {
   const { control } = engine
-  const tableFunctions = await readTableFunctions(control)
+  const admission = openAdmission(await readTableFunctions(control))
   const canceller = openCanceller(control)
   const sessions = openSessions(() => engine.connect())
   const kept = openKeptConnections(() => engine.connect())
@@ -154,7 +151,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     respond: (format: string) => Answer,
   ): Promise<() => Promise<void>> {
     const started = performance.now()
-    const shape = shapeOf(request, sql)
+    const shape = shapeOf(request, { format: resultFormat(sql), streams: QUERY.test(firstWord(sql)) })
     await prepareWriter(connection, request, sql)
     return run(connection, { sql, ...shape, gone, started }, respond)
   }
@@ -162,20 +159,20 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   /** Nothing of an analyst outlives the request, and no session: a read-only user can make no temporary table to keep. */
   async function analystQuery(
     { request, gone }: Execution,
-    sql: string,
+    asked: string,
     respond: (format: string) => Answer,
   ): Promise<() => Promise<void>> {
     const started = performance.now()
     const { database, params } = request
-    const shape = shapeOf(request, sql)
-    const whole = shape.streamed ? [] : [{ name: 'max_result_bytes', value: String(limits.resultBytesMax) }]
-    const settings = [...analystSettings(request.settings, limits), ...whole]
     // Judged where no setting of the analyst's holds.
-    await kept.use(
+    const admitted = await kept.use(
       { ...UNPREPARED, gone },
       async () => true,
-      connection => admitAnalyst(connection, { sql, params }, tableFunctions),
+      connection => admission.admit(connection, { sql: asked, params }),
     )
+    const { sql, clause } = admitted
+    const shape = shapeOf(request, admitted)
+    const settings = analystSettings({ address: request.settings, clause, whole: !shape.streamed }, limits)
     const prepare = async (connection: EngineConnection) => {
       const isThere = await useAnalystDatabase(connection, database)
       await set(connection, [...settings, ...params, { name: 'readonly', value: '1' }])
@@ -203,10 +200,9 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
 
   async function prepareWriter(connection: EngineConnection, request: StatementRequest, sql: string): Promise<void> {
     await useDatabase(connection, request.database)
-    const classified = await connection.classify(sql)
-    if (classified !== null && classified.statements > 1) throw new EngineError(62, 'Multi-statements are not allowed')
-    const reads = classified === null ? readsByText(sql) : classified.kind === READS
-    if (request.readonly && !reads) throw new EngineError(164, 'Cannot execute query in readonly mode')
+    if (request.readonly) await refuseUnlessRead(connection, sql)
+    else if (((await connection.classify(sql))?.statements ?? 1) > 1)
+      throw new EngineError(62, 'Multi-statements are not allowed')
     // A session's connection could never be made writable again.
     const readonly = request.readonly && request.session === null ? [{ name: 'readonly', value: '1' }] : []
     await set(connection, [...OWN_LIMITS, ...request.settings, ...request.params, ...readonly])
@@ -245,9 +241,12 @@ interface Run extends Shape {
 
 const UNPREPARED = { database: null, settings: [], params: [] }
 
-function shapeOf({ whole, defaultFormat }: StatementRequest, sql: string): Shape {
-  const format = resultFormat(sql) ?? defaultFormat
-  return { format, streamed: !whole && STREAMED.has(format) && /^(?:SELECT|WITH|FROM|\()$/.test(firstWord(sql)) }
+function shapeOf(
+  { whole, defaultFormat }: StatementRequest,
+  statement: { readonly format: string | null; readonly streams: boolean },
+): Shape {
+  const format = statement.format ?? defaultFormat
+  return { format, streamed: !whole && STREAMED.has(format) && statement.streams }
 }
 
 type Read = Pick<Summary, 'readRows' | 'readBytes'>
@@ -278,17 +277,18 @@ async function useDatabase(connection: EngineConnection, database: string | null
 }
 
 /**
- * Analysts begin in `telemetry`, and before that exists in `system`: never in the overlay that opens files by their names.
- * False when it does not exist yet.
+/**
+ * Analysts begin in `telemetry`, and before that exists where there is nothing to open by a bare name: never in `system`, nor
+ * in the overlay that opens files by their names. False when it does not exist yet.
  */
 async function useAnalystDatabase(connection: EngineConnection, database: string | null): Promise<boolean> {
-  const isNamed = database !== null && database !== '' && database !== 'default'
-  if (isNamed) return useDatabase(connection, database).then(() => true)
+  const name = analystDatabase(database)
+  if (name !== null) return useDatabase(connection, name).then(() => true)
   const isThere = await connection.run('USE telemetry').then(
     () => true,
     () => false,
   )
-  if (!isThere) await connection.run('USE system')
+  if (!isThere) await connection.run('USE information_schema')
   return isThere
 }
 

@@ -3,7 +3,7 @@
  * as much as a cheap SELECT. Nothing of a statement stays on one: it is read-only before it is first used, an analyst's statement
  * is one SELECT or its like, parameters are never kept, and after any failure the connection is closed.
  */
-import type { Setting } from './analyst.ts'
+import type { Setting } from './analyst-settings.ts'
 import type { EngineConnection } from './engine.ts'
 
 /** How a connection is to be prepared, and for whom. */

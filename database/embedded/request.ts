@@ -3,7 +3,7 @@
  * Pure: untrusted text goes in, a typed request or an EngineError comes out; nothing is read or run.
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Setting } from './analyst.ts'
+import type { Setting } from './analyst-settings.ts'
 import { EngineError } from './engine-error.ts'
 
 /** What a statement is run with. */

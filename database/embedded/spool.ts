@@ -12,7 +12,7 @@ import { pipeline } from 'node:stream/promises'
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib'
 import { BodyError, EngineError } from './engine-error.ts'
 import type { BodyEncoding } from './request.ts'
-import { type InsertStatement, parseInsert } from './sql-text.ts'
+import { type InsertStatement, parseInsert, statementText } from './sql-text.ts'
 
 /** The most that the text of a statement may have; ClickHouse's own `max_query_size`. */
 export const TEXT_BYTES_MAX = 256 * 1024
@@ -57,8 +57,8 @@ export async function readStatement(
     body.unpipe()
     throw new EngineError(307, `The text of a statement is longer than ${TEXT_BYTES_MAX} bytes`)
   }
-  const both = sql === '' ? text.bytes.toString() : text.bytes.length === 0 ? sql : `${sql}\n${text.bytes.toString()}`
-  const trimmed = both.trim().replace(/[;\s]+$/, '')
+  const trimmed = statementText(sql, text.bytes)
+  if (trimmed === null) throw new EngineError(36, 'The text of the statement is not UTF-8')
   if (trimmed === '') throw new EngineError(62, 'Empty query')
   return { kind: 'query', sql: trimmed }
 }

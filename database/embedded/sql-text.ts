@@ -112,6 +112,23 @@ export function resultFormat(sql: string): string | null {
   return format
 }
 
+/**
+ * The text of a statement from its bytes, without blanks around it and semicolons at its end. Null when the bytes are not
+ * UTF-8: what would then be run is not what was sent. One pass: a pattern for the end takes quadratic time on many blanks.
+ */
+export function statementText(inAddress: string, body: Uint8Array): string | null {
+  let text: string
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body)
+  } catch {
+    return null
+  }
+  const both = (inAddress === '' || text === '' ? inAddress + text : `${inAddress}\n${text}`).trim()
+  let end = both.length
+  while (end > 0 && (both[end - 1] === ';' || both.charAt(end - 1).trim() === '')) end--
+  return both.slice(0, end)
+}
+
 /** The first word of a statement, in capitals; empty when it begins with none. */
 export function firstWord(sql: string): string {
   const token = nextToken(sql, 0)

@@ -6,7 +6,7 @@ import type { IncomingMessage } from 'node:http'
 import { BodyError, EngineError } from '../embedded/engine-error.ts'
 import type { BodyEncoding } from '../embedded/request.ts'
 import { decoded, TEXT_BYTES_MAX } from '../embedded/spool.ts'
-import { parseInsert } from '../embedded/sql-text.ts'
+import { parseInsert, statementText } from '../embedded/sql-text.ts'
 
 /** What does not compress is a little longer compressed. */
 const COMPRESSED_BYTES_MAX = TEXT_BYTES_MAX + 64 * 1024
@@ -25,9 +25,8 @@ export async function readStatementText(
   if (inAddress === '' && parseInsert(bytes.toString('latin1')) !== null) throw readonlyError()
   if (cut || inAddress.length + bytes.length > TEXT_BYTES_MAX)
     throw new EngineError(307, `The text of a statement is longer than ${TEXT_BYTES_MAX} bytes`)
-  const inBody = bytes.toString()
-  const both = inAddress === '' ? inBody : inBody === '' ? inAddress : `${inAddress}\n${inBody}`
-  const text = both.trim().replace(/[;\s]+$/, '')
+  const text = statementText(inAddress, bytes)
+  if (text === null) throw new EngineError(36, 'The text of the statement is not UTF-8')
   if (text === '') throw new EngineError(62, 'Empty query')
   return text
 }

@@ -3,7 +3,10 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { analystSettings, readsByText, refusedName } from '../../database/embedded/analyst.ts'
+import { readsByText, withNames } from '../../database/embedded/analyst.ts'
+import { refusedName } from '../../database/embedded/analyst-names.ts'
+import { analystSettings } from '../../database/embedded/analyst-settings.ts'
+import { statementText } from '../../database/embedded/sql-text.ts'
 import { type Fixture, openFixture, raw, rows } from './database-fixture.ts'
 
 let on: Fixture
@@ -97,6 +100,55 @@ const DENIED = [
   `SELECT * FROM mergeTreeIndex('default', '${secret}')`,
 ]
 
+/** The outermost clause alone, with names and values that are open. */
+const SETTINGS_ALLOWED = [
+  "SELECT 1 SETTINGS max_execution_time=10, max_threads=1, final=1, session_timezone='UTC', log_comment='x'",
+  'SELECT 1 settings extremes = true',
+  'SELECT 1 SETTINGS max_threads = 1 FORMAT JSON',
+  'SELECT 1 FORMAT JSON SETTINGS max_threads = 1',
+  'SELECT 1 FORMAT JSON /* c */ SETTINGS -- d\n max_threads = 1;',
+  'SELECT 1 UNION ALL SELECT 2 SETTINGS max_block_size = 100',
+  '(SELECT 1) SETTINGS max_rows_to_read = 10',
+  'WITH 1 AS a SELECT a FROM numbers(3) SETTINGS limit = 2, offset = 1',
+  "SELECT * FROM telemetry.readings SETTINGS timeout_overflow_mode = 'break'",
+  'EXPLAIN indexes = 1 SELECT * FROM telemetry.readings SETTINGS max_threads = 1',
+  'DESCRIBE telemetry.readings SETTINGS max_threads = 1',
+  "SELECT name, value FROM system.settings WHERE name = 'settings' SETTINGS max_threads = 1",
+  'SELECT `SETTINGS`, t."settings", t.settings FROM (SELECT 1 AS `settings`, 2 AS `SETTINGS`) AS t',
+  "SHOW SETTINGS LIKE 'max_th%'",
+]
+
+const SETTINGS_DENIED = [
+  'SELECT * FROM (SELECT 1 SETTINGS max_threads = 1)',
+  'SELECT (SELECT 1 SETTINGS max_threads = 1)',
+  'WITH a AS (SELECT 1 SETTINGS max_threads = 1) SELECT * FROM a',
+  'SELECT * FROM view(SELECT 1 SETTINGS max_threads = 1)',
+  'SELECT 1 SETTINGS max_threads = 1 UNION ALL SELECT 2',
+  'SELECT 1 UNION ALL (SELECT 2 SETTINGS max_threads = 1)',
+  'SELECT 1 SETTINGS max_threads = 1 SETTINGS final = 1',
+  'SELECT 1 SETTINGS max_threads = 1 FORMAT JSON SETTINGS final = 1',
+  'SELECT 1 SETTINGS max_threads = 1, max_threads = 1',
+  'SELECT 1 SETTINGS final',
+  'SELECT 1 SETTINGS',
+  'SELECT 1 SETTINGS max_threads = DEFAULT',
+  'SELECT 1 SETTINGS max_threads = {n:UInt64}',
+  'SELECT 1 SETTINGS max_threads = 1 + 0',
+  "SELECT 1 SETTINGS log_comment = 'a\\x27b'",
+  'SELECT 1 SETTINGS max_block_size = 0',
+  'SELECT 1 SETTINGS max_block_size = 100000000',
+  'SELECT 1 SETTINGS max_execution_time = 100000',
+  "SELECT 1 SETTINGS session_timezone = '../../etc/passwd'",
+  "SELECT 1 SETTINGS session_timezone = '/etc/passwd'",
+  'SELECT 1 SETTINGS use_query_cache = 1',
+  "SELECT 1 SETTINGS additional_result_filter = '1'",
+  "SELECT 1 SETTINGS filter = 'file(1)'",
+  "SELECT 1 SETTINGS additional_table_filters = {'system.one': '1'}",
+  'SELECT 1 AS SETTINGS',
+  'SELECT 1 SETTINGS `max_threads` = 1',
+  'SELECT 1\u00a0SETTINGS\u3000readonly\u2003=\u202f0',
+  'SHOW SETTINGS readonly = 0',
+]
+
 /** Names as parameters: the lexer sees only where they stand. */
 const NAMED: [query: string, names: Record<string, string>][] = [
   ['EXISTS {d:Identifier}.{t:Identifier}', { d: 'default', t: secret }],
@@ -132,6 +184,21 @@ describe('an analyst', () => {
     },
   )
 
+  test.each(SETTINGS_ALLOWED)('may choose settings by %s', async query => {
+    expect(await raw(on.url, { method: 'POST', path: '/?param_n=1', body: query })).toMatchObject({ status: 200 })
+  })
+
+  test.each(SETTINGS_DENIED)('may not choose settings by %s', async query => {
+    const answer = await raw(on.url, { method: 'POST', path: '/?param_n=1', body: query })
+    expect(answer.headers['x-clickhouse-exception-code']).toMatch(/^(164|62)$/)
+  })
+
+  test('is told the bound of a setting that asks for more in the statement, because that runs as it stands', async () => {
+    const query = 'SELECT 1 SETTINGS max_execution_time = 100000'
+    const answer = await raw(on.url, { method: 'POST', path: '/', body: query })
+    expect(answer.text).toContain('The setting max_execution_time may be from 1 to 60 here')
+  })
+
   test.each(NAMED)('may not %s with the names %j', async (query, names) => {
     const path = `/?${Object.entries(names)
       .map(([name, value]) => `param_${name}=${encodeURIComponent(value)}`)
@@ -139,6 +206,16 @@ describe('an analyst', () => {
     const answer = await raw(on.url, { method: 'POST', path, body: query })
     expect(answer.headers['x-clickhouse-exception-code']).toBe('164')
     expect(answer.text).toContain('is not open to analysts')
+  })
+
+  test('is told that bytes are no text, and that a NUL cannot be judged', async () => {
+    for (const [body, code] of [
+      [Buffer.from([0x53, 0x45, 0xff, 0xfe]), '36'],
+      ["SELECT 'a\0b'", '62'],
+    ] as const) {
+      const answer = await raw(on.url, { method: 'POST', path: '/', body })
+      expect(answer).toMatchObject({ status: 400, headers: { 'x-clickhouse-exception-code': code } })
+    }
   })
 
   test('may name a table and a column of the telemetry by parameters', async () => {
@@ -212,6 +289,7 @@ describe('an analyst', () => {
 describe('the parts of the wall', () => {
   const tableFunctions = new Set(['file', 'url', 'numbers'])
   const word = (text: string) => ({ text, type: 'BareWord' })
+  const BRACED = ['OpeningCurlyBrace', 'BareWord', 'Colon', 'BareWord', 'ClosingCurlyBrace']
   const bracket = { text: '(', type: 'OpeningRoundBracket' }
 
   test('a table function is refused where it is called, and its name is free elsewhere', () => {
@@ -220,9 +298,44 @@ describe('the parts of the wall', () => {
     expect(refusedName([word('numbers'), bracket], tableFunctions)).toBeNull()
   })
 
+  test.each([
+    ['file', 'AS', null],
+    ['file', 'BY', null],
+    ['file', '(', 'file'],
+    ['file', ',', 'file'],
+    ['file', 'APPLY', 'file'],
+    ['default', 'AS', null],
+    ['default', 'FROM', 'default'],
+    ['hostname', ',', null],
+    ['telemetry_internal', 'AS', 'telemetry_internal'],
+  ])('the name %s behind %s gives %s', (name, before, refused) => {
+    expect(refusedName([word(before), word(name)], tableFunctions)).toBe(refused)
+  })
+
+  test('a parameter that is a name is judged as its value, and only one value may be given', () => {
+    const tokens = ['{', 'd', ':', 'Identifier', '}'].map((text, at) => ({ text, type: BRACED[at] ?? '' }))
+    const given = (...values: string[]) => values.map(value => ({ name: 'param_d', value }))
+    expect(withNames(tokens, given('system'))).toEqual([{ text: '`system`', type: 'QuotedIdentifier' }])
+    for (const values of [['a.b'], ['a`b'], ['/etc/passwd'], [''], ['a', 'b']])
+      expect(() => withNames(tokens, given(...values))).toThrow('is not open to analysts')
+  })
+
+  test('the text of a statement is that of the address and the body, and nothing that is no UTF-8', () => {
+    expect(statementText('SELECT', Buffer.from('1;'))).toBe('SELECT\n1')
+    expect(statementText('', Buffer.from('\ufeff\u3000 SELECT 1 \u00a0;; \n;'))).toBe('SELECT 1')
+    expect(statementText('', Buffer.from([0x53, 0xff]))).toBeNull()
+    const long = Buffer.from(`SELECT 1${' '.repeat(250_000)}x`)
+    const started = process.cpuUsage()
+    expect(statementText('', long)).toHaveLength(long.length)
+    expect(process.cpuUsage(started).user).toBeLessThan(1_000_000)
+  })
+
   test('the limits hold when a client asks for more, or for none', () => {
     const limits = { secondsMax: 10, memoryBytesMax: 100, threadsMax: 1, resultBytesMax: 1 }
-    const settings = analystSettings([{ name: 'max_threads', value: '8' }], limits)
+    const settings = analystSettings(
+      { address: [{ name: 'max_threads', value: '8' }], clause: [], whole: false },
+      limits,
+    )
     expect(settings).toContainEqual({ name: 'max_threads', value: '1' })
     expect(settings.filter(({ name }) => name === 'max_threads')).toHaveLength(1)
   })

@@ -35,7 +35,8 @@ async function isFree(port: number): Promise<boolean> {
 const RUNNING = "SELECT count() FROM system.processes WHERE query LIKE '%sipHash64%' AND query NOT LIKE '%processes%'"
 const ENDLESS = 'SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1'
 
-const SLEEPS_FOR_A_MINUTE = 'SELECT count() FROM numbers(60) WHERE sleepEachRow(1) = 0 SETTINGS max_block_size = 1'
+/** Its first row comes after a moment: who has it knows that the statement runs. */
+const SLEEPS_FOR_A_MINUTE = 'SELECT number FROM numbers(600) WHERE sleepEachRow(0.1) = 0 SETTINGS max_block_size = 1'
 const SLEEPING =
   "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%processes%'"
 
@@ -192,13 +193,15 @@ describe('an engine that hangs', () => {
 describe('an engine that is busy', () => {
   test("answers a ping while surgetank's own queries are as many as may run", async () => {
     const gone = new AbortController()
-    const slow = { query: SLEEPS_FOR_A_MINUTE, format: 'JSON', abort_signal: gone.signal } as const
-    const busy = Array.from({ length: 6 }, () => on.writer.query(slow))
-    await until(async () => (await scalar(on.analyst, SLEEPING)) === 4)
+    const slow = { query: SLEEPS_FOR_A_MINUTE, format: 'JSONEachRow', abort_signal: gone.signal } as const
+    const begun: { close(): void }[] = []
+    const busy = Array.from({ length: 6 }, () => on.writer.query(slow).then(result => begun.push(result)))
+    await until(async () => begun.length === 4)
     expect(await on.database.ping()).toBe(true)
     gone.abort()
+    for (const result of begun) result.close()
     await Promise.allSettled(busy)
-    await until(async () => (await scalar(on.analyst, SLEEPING)) === 0)
+    await until(async () => (await scalar(on.writer, SLEEPING)) === 0)
   })
 })
 

@@ -1,0 +1,141 @@
+/** Nothing that an analyst sends reads a file, writes one, makes a connection, or shows the statements of others [G6]. */
+import { existsSync } from 'node:fs'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Fixture, openFixture, type RawAnswer, raw, scalar } from '../database-fixture.ts'
+import { type Canaries, openCanaries, WORD } from './canaries.ts'
+import { type Attempt, attempts } from './corpus.ts'
+import { plain } from './forms.ts'
+
+let on: Fixture
+let canaries: Canaries
+beforeAll(async () => {
+  on = await openFixture()
+  await on.database.migrate()
+  canaries = await openCanaries(on.folder)
+})
+afterAll(async () => {
+  await canaries.close()
+  await on.close()
+})
+
+/** Refused before it ran: not open to analysts, no statement, too long, not spoken, or begun in another database. */
+const REFUSED = /^(?:164|62|307|36|48|306|167)$/
+/** Requests that are under way at a time. */
+const AT_ONCE = 8
+
+async function send({ sent }: Pick<Attempt, 'sent'>): Promise<RawAnswer> {
+  return raw(on.url, { method: 'POST', ...sent })
+}
+
+/** It reaches nothing but files, and writes none. */
+function isAlone(sql: string): boolean {
+  return !/OUTFILE|\b(?:url|s3|gcs|oss|cosn|hdfs|remote|mysql|\w+Cluster|iceberg|executable|loop)\b|http/i.test(sql)
+}
+
+/** What went wrong, by the statement. */
+async function faults(all: readonly Attempt[]): Promise<string[]> {
+  const found: string[] = []
+  const queue = all.values()
+  const work = async () => {
+    for (const attempt of queue) {
+      const answer = await send(attempt)
+      const fault = faultOf(answer, String(answer.headers['x-clickhouse-exception-code']), attempt.sql)
+      if (fault !== null) found.push(`${fault}: ${attempt.sql.slice(0, 200)}\n  ${answer.text.slice(0, 200)}`)
+    }
+  }
+  await Promise.all(Array.from({ length: AT_ONCE }, work))
+  return found
+}
+
+function faultOf({ status, text }: RawAnswer, code: string, sql: string): string | null {
+  if (text.includes(WORD)) return 'reads a canary'
+  if (status < 400 || !REFUSED.test(code)) return `is not refused (${status}, ${code})`
+  if (text.includes(on.folder) && !sql.includes(on.folder)) return 'tells where the data is'
+  return null
+}
+
+describe('what reaches out', () => {
+  test('is refused in every form, and touches nothing', { timeout: 120_000 }, async () => {
+    const all = attempts(canaries)
+    expect(all.length).toBeGreaterThan(1_500)
+    expect(new Set(all.map(({ sql }) => sql)).size).toBeGreaterThan(1_500)
+    expect(await faults(all)).toEqual([])
+    expect(canaries.connections()).toBe(0)
+    expect(canaries.written()).toEqual([])
+    expect(existsSync(canaries.target)).toBe(false)
+    expect(await scalar(on.writer, "SELECT count() FROM system.tables WHERE database = 'telemetry'")).toBe(5)
+  })
+
+  /** The canaries are worth something only where they are reached by who may: surgetank itself, whom nothing judges. */
+  test('would be reached, by the same statements, by who is not judged', { timeout: 120_000 }, async () => {
+    const reads = attempts(canaries).map(({ sql }) => sql)
+    const ofFiles = reads.filter(sql => /^(?:SELECT|WITH|FROM|\()/i.test(sql) && /\bfile\b/i.test(sql) && isAlone(sql))
+    const queue = ofFiles.values()
+    let reached = 0
+    const work = async () => {
+      for (const sql of queue) {
+        const found = await text(sql, { max_execution_time: '1' }).catch(() => '')
+        if (found.includes(WORD)) reached++
+      }
+    }
+    await Promise.all([work(), work(), work(), work()])
+    console.log(reached, ofFiles.length)
+    expect(reached).toBeGreaterThan(80)
+    expect(canaries.connections()).toBe(0)
+
+    await text(`SELECT * FROM url('${canaries.url}', 'CSVWithNames', 'token String')`)
+    expect(canaries.connections()).toBeGreaterThan(0)
+    await text(`INSERT INTO FUNCTION file('${canaries.target}', 'CSV', 'a Int8') SELECT 1`)
+    expect(canaries.written()).toEqual(['written'])
+  })
+
+  test('is not stopped by read-only alone: SETTINGS in a subquery undoes it (ClickHouse issue 116028)', async () => {
+    const { file } = canaries
+    const nested = `SELECT * FROM (SELECT * FROM file('${file}') SETTINGS readonly = 0)`
+    expect(await text(nested, { readonly: '1' })).toContain(WORD)
+    await expect(text(`SELECT * FROM file('${file}')`, { readonly: '1' })).rejects.toMatchObject({ code: '164' })
+    expect(await send({ sent: plain(nested) })).toMatchObject({ status: 403 })
+  })
+
+  async function text(query: string, settings: Record<string, string> = {}): Promise<string> {
+    const result = await on.writer.query({ query, format: 'JSONEachRow', clickhouse_settings: settings })
+    return result.text()
+  }
+})
+
+describe('what analysts see of each other', () => {
+  test('is nothing: the statement of one is in no answer to another', async () => {
+    const slow = raw(on.url, { method: 'POST', path: '/', body: "SELECT sleep(2), 'OTHERS4712'" })
+    for (const sql of [
+      'SELECT query FROM system.processes',
+      'SHOW PROCESSLIST',
+      'SELECT * FROM system.errors',
+      'SELECT trace FROM system.stack_trace',
+      'SELECT query FROM system.query_cache',
+    ]) {
+      for (const path of ['/', '/?database=system']) {
+        const answer = await send({ sent: { ...plain(sql), path } })
+        expect(answer.text).not.toContain('OTHERS4712')
+        expect(answer.status).toBe(403)
+      }
+    }
+    expect((await slow).status).toBe(200)
+  })
+
+  test('a bare name never opens a table of system', async () => {
+    for (const database of ['system', 'telemetry_internal', 'default`.`x', 'SYSTEM', '/etc']) {
+      const path = `/?database=${encodeURIComponent(database)}`
+      expect(await send({ sent: { ...plain('SELECT * FROM processes'), path } })).toMatchObject({ status: 403 })
+    }
+    for (const path of ['/', '/?database=default', '/?database=information_schema', '/?database=telemetry']) {
+      expect(await send({ sent: { ...plain('SELECT * FROM processes'), path } })).toMatchObject({ status: 404 })
+    }
+  })
+
+  test('the host has no name', async () => {
+    const answer = await send({
+      sent: plain('SELECT hostName(), FQDN(), fullHostName(), displayName(), "hostname" ()'),
+    })
+    expect(answer.text).toBe(`${Array(5).fill('surgetank').join('\t')}\n`)
+  })
+})
