@@ -4,7 +4,7 @@
  * Data never becomes a part of a statement's text: the engine ends inline data at a blank line and runs what follows as
  * SQL (test/database/embedded-insert.test.ts shows it). From a file it is only data, and is decompressed by the engine.
  */
-import { createWriteStream, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { createWriteStream, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { finished, type Readable, type Transform } from 'node:stream'
@@ -149,7 +149,9 @@ export function openSpool(folder: string): Spool {
     const remove = () => rmSync(path, { force: true })
     let bytes = 0
     try {
-      await pipeline(counted, createWriteStream(path, { mode: 0o600 }))
+      // Made before there is anything to fail: a file that is made later would stay.
+      const fd = openSync(path, 'wx', 0o600)
+      await pipeline(counted, createWriteStream(path, { fd }))
       return { path, bytes, remove }
     } catch (error) {
       remove()

@@ -209,7 +209,7 @@ describe('a connection of the engine that analysts share', () => {
     const plain = await ask(size)
     expect(plain.text).toMatch(/\ttelemetry\n$/)
     for (let round = 0; round < 3; round++) {
-      expect((await ask(size, '&max_block_size=99&database=system')).text).toBe('99\tsystem\n')
+      expect((await ask(size, '&max_block_size=99&database=information_schema')).text).toBe('99\tinformation_schema\n')
       expect((await ask(size, '&max_block_size=98')).text).toBe('98\ttelemetry\n')
       expect((await ask(`${size} SETTINGS max_threads = 1`)).text).toBe(plain.text)
       expect((await ask(size)).text).toBe(plain.text)
