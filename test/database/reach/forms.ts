@@ -127,5 +127,6 @@ export const REQUESTS: ((sql: string) => Sent)[] = [
   sql => plain(`\ufeff\u3000${sql}\u00a0;;\n`),
   sql => ({ ...plain(sql), path: '/?wait_end_of_query=1&default_format=Native&readonly=0&readonly=2' }),
   sql => ({ ...plain(sql), path: '/?database=system' }),
+  sql => ({ ...plain(sql), path: '/?enable_analyzer=0&final=1' }),
   sql => ({ ...plain(sql), path: '/?database=default&session_id=canary' }),
 ]
