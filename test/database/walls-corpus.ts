@@ -7,6 +7,8 @@ export interface Try {
   /** Run one after another; a later one may need what an earlier one made. */
   readonly statements: readonly string[]
   readonly reaches?: boolean
+  /** Denied, it asks again until its client goes away. */
+  readonly endless?: boolean
 }
 
 export interface Targets {
@@ -16,6 +18,17 @@ export interface Targets {
   readonly tcp: number
   /** The process that owns the engine's process. */
   readonly parent: number
+}
+
+/** Whoever cannot be reached is not asked again and again: a try ends by itself, and the next one finds a free lane. */
+export const ONCE: Readonly<Record<string, string>> = {
+  http_max_tries: '1',
+  s3_retry_attempts: '0',
+  backup_restore_s3_retry_attempts: '0',
+  azure_sdk_max_retries: '0',
+  connections_with_failover_max_tries: '1',
+  external_storage_connect_timeout_sec: '2',
+  max_execution_time: '5',
 }
 
 export function triesOf({ canary, http, tcp, parent }: Targets): Try[] {
@@ -37,25 +50,25 @@ export function triesOf({ canary, http, tcp, parent }: Targets): Try[] {
     one('file() of its command', from("file('/proc/self/cmdline', 'RawBLOB')")),
     one("file() of its parent's environment", from(`file('/proc/${parent}/environ', 'RawBLOB')`)),
     one("file() of its parent's files", from(`file('/proc/${parent}/fd/3', 'RawBLOB')`)),
-    one('the function file()', `SELECT file('${secret}')`),
+    reaching('the function file()', `SELECT file('${secret}')`),
     reaching(
       'a table of the engine File',
       `CREATE TABLE w.f1 (l String) ENGINE = File(LineAsString, '${secret}')`,
       from('w.f1'),
     ),
     reaching('INFILE', `INSERT INTO w.lines FROM INFILE '${secret}' FORMAT LineAsString`, from('w.lines')),
-    one('a database of a folder', `CREATE DATABASE wfs ENGINE = Filesystem('${canary}')`, from('wfs.`secret`')),
+    reaching('a database of a folder', `CREATE DATABASE wfs ENGINE = Filesystem('${canary}')`, from('wfs.`secret`')),
     one(
       'ATTACH from a folder',
       `ATTACH TABLE w.att FROM '${canary}' (l String) ENGINE = File(LineAsString)`,
       from('w.att'),
     ),
     one('SQLite', from(`sqlite('${canary}/secret', 't')`)),
-    one('a database of SQLite', `CREATE DATABASE wsq ENGINE = SQLite('${out}/sqlite.db')`),
+    reaching('a database of SQLite', `CREATE DATABASE wsq ENGINE = SQLite('${out}/sqlite.db')`),
     one('Iceberg on files', from(`icebergLocal('${canary}/')`)),
     one('Delta Lake on files', from(`deltaLakeLocal('${canary}/')`)),
     one('a model of CatBoost', `SELECT catboostEvaluate('${secret}', 1.0)`),
-    reaching(
+    one(
       'a dictionary of a file',
       dictionary('d1', `FILE(PATH '${secret}' FORMAT 'TSV')`),
       "SELECT dictGet('w.d1', 'v', toUInt64(1))",
@@ -105,44 +118,31 @@ export function triesOf({ canary, http, tcp, parent }: Targets): Try[] {
       `CREATE TABLE w.u1 (l String) ENGINE = URL('${web}/x', 'LineAsString')`,
       from('w.u1'),
     ),
-    reaching('s3()', from(`s3('${web}/b/k', 'a', 'b', 'TSV', 'x String') SETTINGS s3_retry_attempts = 0`)),
-    one('gcs()', from(`gcs('${web}/b/k', 'a', 'b', 'TSV', 'x String')`)),
-    one('azureBlobStorage()', from(`azureBlobStorage('${web}', 'c', 'b', 'a', 'a2V5', 'TSV', 'none', 'x String')`)),
-    one('hdfs()', from(`hdfs('hdfs://${host}/x', 'TSV', 'x String')`)),
-    one('iceberg()', from(`iceberg('${web}/b/k', 'a', 'b')`)),
-    one('deltaLake()', from(`deltaLake('${web}/b/k', 'a', 'b')`)),
-    one('hudi()', from(`hudi('${web}/b/k', 'a', 'b')`)),
-    one(
-      'a disk of the web',
-      `CREATE TABLE w.m3 (x UInt8) ENGINE = MergeTree ORDER BY x SETTINGS disk = disk(type = web, endpoint = '${web}/d/')`,
+    reaching('s3()', from(`s3('${web}/bucket/k', 'a', 'b', 'TSV', 'x String')`)),
+    reaching('gcs()', from(`gcs('${web}/bucket/k', 'a', 'b', 'TSV', 'x String')`)),
+    reaching(
+      'azureBlobStorage()',
+      from(`azureBlobStorage('${web}', 'c', 'b', 'a', 'a2V5', 'TSV', 'none', 'x String')`),
     ),
-    one(
+    reaching('hdfs()', from(`hdfs('hdfs://${host}/x', 'TSV', 'x String')`)),
+    reaching('iceberg()', from(`iceberg('${web}/bucket/k', 'a', 'b')`)),
+    reaching('deltaLake()', from(`deltaLake('${web}/bucket/k', 'a', 'b')`)),
+    reaching('hudi()', from(`hudi('${web}/bucket/k', 'a', 'b')`)),
+    reaching(
       'a disk of S3',
-      `CREATE TABLE w.m4 (x UInt8) ENGINE = MergeTree ORDER BY x SETTINGS disk = disk(type = s3, endpoint = '${web}/b/', access_key_id = 'a', secret_access_key = 'b')`,
+      `CREATE TABLE w.m4 (x UInt8) ENGINE = MergeTree ORDER BY x SETTINGS disk = disk(type = s3, endpoint = '${web}/bucket/', access_key_id = 'a', secret_access_key = 'b')`,
     ),
-    one('a backup to S3', `BACKUP TABLE w.kept TO S3('${web}/b/k', 'a', 'b')`),
-    one(
+    reaching('a backup to S3', `BACKUP TABLE w.kept TO S3('${web}/bucket/k', 'a', 'b')`),
+    reaching(
       'a registry of schemas',
       `SELECT * FROM format(AvroConfluent, 'x UInt8', unhex('000000000100')) SETTINGS format_avro_schema_registry_url = '${web}'`,
     ),
-    one('mysql()', from(`mysql('${host}', 'd', 't', 'u', 'p')`)),
-    one('postgresql()', from(`postgresql('${host}', 'd', 't', 'u', 'p')`)),
-    one('mongodb()', from(`mongodb('${host}', 'd', 't', 'u', 'p', 'x String')`)),
-    one('redis()', from(`redis('${host}', 'k', 'k String, v String')`)),
-    reaching(
-      'remote()',
-      from(
-        `remote('${host}', 'system', 'one') SETTINGS connect_timeout_with_failover_ms = 500, connections_with_failover_max_tries = 1`,
-      ),
-    ),
-    one(
-      'remoteSecure()',
-      from(
-        `remoteSecure('${host}', 'system', 'one') SETTINGS connect_timeout_with_failover_ms = 500, connections_with_failover_max_tries = 1`,
-      ),
-    ),
-    one('odbc()', from("odbc('DSN=x', 'd', 't')")),
-    one('jdbc()', from("jdbc('x', 'd', 't')")),
+    reaching('mysql()', from(`mysql('${host}', 'd', 't', 'u', 'p')`)),
+    reaching('postgresql()', from(`postgresql('${host}', 'd', 't', 'u', 'p')`)),
+    reaching('mongodb()', from(`mongodb('${host}', 'd', 't', 'u', 'p', 'x String')`)),
+    reaching('redis()', from(`redis('${host}', 'k', 'k String, v String')`)),
+    reaching('remote()', from(`remote('${host}', 'system', 'one')`)),
+    reaching('remoteSecure()', from(`remoteSecure('${host}', 'system', 'one')`)),
     one('Kafka', `CREATE TABLE w.k1 (l String) ENGINE = Kafka('${host}', 't', 'g', 'LineAsString')`, from('w.k1')),
     one(
       'NATS',
@@ -153,8 +153,8 @@ export function triesOf({ canary, http, tcp, parent }: Targets): Try[] {
       `CREATE TABLE w.r1 (l String) ENGINE = RabbitMQ SETTINGS rabbitmq_host_port = '${host}', rabbitmq_exchange_name = 'e', rabbitmq_format = 'LineAsString'`,
     ),
     one('arrowFlight()', from(`arrowFlight('${host}', 'x')`)),
-    one('a database of MySQL', `CREATE DATABASE wmy ENGINE = MySQL('${host}', 'd', 'u', 'p')`),
-    one(
+    reaching('a database of MySQL', `CREATE DATABASE wmy ENGINE = MySQL('${host}', 'd', 'u', 'p')`),
+    reaching(
       'a database of PostgreSQL',
       `CREATE DATABASE wpg ENGINE = PostgreSQL('${host}', 'd', 'u', 'p')`,
       'SHOW TABLES FROM wpg',
@@ -164,22 +164,22 @@ export function triesOf({ canary, http, tcp, parent }: Targets): Try[] {
       dictionary('d2', `HTTP(URL '${web}/d' FORMAT 'TSV')`),
       "SELECT dictGet('w.d2', 'v', toUInt64(1))",
     ),
-    one(
+    reaching(
       'a dictionary of a server',
       dictionary('d3', `CLICKHOUSE(HOST '127.0.0.1' PORT ${tcp} USER 'u' TABLE 't' DB 'd')`),
       "SELECT dictGet('w.d3', 'v', toUInt64(1))",
     ),
-    one(
+    reaching(
       'a dictionary of MySQL',
       dictionary('d4', `MYSQL(HOST '127.0.0.1' PORT ${tcp} USER 'u' PASSWORD 'p' DB 'd' TABLE 't')`),
       "SELECT dictGet('w.d4', 'v', toUInt64(1))",
     ),
-    one(
+    reaching(
       'a dictionary of Redis',
       dictionary('d5', `REDIS(HOST '127.0.0.1' PORT ${tcp})`),
       "SELECT dictGet('w.d5', 'v', toUInt64(1))",
     ),
-    one('reloading what reaches out', 'SYSTEM RELOAD DICTIONARIES'),
+    reaching('reloading what reaches out', 'SYSTEM RELOAD DICTIONARIES'),
 
     one('executable()', from("executable('run.sh', 'TSV', 'x String')")),
     one(
@@ -191,12 +191,21 @@ export function triesOf({ canary, http, tcp, parent }: Targets): Try[] {
       "CREATE TABLE w.e1 (x String) ENGINE = Executable('run.sh', 'TSV')",
       from('w.e1'),
     ),
-    one(
+    reaching(
       'a dictionary of a program',
       dictionary('d6', `EXECUTABLE(COMMAND 'cat ${secret}' FORMAT 'TSV')`),
       "SELECT dictGet('w.d6', 'v', toUInt64(1))",
     ),
     one('a function in WebAssembly', `CREATE FUNCTION wasm LANGUAGE WASM FROM '${secret}'`),
+
+    {
+      what: 'a disk of the web',
+      statements: [
+        `CREATE TABLE w.m3 (x UInt8) ENGINE = MergeTree ORDER BY x SETTINGS disk = disk(type = web, endpoint = '${web}/d/')`,
+      ],
+      reaches: true,
+      endless: true,
+    },
   ]
 }
 

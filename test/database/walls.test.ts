@@ -22,8 +22,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { LaunchOptions } from '../../database/embedded/walls/launch.ts'
 import type { Walls } from '../../database/embedded/walls/walls.ts'
 import { type Fixture, openFixture, rows } from './database-fixture.ts'
-import { type Targets, type Try, triesOf } from './walls-corpus.ts'
+import { ONCE, type Targets, type Try, triesOf } from './walls-corpus.ts'
 
+const NO_ANSWER = 'no answer'
 const SECRET = 'what-nobody-may-read-4711'
 const ALL_STAND: Walls = { files: true, network: true, programs: true }
 const LAUNCHER = resolve('dist/database/embedded/walls/launch.js')
@@ -49,7 +50,11 @@ async function openCanaries(): Promise<Canaries> {
     contacts.push(`HTTP ${request.method}`)
     response.end('1\tx\n')
   })
-  const counted = (name: string) => createTcpServer(socket => void contacts.push(name) || socket.destroy())
+  const counted = (name: string) =>
+    createTcpServer(socket => {
+      contacts.push(name)
+      socket.destroy()
+    })
   const listeners: [Server, object][] = [
     [web, { port: 0, host: '127.0.0.1' }],
     [counted('TCP'), { port: 0, host: '127.0.0.1' }],
@@ -91,21 +96,24 @@ async function tryAll(
   await client.command({ query: 'CREATE TABLE w.kept (x UInt8) ENGINE = MergeTree ORDER BY x' })
   canaries.reached()
   const outcomes = new Map<string, string[]>()
-  for (const { what, statements } of tries) {
+  for (const { what, statements, endless } of tries) {
     let said = ''
     for (const query of statements) said += await textOf(client, query)
     const read = said.includes(SECRET) ? ['read'] : []
-    outcomes.set(what, [...read, ...canaries.reached()])
+    // One that waits for a free lane was never tried.
+    const unanswered = said.includes(NO_ANSWER) && !endless ? ['gave no answer'] : []
+    outcomes.set(what, [...read, ...unanswered, ...canaries.reached()])
   }
   return outcomes
 }
 
 async function textOf(client: ClickHouseClient, query: string): Promise<string> {
+  const gone = AbortSignal.timeout(10_000)
   try {
-    const { stream } = await client.exec({ query, abort_signal: AbortSignal.timeout(20_000) })
+    const { stream } = await client.exec({ query, clickhouse_settings: ONCE, abort_signal: gone })
     return Buffer.concat(await stream.toArray()).toString('latin1')
   } catch (error) {
-    return (error as Error).message
+    return gone.aborted ? NO_ANSWER : (error as Error).message
   }
 }
 
@@ -133,6 +141,18 @@ describe('behind the walls', () => {
     expect(on.child.walls).toEqual(ALL_STAND)
   })
 
+  test('the engine names nothing of the machine where it tells of its files', async () => {
+    await on.writer.command({ query: 'CREATE TABLE named (x UInt8) ENGINE = MergeTree ORDER BY x' })
+    await on.writer.command({ query: 'INSERT INTO named SELECT 1' })
+    const told = await rows(
+      on.writer,
+      `SELECT path FROM system.parts UNION ALL SELECT path FROM system.disks
+       UNION ALL SELECT data_path FROM system.databases UNION ALL SELECT arrayJoin(data_paths) FROM system.tables`,
+    )
+    expect(told.length).toBeGreaterThan(5)
+    expect(told.filter(([path]) => String(path).startsWith('/'))).toEqual([])
+  })
+
   test('[G6] no statement of anybody reads, writes, contacts or runs what is not the engine’s', async () => {
     linkOut(on.folder, canaries.canary)
     const outcomes = await tryAll(on.writer, triesOf(canaries), canaries)
@@ -157,22 +177,12 @@ describe('behind the walls', () => {
     await run('DROP TABLE work.u SYNC')
     const spilled = `SELECT count() FROM (SELECT s, count() FROM work.t GROUP BY s)
       SETTINGS max_bytes_before_external_group_by = 1000000, max_bytes_ratio_before_external_group_by = 0`
-    expect(await rows(on.writer, spilled)).toEqual([['500000']])
+    expect(await rows(on.writer, spilled)).toEqual([[500_000]])
     const before = await rows(on.writer, 'SELECT count(), sum(x) FROM work.t')
     await on.child.stop()
     await on.restart()
     expect(await rows(on.writer, 'SELECT count(), sum(x) FROM work.t')).toEqual(before)
     expect(on.child.walls).toEqual(ALL_STAND)
-  })
-
-  test('the engine names nothing of the machine where it tells of its files', async () => {
-    const told = await rows(
-      on.writer,
-      `SELECT path FROM system.parts UNION ALL SELECT path FROM system.disks
-       UNION ALL SELECT data_path FROM system.databases UNION ALL SELECT arrayJoin(data_paths) FROM system.tables`,
-    )
-    expect(told.length).toBeGreaterThan(10)
-    expect(told.filter(([path]) => String(path).startsWith('/'))).toEqual([])
   })
 })
 
@@ -182,7 +192,6 @@ describe('a program in the place of the engine', () => {
     const victim = spawn('sleep', ['600'])
     const entry = fileURLToPath(new URL('./walls-attacker.mjs', import.meta.url))
     const options: LaunchOptions = { entry, folder, socketFolder: join(folder, 'sockets'), programs: [entry] }
-    mkdirSync(options.socketFolder)
     const child = fork(LAUNCHER, [JSON.stringify(options)], { env: {}, execArgv: [] })
     const [awake] = (await once(child, 'message')) as [{ walls: Walls }]
     expect(awake.walls).toEqual(ALL_STAND)
@@ -240,23 +249,18 @@ describe('a machine that grants no wall', () => {
       password: 'x',
       log: { level: 127 },
     })
-    const tries = triesOf(canaries)
-    const outcomes = await tryAll(client, tries, canaries)
-    const reached = [...outcomes].filter(([, what]) => what.length > 0).map(([name]) => name)
-    const expected = tries.filter(({ reaches }) => reaches).map(({ what }) => what)
-    expect(reached.filter(name => expected.includes(name))).toEqual(expected)
-    console.log(
-      'others that reach',
-      reached.filter(name => !expected.includes(name)),
-    )
+    const reaching = triesOf(canaries).filter(({ reaches }) => reaches)
+    const outcomes = await tryAll(client, reaching, canaries)
+    expect([...outcomes].filter(([, reached]) => reached.length === 0)).toEqual([])
+    expect(outcomes.size).toBeGreaterThan(35)
     await client.close()
     await end(parent)
-    await gone(folder)
+    await isGone(folder)
   })
 })
 
 /** The engine that belonged to a parent is gone with it. */
-async function gone(folder: string): Promise<void> {
+async function isGone(folder: string): Promise<void> {
   await expect.poll(() => ended(folder)).toBe(true)
   rmSync(folder, { recursive: true })
 }
@@ -278,7 +282,7 @@ describe('a user without any right', () => {
     const { parent, walls } = await startLone('./lone-parent.mjs', folder, process.getuid?.() === 0 ? bare : [])
     expect(walls).toEqual(ALL_STAND)
     await end(parent)
-    await gone(folder)
+    await isGone(folder)
   })
 })
 
@@ -292,12 +296,12 @@ describe('a folder of the version before', () => {
     expect(signal).toBe('SIGKILL')
     const { parent, port } = await startLone('./lone-parent.mjs', folder)
     const client = createClient({ url: `http://127.0.0.1:${port}`, username: 'surgetank', password: 'x' })
-    expect(await rows(client, 'SELECT count(), sum(x) FROM old.t')).toEqual([['1000', '499500']])
+    expect(await rows(client, 'SELECT count(), sum(x) FROM old.t')).toEqual([[1000, 499_500]])
     await client.insert({ table: 'old.t', values: [{ x: 500 }], format: 'JSONEachRow' })
     await client.command({ query: 'OPTIMIZE TABLE old.t FINAL' })
-    expect(await rows(client, 'SELECT count(), sum(x) FROM old.t')).toEqual([['1001', '500000']])
+    expect(await rows(client, 'SELECT count(), sum(x) FROM old.t')).toEqual([[1001, 500_000]])
     await client.close()
     await end(parent)
-    await gone(folder)
+    await isGone(folder)
   })
 })
