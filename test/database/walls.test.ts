@@ -98,7 +98,7 @@ async function tryAll(
   const outcomes = new Map<string, string[]>()
   for (const { what, statements, endless } of tries) {
     let said = ''
-    for (const query of statements) said += await textOf(client, query)
+    for (const query of statements) said += await textOf(client, query, endless ? 4_000 : 60_000)
     const read = said.includes(SECRET) ? ['read'] : []
     // One that waits for a free lane was never tried.
     const unanswered = said.includes(NO_ANSWER) && !endless ? ['gave no answer'] : []
@@ -107,8 +107,8 @@ async function tryAll(
   return outcomes
 }
 
-async function textOf(client: ClickHouseClient, query: string): Promise<string> {
-  const gone = AbortSignal.timeout(10_000)
+async function textOf(client: ClickHouseClient, query: string, msMax: number): Promise<string> {
+  const gone = AbortSignal.timeout(msMax)
   try {
     const { stream } = await client.exec({ query, clickhouse_settings: ONCE, abort_signal: gone })
     return Buffer.concat(await stream.toArray()).toString('latin1')
