@@ -23,7 +23,7 @@ import { openOwnServer, type SocketServer } from './server.ts'
 import type { Sockets } from './sockets.ts'
 import { openSpool } from './spool.ts'
 import type { AwakeMessage } from './walls/fork.ts'
-import { lookFromInside } from './walls/look.ts'
+import { keepOwnThreads, lookFromInside } from './walls/look.ts'
 import { noneStands, type Walls } from './walls/walls.ts'
 
 /** The first and only message of the parent. */
@@ -71,6 +71,7 @@ async function wake(): Promise<void> {
     process.chdir(join(folder, 'engine'))
     // What cannot be loaded behind the walls ends this process before it is awake: its parent then starts it without.
     if (!noneStands(walls)) loadEngine()
+    if (walls.files === true) keepOwnThreads()
     await tellParent<AwakeMessage>({ walls: await lookFromInside(walls) })
   } catch (error) {
     writeSync(STDERR, `${error instanceof Error ? error.message : String(error)}\n`)

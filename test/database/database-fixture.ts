@@ -41,7 +41,13 @@ export interface Fixture {
 }
 
 /** As `waits.ts`: for what never comes. */
-const REQUEST_MS_MAX = 120_000
+const PATIENT = { log: { level: 127 as const }, request_timeout: 120_000 }
+
+/** The official client as one of surgetank's parts, by the engine's own socket. */
+export function openOwnClient(socketPath: string): ClickHouseClient {
+  const agent = new Agent({ keepAlive: true, maxSockets: 10, socketPath } as AgentOptions)
+  return createClient({ ...PATIENT, url: 'http://localhost', http_agent: agent })
+}
 
 export async function openFixture(onExit?: (exit: EmbeddedExit) => void): Promise<Fixture> {
   const folder = mkdtempSync(join(tmpdir(), 'surgetank-database-'))
@@ -53,10 +59,8 @@ export async function openFixture(onExit?: (exit: EmbeddedExit) => void): Promis
   const access = embeddedAccess(folder)
   const server = await openClickHouseServer(own)
   const database = openDatabase(access)
-  const patient = { log: { level: 127 as const }, request_timeout: REQUEST_MS_MAX }
-  const agent = new Agent({ keepAlive: true, maxSockets: 10, socketPath: own } as AgentOptions)
-  const writer = createClient({ ...patient, url: 'http://localhost', http_agent: agent })
-  const analyst = createClient({ ...patient, url })
+  const writer = openOwnClient(own)
+  const analyst = createClient({ ...PATIENT, url })
   return {
     folder,
     url,

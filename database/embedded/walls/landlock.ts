@@ -48,7 +48,8 @@ const CONNECT_TCP = 1n << 1n
 
 /** Before it, no file can be renamed from one folder to another behind the wall, and the engine could drop no table. */
 const ABI_MIN = 2
-const O_PATH = 0o10000000
+/** fcntl.h of Linux: names a file, and opens nothing of it. */
+export const O_PATH = 0o10000000
 const ENOSYS = -38
 const EOPNOTSUPP = -95
 

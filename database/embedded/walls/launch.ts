@@ -23,7 +23,7 @@ export interface LaunchOptions {
   readonly entry: string
   /** Absolute. */
   readonly folder: string
-  /** Where it makes its sockets. */
+  /** Where it makes its sockets; made, for this user only, when it does not exist. */
   readonly socketFolder: string
   /** Folders and files that it reads: itself, and what it loads. */
   readonly programs: readonly string[]
@@ -48,7 +48,9 @@ async function launch({ entry, folder, socketFolder, programs }: LaunchOptions):
   const architecture = process.arch as Architecture
   const { openLibc } = await import('./libc.ts')
   const libc = openLibc(numberOf('seccomp', architecture) ?? 0)
-  for (const name of Object.keys(OWN_FOLDERS)) mkdirSync(join(folder, name), { recursive: true })
+  // Only what is there can be granted.
+  const own = [...Object.keys(OWN_FOLDERS).map(name => join(folder, name)), socketFolder]
+  for (const path of own) mkdirSync(path, { recursive: true, mode: 0o700 })
   const grants = grantsOf({ folder, socketFolder, programs, execPath: process.execPath })
   // Nothing that is open here is the program's, but for its channel and what every program has.
   for (const fd of readdirSync('/proc/self/fd').map(Number)) libc.setCloseOnExec(fd, fd > CHANNEL)

@@ -5,8 +5,10 @@
 import { spawnSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { openSync, readdirSync } from 'node:fs'
 import { connect } from 'node:net'
+import { OWN_THREADS } from './grants.ts'
+import { O_PATH } from './landlock.ts'
 import type { Walls } from './walls.ts'
 
 /** Nobody listens there, and nothing is sent. */
@@ -26,6 +28,14 @@ export async function lookFromInside(raised: Walls): Promise<Walls> {
         ? notMet('another process was reached')
         : programs,
   }
+}
+
+/**
+ * Keeps what was granted of this process' threads: the grant is of the very entry of /proc, which the kernel makes anew,
+ * without it, once nobody has it open and memory is short.
+ */
+export function keepOwnThreads(): void {
+  if (process.platform === 'linux') openSync(OWN_THREADS, O_PATH)
 }
 
 function notMet(what: string): string {

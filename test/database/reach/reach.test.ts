@@ -1,21 +1,36 @@
 /** Nothing that an analyst sends reads a file, writes one, makes a connection, or shows the statements of others [G6]. */
-import { existsSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { ClickHouseClient } from '@clickhouse/client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Fixture, openFixture, type RawAnswer, raw, scalar } from '../database-fixture.ts'
+import { openDatabase } from '../../../database/clickhouse-database.ts'
+import { noneStands } from '../../../database/embedded/walls/walls.ts'
+import { embeddedAccess } from '../../../manager/adapters.ts'
+import { openOwnClient, type RawAnswer, raw, scalar } from '../database-fixture.ts'
+import { end, type Lone, startLone } from '../lone.ts'
 import { type Canaries, openCanaries, WORD } from './canaries.ts'
 import { type Attempt, attempts } from './corpus.ts'
 import { plain } from './forms.ts'
 
-let on: Fixture
+/** An engine without walls: what holds here is the judgement of statements alone. The walls alone hold in ../walls.test.ts. */
+let on: { readonly folder: string; readonly url: string; readonly writer: ClickHouseClient; readonly lone: Lone }
 let canaries: Canaries
 beforeAll(async () => {
-  on = await openFixture()
-  await on.database.migrate()
-  canaries = await openCanaries(on.folder)
+  const folder = mkdtempSync(join(tmpdir(), 'surgetank-reach-'))
+  const lone = await startLone('./without-walls.mjs', folder)
+  expect(noneStands(lone.walls)).toBe(true)
+  on = { folder, url: `http://127.0.0.1:${lone.port}`, writer: openOwnClient(lone.own), lone }
+  const database = openDatabase(embeddedAccess(folder))
+  await database.migrate()
+  await database.close()
+  canaries = await openCanaries(folder)
 })
 afterAll(async () => {
   await canaries.close()
-  await on.close()
+  await on.writer.close()
+  await end(on.lone.parent)
+  rmSync(on.folder, { recursive: true, force: true })
 })
 
 /** Refused before it ran: not open to analysts, no statement, too long, not spoken, or begun in another database. */
