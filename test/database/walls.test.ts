@@ -212,6 +212,22 @@ describe('a program in the place of the engine', () => {
   })
 })
 
+describe('a program that hears nothing any more', () => {
+  test('ends with its parent', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'surgetank-stuck-'))
+    const entry = join(folder, 'stuck.mjs')
+    writeFileSync(entry, `process.chdir('${folder}/engine'); process.send({}, () => { for (;;); })`)
+    const options: LaunchOptions = { entry, folder, socketFolder: join(folder, 'sockets'), programs: [entry] }
+    const script = `require('child_process').fork('${LAUNCHER}', [process.argv[1]]).on('message', () => process.send({}))`
+    const stdio = ['ignore', 'ignore', 'inherit', 'ipc'] as const
+    const parent = spawn(process.execPath, ['-e', script, JSON.stringify(options)], { stdio: [...stdio] })
+    await once(parent, 'message')
+    expect(ended(folder)).toBe(false)
+    await end(parent)
+    await isGone(folder)
+  })
+})
+
 describe('a machine that grants no wall', () => {
   test('has the engine all the same, which says so; and the tries reach what they are to show', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'surgetank-open-'))

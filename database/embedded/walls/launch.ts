@@ -48,6 +48,8 @@ async function launch({ entry, folder, socketFolder, programs }: LaunchOptions):
   const architecture = process.arch as Architecture
   const { openLibc } = await import('./libc.ts')
   const libc = openLibc(numberOf('seccomp', architecture) ?? 0)
+  // The end of the channel says the same, but not to a process that the engine keeps from reading it.
+  libc.dieWithParent()
   // Only what is there can be granted.
   const own = [...Object.keys(OWN_FOLDERS).map(name => join(folder, name)), socketFolder]
   for (const path of own) mkdirSync(path, { recursive: true, mode: 0o700 })

@@ -15,6 +15,8 @@ export interface Libc {
   restrictSelf(ruleset: number): number
   /** prctl(2): no program that is run gives more rights. Without it an ordinary user may raise neither wall. */
   forbidNewPrivileges(): number
+  /** prctl(2): the kernel ends this process, and what it becomes, with the thread that forked it. */
+  dieWithParent(): number
   /** seccomp(2) of this thread, and of what it becomes and starts. */
   addFilter(program: Buffer): number
   /** fcntl(2): whether an open file stays open for the program that is run next. */
@@ -39,6 +41,8 @@ const RULESET_VERSION = 1
 const RULE_PATH_BENEATH = 1
 const SECCOMP_SET_MODE_FILTER = 1
 const PR_SET_NO_NEW_PRIVS = 38
+const PR_SET_PDEATHSIG = 1
+const SIGKILL = 9
 const F_SETFD = 2
 const FD_CLOEXEC = 1
 const INSTRUCTION_BYTES = 8
@@ -61,6 +65,7 @@ export function openLibc(seccompNumber: number): Libc {
     addPathRule: (ruleset, attributes) => given(addRule(LANDLOCK_ADD_RULE, ruleset, RULE_PATH_BENEATH, attributes, 0)),
     restrictSelf: ruleset => given(restrict(LANDLOCK_RESTRICT_SELF, ruleset, 0)),
     forbidNewPrivileges: () => given(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
+    dieWithParent: () => given(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)),
     addFilter: program => given(seccomp(seccompNumber, SECCOMP_SET_MODE_FILTER, 0, filterOf(program))),
     setCloseOnExec: (fd, close) => given(fcntl(fd, F_SETFD, close ? FD_CLOEXEC : 0)),
     pin,
