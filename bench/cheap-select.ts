@@ -12,14 +12,18 @@ import { pathToFileURL } from 'node:url'
 import type { Database, DatabaseAccess } from '../database/database.ts'
 import { openRowBlock } from '../database/row-binary.ts'
 import { readCpuOfAll } from './cpu.ts'
-import { ratioOf, spreadOf } from './statistics.ts'
+import { medianInterval, spreadOf } from './statistics.ts'
 
-const ROUNDS = 7
+const ROUNDS = 11
 const words = process.argv.slice(2)
 const REQUESTS = Number(words.find(word => /^\d+$/.test(word)) ?? 2_000)
-const INSERTS = { 5000: 30, 50000: 6 } as const
+const INSERTS = { 5000: 60, 50000: 12 } as const
 const PASSWORD = 'of-the-bench'
-const SELECTS = { 'SELECT 1': 'SELECT 1', latest: "SELECT * FROM latest WHERE device = 'press-17'" } as const
+const SELECTS: Readonly<Record<string, (n: number) => string>> = {
+  'SELECT 1': () => 'SELECT 1',
+  latest: () => "SELECT * FROM latest WHERE device = 'press-17'",
+  'latest, a new text each time': n => `SELECT * FROM latest WHERE device = 'press-17' AND ${n} > 0`,
+}
 const AT = Date.UTC(2026, 0, 15, 12) * 1_000
 
 interface Build {
@@ -84,11 +88,13 @@ function block(rows: number, position: number) {
   return builder.finish()
 }
 
+let asked = 1
+
 /** ms of CPU for each request. */
-async function measureSelect({ port, pids }: Build, sql: string): Promise<number> {
+async function measureSelect({ port, pids }: Build, sql: (n: number) => string): Promise<number> {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const before = total(pids)
-  for (let n = 0; n < REQUESTS; n++) await post({ port, agent }, sql)
+  for (let n = 0; n < REQUESTS; n++) await post({ port, agent }, sql(++asked))
   const ms = (total(pids) - before) / REQUESTS
   agent.destroy()
   return ms
@@ -149,10 +155,16 @@ for (const [name, measure] of measures) {
     }
   }
 }
+const [before, ...others] = builds
 for (const [name] of measures) {
-  const [first, ...others] = builds.map(build => figures.get(`${name} ${build.name}`) ?? [])
-  const each = [first ?? [], ...others].map(list => spreadOf(list)?.median.toFixed(3))
-  const ratios = others.map(other => ratioOf(other, first ?? [])?.median.toFixed(3))
-  console.log(`${name}: ${each.join(' / ')} ms of CPU; ratio ${ratios.join(' / ')}`)
+  const of = (build: Build | undefined) => figures.get(`${name} ${build?.name}`) ?? []
+  for (const build of others) {
+    const ratios = of(build).map((ms, round) => ms / (of(before)[round] ?? Number.NaN))
+    const { from, to } = medianInterval(ratios) ?? { from: Number.NaN, to: Number.NaN }
+    const medians = [of(before), of(build), ratios].map(list => spreadOf(list)?.median.toFixed(3))
+    console.log(
+      `${name}: ${medians[0]} and ${medians[1]} ms of CPU, ratio ${medians[2]} (95 % interval ${from.toFixed(3)}–${to.toFixed(3)})`,
+    )
+  }
 }
 await Promise.all(builds.map(build => build.close()))
