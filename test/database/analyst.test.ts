@@ -1,10 +1,10 @@
 /** What an analyst may do, and everything that was found to get around one of the walls. */
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readsByText, withNames } from '../../database/embedded/analyst.ts'
-import { refusedName } from '../../database/embedded/analyst-names.ts'
+import { refusedName, SYSTEM_TABLES_ALLOWED } from '../../database/embedded/analyst-names.ts'
 import { analystSettings } from '../../database/embedded/analyst-settings.ts'
 import { statementText } from '../../database/embedded/sql-text.ts'
 import { type Fixture, openFixture, raw, rows } from './database-fixture.ts'
@@ -251,6 +251,14 @@ describe('an analyst', () => {
     ]) {
       expect(await get(`${name}=1`)).toMatchObject({ status: 403, headers: { 'x-clickhouse-exception-code': '164' } })
     }
+  })
+
+  test.each([...SYSTEM_TABLES_ALLOWED])('reads nothing of the machine in system.%s', async table => {
+    const result = await on.analyst.query({ query: `SELECT * FROM system.${table} LIMIT 20000`, format: 'CSV' })
+    const text = await result.text()
+    const facts = [on.folder, process.cwd(), hostname(), process.execPath]
+    // A short name of a host may be a part of any word.
+    expect(facts.filter(fact => fact.length > 3 && text.includes(fact))).toEqual([])
   })
 
   test('is stopped at the limit of memory', async () => {
