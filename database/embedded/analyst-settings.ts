@@ -164,7 +164,7 @@ export function clauseSettings(tokens: readonly EngineToken[]): Setting[] {
   if (start === undefined) return []
   const inside = depthAt(tokens, start) > 0
   const read = inside || at.length > 1 ? null : readClause(tokens.slice(start + 1))
-  if (read?.every(({ name }, index) => read.findIndex(one => one.name === name) === index)) return read
+  if (read !== null && new Set(read.map(({ name }) => name)).size === read.length) return read
   throw new EngineError(
     164,
     'SETTINGS is open to analysts once, outside of all brackets, as the last clause, with names and plain values; ' +
@@ -178,8 +178,8 @@ function isClause(tokens: readonly EngineToken[], at: number): boolean {
 
 /** `SHOW [CHANGED] SETTINGS LIKE …` */
 function isListOfSettings(tokens: readonly EngineToken[], at: number): boolean {
-  const words = tokens.slice(0, at).map(({ text }) => text.toUpperCase())
-  return /^SHOW(?: CHANGED)?$/.test(words.join(' ')) && isWord(tokens[at + 1], 'LIKE', 'ILIKE')
+  const isFirst = at === 1 || (at === 2 && isWord(tokens[1], 'CHANGED'))
+  return isFirst && isWord(tokens[0], 'SHOW') && isWord(tokens[at + 1], 'LIKE', 'ILIKE')
 }
 
 /** Brackets of any kind that are open before a token. */

@@ -35,7 +35,7 @@ function refusedShape(tokens: readonly EngineToken[]): string | null {
   for (const [at, token] of tokens.entries()) {
     if (isWord(token, 'OUTFILE', 'INFILE') && isWord(tokens[at - 1], 'INTO', 'FROM')) return token.text
     const opens = at === 0 || tokens[at - 1]?.type === 'OpeningRoundBracket'
-    if (opens && isWord(token, 'EXPLAIN') && !isExplainOpen(tokens.slice(at + 1)))
+    if (opens && isWord(token, 'EXPLAIN') && !isExplainOpen(tokens, at + 1))
       return 'EXPLAIN of what is no SELECT, or of a kind other than AST, SYNTAX, QUERY TREE, PLAN, PIPELINE and ESTIMATE,'
   }
   return null
@@ -61,10 +61,10 @@ function isShowOpen(tokens: readonly EngineToken[]): boolean {
 }
 
 /** `[kind] [name = value, …] SELECT …` */
-function isExplainOpen(tokens: readonly EngineToken[]): boolean {
-  let at = 0
-  if (isWord(tokens[0], 'QUERY') && isWord(tokens[1], 'TREE')) at = 2
-  else if (isWord(tokens[0], 'AST', 'SYNTAX', 'PLAN', 'PIPELINE', 'ESTIMATE')) at = 1
+function isExplainOpen(tokens: readonly EngineToken[], from: number): boolean {
+  let at = from
+  if (isWord(tokens[at], 'QUERY') && isWord(tokens[at + 1], 'TREE')) at += 2
+  else if (isWord(tokens[at], 'AST', 'SYNTAX', 'PLAN', 'PIPELINE', 'ESTIMATE')) at += 1
   while (tokens[at]?.type === 'BareWord' && tokens[at + 1]?.type === 'Equals')
     at += tokens[at + 3]?.type === 'Comma' ? 4 : 3
   return isQuery(tokens[at])

@@ -119,6 +119,8 @@ export function readsByText(sql: string): boolean {
  * text. Throws 164 for a value that is no plain name. The very same tokens when there is none of that type. Pure.
  */
 export function withNames(tokens: readonly EngineToken[], params: readonly Setting[]): readonly EngineToken[] {
+  const values = new Map<string, readonly string[]>()
+  for (const { name, value } of params) values.set(name, [...(values.get(name) ?? []).slice(-1), value])
   const named: EngineToken[] = []
   let from = 0
   for (const [at, { type }] of tokens.entries()) {
@@ -126,10 +128,11 @@ export function withNames(tokens: readonly EngineToken[], params: readonly Setti
     if (type !== 'OpeningCurlyBrace' || colon?.type !== 'Colon' || !/^\W?identifier\W?$/i.test(kind?.text ?? ''))
       continue
     const key = isName(name) ? nameOf(name) : null
-    const values = params.filter(one => one.name === `param_${key}`).map(({ value }) => value)
-    const plain = values.length < 2 && values.every(value => PLAIN_NAME.test(value))
+    const given = values.get(`param_${key}`) ?? []
+    const plain = given.length < 2 && given.every(value => PLAIN_NAME.test(value))
     if (key === null || end?.type !== 'ClosingCurlyBrace' || !plain) throw notOpen(`{${name?.text ?? ''}:Identifier}`)
-    named.push(...tokens.slice(from, at), { text: `\`${values[0] ?? ''}\``, type: 'QuotedIdentifier' })
+    for (const before of tokens.slice(from, at)) named.push(before)
+    named.push({ text: `\`${given[0] ?? ''}\``, type: 'QuotedIdentifier' })
     from = at + 5
   }
   return from === 0 ? tokens : [...named, ...tokens.slice(from)]

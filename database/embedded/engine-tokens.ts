@@ -21,6 +21,10 @@ export interface PlacedToken extends EngineToken {
 const QUERY_BYTES_MAX = 256 * 1024
 const MARK_BYTES = 64
 
+/** Of one statement, and of what the engine's answer about them may have: both are looked through in the loop that serves all. */
+const TOKENS_MAX = 50_000
+const ANSWER_BYTES_MAX = TOKENS_MAX * 80
+
 /** All that the lexer gives for text that it understands; `Error…`, `\G` and what a later version may add are not here. */
 const TYPES = new Set(
   (
@@ -43,14 +47,23 @@ export async function tokenize(connection: EngineConnection, sql: string): Promi
     throw new EngineError(307, `The text of a statement is longer than can be judged, about ${QUERY_BYTES_MAX} bytes`)
   }
   const { bytes } = await connection.run(query)
+  if (bytes.length > ANSWER_BYTES_MAX) throw tooManyTokens()
   const [tokens] = JSON.parse(bytes.toString()) as [{ begin: number; end: number; type: string }[]]
   const text = Buffer.from(sql)
   const kept = tokens
     .filter(({ type }) => !LEFT_OUT.has(type))
     .map(({ begin, end, type }) => ({ text: text.subarray(begin, end).toString(), type, begin, end }))
+  if (kept.length > TOKENS_MAX) throw tooManyTokens()
   const odd = kept.find(({ type }) => !TYPES.has(type))
   if (odd !== undefined) throw new EngineError(62, `Syntax error: what begins with ${shown(odd.text)} cannot be judged`)
   return kept
+}
+
+function tooManyTokens(): EngineError {
+  return new EngineError(
+    307,
+    `The statement has more than ${TOKENS_MAX} words, names, values and signs: send it in parts`,
+  )
 }
 
 /** For an error: short, and without characters that a terminal would act on. */

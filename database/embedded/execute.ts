@@ -85,6 +85,8 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   const admission = openAdmission(await readTableFunctions(control))
   const canceller = openCanceller(control)
   const sessions = openSessions(() => engine.connect())
+  // Apart: a connection that judges is not read-only.
+  const judging = openKeptConnections(() => engine.connect())
   const kept = openKeptConnections(() => engine.connect())
   const lanes = {
     insert: openLane(LANES.insert),
@@ -165,7 +167,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     const started = performance.now()
     const { database, params } = request
     // Judged where no setting of the analyst's holds.
-    const admitted = await kept.use(
+    const admitted = await judging.use(
       { ...UNPREPARED, gone },
       async () => true,
       connection => admission.admit(connection, { sql: asked, params }),

@@ -44,6 +44,9 @@ export type BodyEncoding = 'gzip' | 'br' | 'deflate' | 'zstd'
 const SESSION_SECONDS_DEFAULT = 60
 const SESSION_SECONDS_MAX = 3600
 
+/** Of one request, parameters included. */
+const SETTINGS_MAX = 1_000
+
 /** Parameters of the interface itself, not settings of the engine. */
 const OF_INTERFACE = new Set(
   'query query_id database default_format session_id session_timeout session_check user password readonly wait_end_of_query enable_http_compression compress decompress close_session'.split(
@@ -109,6 +112,8 @@ function parseSettings(query: URLSearchParams): { settings: Setting[]; params: S
     if (!/^[A-Za-z_]\w{0,127}$/.test(name)) throw new EngineError(115, 'A setting has a name that cannot be one')
     if (name.startsWith('param_')) params.push({ name, value })
     else settings.push({ name, value })
+    if (settings.length + params.length > SETTINGS_MAX)
+      throw new EngineError(36, `The address has more than ${SETTINGS_MAX} settings and parameters`)
   }
   return { settings, params }
 }

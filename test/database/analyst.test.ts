@@ -5,7 +5,10 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readsByText, withNames } from '../../database/embedded/analyst.ts'
 import { refusedName, SYSTEM_TABLES_ALLOWED } from '../../database/embedded/analyst-names.ts'
-import { analystSettings } from '../../database/embedded/analyst-settings.ts'
+import { analystSettings, clauseSettings } from '../../database/embedded/analyst-settings.ts'
+import { judgeShape } from '../../database/embedded/analyst-shape.ts'
+import type { EngineError } from '../../database/embedded/engine-error.ts'
+import type { EngineToken } from '../../database/embedded/engine-tokens.ts'
 import { statementText } from '../../database/embedded/sql-text.ts'
 import { type Fixture, openFixture, raw, rows } from './database-fixture.ts'
 
@@ -299,6 +302,15 @@ describe('the parts of the wall', () => {
   const word = (text: string) => ({ text, type: 'BareWord' })
   const BRACED = ['OpeningCurlyBrace', 'BareWord', 'Colon', 'BareWord', 'ClosingCurlyBrace']
   const bracket = { text: '(', type: 'OpeningRoundBracket' }
+  const TYPE_OF: Readonly<Record<string, string>> = {
+    '(': 'OpeningRoundBracket',
+    '{': 'OpeningCurlyBrace',
+    '}': 'ClosingCurlyBrace',
+    ':': 'Colon',
+    '=': 'Equals',
+    ',': 'Comma',
+    '1': 'Number',
+  }
 
   test('a table function is refused where it is called, and its name is free elsewhere', () => {
     expect(refusedName([word('url')], tableFunctions)).toBeNull()
@@ -336,6 +348,27 @@ describe('the parts of the wall', () => {
     const started = process.cpuUsage()
     expect(statementText('', long)).toHaveLength(long.length)
     expect(process.cpuUsage(started).user).toBeLessThan(1_000_000)
+  })
+
+  /** They are looked through in the loop that serves the writer, too: in quadratic time, each would take minutes. */
+  test.each([
+    ['a word SETTINGS', ['SETTINGS'], ['SELECT']],
+    ['a setting', ['limit', '=', '1', ','], ['SETTINGS']],
+    ['EXPLAIN in brackets', ['(', 'EXPLAIN'], ['SELECT']],
+    ['a name as a parameter', ['{', 'p', ':', 'Identifier', '}'], ['SELECT']],
+  ])('many times %s is judged in one pass', (_, repeated, first) => {
+    const texts = [...first, ...Array.from({ length: 50_000 / repeated.length }, () => repeated).flat()]
+    const tokens = texts.map(text => ({ text, type: TYPE_OF[text] ?? 'BareWord' }))
+    const params = Array.from({ length: 1_000 }, (_value, at) => ({ name: `param_${at}`, value: 'x' }))
+    const started = process.cpuUsage()
+    for (const judge of [judgeShape, clauseSettings, (all: EngineToken[]) => withNames(all, params)]) {
+      try {
+        judge(tokens)
+      } catch (error) {
+        expect((error as EngineError).code).toBe(164)
+      }
+    }
+    expect(process.cpuUsage(started).user).toBeLessThan(5_000_000)
   })
 
   test('the limits hold when a client asks for more, or for none', () => {
