@@ -279,7 +279,6 @@ async function useDatabase(connection: EngineConnection, database: string | null
 }
 
 /**
-/**
  * Analysts begin in `telemetry`, and before that exists where there is nothing to open by a bare name: never in `system`, nor
  * in the overlay that opens files by their names. False when it does not exist yet.
  */
