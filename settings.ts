@@ -19,7 +19,7 @@ const LISTENING = {
     8123,
     [0, 65535],
     'port',
-    "The embedded ClickHouse's HTTP protocol listens here, on 127.0.0.1 always; 0 picks a free port.",
+    "The SQL port listens here, on 127.0.0.1 always: ClickHouse's HTTP protocol for analysts, in front of the embedded engine; 0 picks a free port. Not used with CLICKHOUSE_URL.",
   ),
   SURGETANK_LISTEN: kind.address('127.0.0.1', 'The address on which MQTT, the API, health and metrics listen.'),
   SURGETANK_UNAUTHENTICATED: kind.choice(

@@ -33,7 +33,10 @@ export interface Execution {
 }
 
 export interface Executor {
-  /** Runs and answers. Throws EngineError only while `answer` is fresh; later failures are in the answer. */
+  /**
+   * Runs and answers. Rejects with whatever went wrong, before the answer or in the middle of it: whoever gave the answer
+   * tells the client then, by its `fail`.
+   */
   execute(execution: Execution, respond: (format: string) => Answer): Promise<void>
 }
 
