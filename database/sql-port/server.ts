@@ -8,7 +8,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import { hasOneHost, isTargetOf } from '../../http-host.ts'
 import { within } from '../../within.ts'
-import { type Answer, answerWithoutEngine, openAnswer, sendError } from '../embedded/answer.ts'
+import { type Answer, answerWithoutEngine, openAnswer, sendError, watchClient } from '../embedded/answer.ts'
 import { EngineError, toEngineError } from '../embedded/engine-error.ts'
 import { type ClientRequest, parseRequest, refuseForeign } from '../embedded/request.ts'
 import type { EngineClient } from './engine-client.ts'
@@ -43,12 +43,14 @@ export async function openSqlServer(options: SqlServerOptions): Promise<SqlServe
     connectionsCheckingInterval: Math.min(30_000, requestMsMax),
   })
   server.maxConnections = CONNECTIONS_MAX
+  // One connection may have many requests under way, by pipelining, and each listens for its end.
+  server.on('connection', socket => void socket.setMaxListeners(0))
   server.on('request', (request, response) => {
-    const gone = new AbortController()
-    response.once('close', () => {
-      if (!response.writableFinished) gone.abort()
+    const { gone, forget } = watchClient(response)
+    const done = handle(request, response, gone.signal).finally(() => {
+      running.delete(gone)
+      forget()
     })
-    const done = handle(request, response, gone.signal).finally(() => running.delete(gone))
     running.set(gone, done)
   })
   await listen(server, port)

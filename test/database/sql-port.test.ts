@@ -261,6 +261,32 @@ describe('a client that reads slowly', () => {
   })
 })
 
+describe.each(['sql', 'own'] as const)('requests one behind the other on one connection, by %s', way => {
+  const line = (sql: string) => `GET /?query=${encodeURIComponent(sql)} HTTP/1.1\r\nHost: localhost\r\n\r\n`
+
+  test('are answered in their order', async () => {
+    const last = line("SELECT 'row 3'").replace('\r\n\r\n', '\r\nConnection: close')
+    const text = await exchange(way, [`${line("SELECT 'row 1', sleep(0.2)")}${line("SELECT 'row 2'")}${last}`])
+    expect(text.match(/row \d/g)).toEqual(['row 1', 'row 2', 'row 3'])
+  })
+
+  test('all end with the connection, also those whose turn had not come', async () => {
+    const sql = `SELECT number, '${way}' FROM numbers(10000000000)`
+    const running = `SELECT count() FROM system.processes WHERE query LIKE '%''${way}'' FROM numbers%' AND query NOT LIKE '%LIKE%'`
+    for (let round = 0; round < 2; round++) {
+      const socket = connectTo(way).on('error', () => {})
+      // One less than its lane takes, so that the count is answered meanwhile.
+      const count = way === 'own' ? 3 : 2
+      socket.write(line(sql).repeat(count))
+      await once(socket, 'readable')
+      await until(async () => (await scalar(on.writer, running)) === count, 'they run')
+      socket.destroy()
+      await until(async () => (await scalar(on.writer, running)) === 0, 'they are ended')
+    }
+    expect(await scalar(way === 'own' ? on.writer : on.analyst, SELECT)).toBe(1)
+  })
+})
+
 describe('while the engine is away', () => {
   test('each request is answered at once with 210, and as before when it is back', async () => {
     const { pid } = on.sql
