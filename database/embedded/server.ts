@@ -5,6 +5,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { toUrl } from '../../http-host.ts'
 import { within } from '../../within.ts'
 import { type Answer, answerWithoutEngine, openAnswer, sendError, watchClient } from './answer.ts'
 import { EngineError, toEngineError } from './engine-error.ts'
@@ -46,7 +47,8 @@ export async function openOwnServer(executor: Executor, path: string): Promise<S
     let queryId: string = randomUUID()
     let answer: Answer | null = null
     try {
-      const url = new URL(incoming.url ?? '/', 'http://localhost')
+      const url = toUrl(incoming.url ?? '/')
+      if (url === null) throw new EngineError(36, 'The target of the request is no address')
       if (answerWithoutEngine(incoming, response, url)) return
       const request = parseRequest(incoming.method ?? 'GET', url, incoming.headers)
       queryId = request.queryId ?? queryId

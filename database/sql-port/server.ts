@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { hasOneHost, isTargetOf } from '../../http-host.ts'
+import { hasOneHost, isTargetOf, toUrl } from '../../http-host.ts'
 import { within } from '../../within.ts'
 import { type Answer, answerWithoutEngine, openAnswer, sendError, watchClient } from '../embedded/answer.ts'
 import { EngineError, toEngineError } from '../embedded/engine-error.ts'
@@ -62,7 +62,8 @@ export async function openSqlServer(options: SqlServerOptions): Promise<SqlServe
     try {
       refuseOddHost(incoming)
       refuseForeign(incoming.headers)
-      const url = new URL(incoming.url ?? '/', 'http://localhost')
+      const url = toUrl(incoming.url ?? '/')
+      if (url === null) throw new EngineError(36, 'The target of the request is no address')
       if (answerWithoutEngine(incoming, response, url)) return
       const request = parseRequest(incoming.method ?? 'GET', url, incoming.headers)
       queryId = request.queryId ?? randomUUID()

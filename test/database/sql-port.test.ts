@@ -11,6 +11,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
@@ -168,6 +169,28 @@ describe('a Host header', () => {
     expect(await exchange('sql', [line, 'Host: localhost', 'Connection: close'])).toMatch(/^HTTP\/1\.1 400 /)
   })
 })
+
+test.each([
+  ['//', 404],
+  ['//evil.example/ping', 404],
+  ['/\\', 404],
+  ['//[', 404],
+  ['*', 400],
+  ['ftp://localhost/', 400],
+])('the target %s is no query and no fault of ours: %i', async (target, status) => {
+  for (const way of ['sql', 'own'] as const) {
+    const answer = await exchange(way, [`GET ${target} HTTP/1.1`, 'Host: localhost', 'Connection: close'])
+    expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+  }
+})
+
+test.each([['X-ClickHouse-Key: secret'], ['Authorization: Bearer secret'], ['Authorization: Basic !']])(
+  'whoever gives a secret is not taken for nobody: %s',
+  async header => {
+    const head = ['GET /?query=SELECT+1 HTTP/1.1', 'Host: localhost', 'Connection: close', header]
+    expect(await exchange('sql', head)).toMatch(/^HTTP\/1\.1 403 .*AUTHENTICATION_FAILED/s)
+  },
+)
 
 describe('a body that is too long', () => {
   test.each([
@@ -420,6 +443,11 @@ describe('the folder of the sockets', () => {
     makeSocketFolder(sockets)
     expect(lstatSync(dirname(sockets.own)).mode & 0o777).toBe(0o700)
     rmSync(dirname(sockets.own), { recursive: true })
+    mkdirSync(join(folder, 'elsewhere'), { mode: 0o755 })
+    symlinkSync('elsewhere', dirname(sockets.own))
+    expect(() => makeSocketFolder(sockets)).toThrow(expect.objectContaining({ code: 'data_dir_unusable' }))
+    expect(lstatSync(join(folder, 'elsewhere')).mode & 0o777).toBe(0o755)
+    rmSync(dirname(sockets.own))
     writeFileSync(dirname(sockets.own), '')
     expect(() => makeSocketFolder(sockets)).toThrow(expect.objectContaining({ code: 'data_dir_unusable' }))
     rmSync(folder, { recursive: true })

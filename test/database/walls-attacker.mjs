@@ -8,6 +8,7 @@ import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
+import { setPriority } from 'node:os'
 import { Worker } from 'node:worker_threads'
 
 const [folder] = process.argv.slice(2)
@@ -75,6 +76,12 @@ process.once('message', async ({ canary, http, tcp, unix, abstract, victim }) =>
     'ends another process': () => process.kill(victim, 'SIGKILL'),
     'asks whether its parent is there': () => process.kill(process.ppid, 0),
     'signals its group': () => process.kill(0, 'SIGCONT'),
+    "lowers another's priority": () => slowDown(victim),
+    "lowers its parent's priority": () => slowDown(process.ppid),
+    'watches a folder': async () => {
+      const watcher = fs.watch(canary)
+      watcher.close()
+    },
   }
   const allowed = {
     'keeps files': () => {
@@ -102,6 +109,14 @@ async function outcome(attempt) {
   } catch (error) {
     // A file cannot be moved or linked past the wall: the kernel says that it is another device.
     return ['EPERM', 'EACCES', 'EXDEV'].includes(error.code) ? 'denied' : `failed: ${error.code} ${error.message}`
+  }
+}
+
+function slowDown(pid) {
+  try {
+    setPriority(pid, 19)
+  } catch (error) {
+    throw error.info
   }
 }
 
