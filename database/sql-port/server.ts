@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { hasOneHost, isTargetOf, toUrl } from '../../http-host.ts'
 import { within } from '../../within.ts'
 import { type Answer, answerWithoutEngine, openAnswer, sendError, watchClient } from '../embedded/answer.ts'
@@ -29,6 +29,8 @@ export interface SqlServerOptions {
 }
 
 const CONNECTIONS_MAX = 512
+/** Of one connection, answers that are waited for. Hardly a client asks again before it has its answer. */
+const PIPELINED_MAX = 16
 const REQUEST_MS_MAX = 10 * 60_000
 const LAST_WORDS_MS = 500
 
@@ -43,12 +45,18 @@ export async function openSqlServer(options: SqlServerOptions): Promise<SqlServe
     connectionsCheckingInterval: Math.min(30_000, requestMsMax),
   })
   server.maxConnections = CONNECTIONS_MAX
-  // One connection may have many requests under way, by pipelining, and each listens for its end.
+  // One connection may have some requests under way, by pipelining, and each listens for its end.
+  const under = new WeakMap<Socket, number>()
   server.on('connection', socket => void socket.setMaxListeners(0))
   server.on('request', (request, response) => {
+    const { socket } = request
+    const more = (under.get(socket) ?? 0) + 1
+    if (more > PIPELINED_MAX) return void socket.destroy()
+    under.set(socket, more)
     const { gone, forget } = watchClient(response)
     const done = handle(request, response, gone.signal).finally(() => {
       running.delete(gone)
+      under.set(socket, (under.get(socket) ?? 1) - 1)
       forget()
     })
     running.set(gone, done)

@@ -21,6 +21,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
+import { startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import { makeSocketFolder, socketsOf } from '../../database/embedded/sockets.ts'
 import { openEngineClient } from '../../database/sql-port/engine-client.ts'
 import { openSqlServer } from '../../database/sql-port/server.ts'
@@ -282,6 +283,35 @@ describe('a client that reads slowly', () => {
       "SELECT count() FROM system.processes WHERE query LIKE '%numbers(10000000000)%' AND query NOT LIKE '%LIKE%'"
     await until(async () => (await scalar(on.writer, running)) === 0, 'its query is ended')
   })
+})
+
+describe('clients that read nothing', () => {
+  test('hold no place of other analysts longer than a query may take', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'surgetank-unread-'))
+    const child = await startEmbeddedDatabase({ dataDir: folder, limits: { secondsMax: 1 } })
+    const sql = await startSqlPort({ port: 0, analystsSocket: child.sockets.analysts })
+    const unread = await Promise.all(
+      ['&wait_end_of_query=0', '&enable_http_compression=0'].map(async more => {
+        const socket = connect(sql.port, '127.0.0.1').on('error', () => {})
+        const query = encodeURIComponent('SELECT number, number, number FROM numbers(10000000000)')
+        socket.write(`GET /?query=${query}${more} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+        await once(socket, 'readable')
+        return socket
+      }),
+    )
+    expect((await raw(`http://127.0.0.1:${sql.port}`, { path: '/?query=SELECT+1' })).text).toBe('1\n')
+    for (const socket of unread) socket.destroy()
+    await Promise.all([sql.stop(), child.stop()])
+    rmSync(folder, { recursive: true })
+  })
+})
+
+test('a connection that asks on and on without an answer is closed', async () => {
+  const socket = connectTo('sql').on('error', () => {})
+  const line = `GET /?query=${encodeURIComponent('SELECT sleep(3)')} HTTP/1.1\r\nHost: localhost\r\n\r\n`
+  socket.resume().write(line.repeat(17))
+  await once(socket, 'close')
+  expect(await scalar(on.analyst, SELECT)).toBe(1)
 })
 
 describe.each(['sql', 'own'] as const)('requests one behind the other on one connection, by %s', way => {
