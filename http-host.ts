@@ -35,6 +35,15 @@ export function isTargetOf(target: string, host: string): boolean {
   return named === undefined || named.toLowerCase() === host.toLowerCase()
 }
 
+/**
+ * The address that the target of a request names, on `localhost` where it is a path; null for a target that is none (400). A
+ * path that begins with two slashes is a path, and names no host.
+ */
+export function toUrl(target: string): URL | null {
+  const text = target.startsWith('/') ? `http://localhost${target}` : target
+  return /^https?:\/\//i.test(text) && URL.canParse(text) ? new URL(text) : null
+}
+
 function isHost(text: string): boolean {
   const parts = HOST.exec(text)
   if (parts === null) return false

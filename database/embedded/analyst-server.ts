@@ -7,7 +7,7 @@ import { within } from '../../within.ts'
 import { type Answer, drained, type Summary } from './answer.ts'
 import { EngineError, toEngineError } from './engine-error.ts'
 import type { Executor } from './execute.ts'
-import { type AnalystRequest, errorFrame, frame, frameHead, openFrameReader } from './frames.ts'
+import { type AnalystRequest, errorFrame, frame, frameHead, openFrameReader, toRequest } from './frames.ts'
 import type { SocketServer } from './server.ts'
 import { listenOnSocket } from './sockets.ts'
 
@@ -23,7 +23,7 @@ export async function openAnalystServer(executor: Executor, path: string): Promi
     const read = openFrameReader((kind, content) => {
       if (kind !== 'Q' || connections.get(socket) !== null)
         throw new Error('A request is one frame, and one at a time.')
-      const work = run(JSON.parse(content.toString()) as AnalystRequest, socket, gone.signal)
+      const work = run(toRequest(content), socket, gone.signal)
       connections.set(socket, work)
       void work.then(() => connections.has(socket) && connections.set(socket, null))
     })

@@ -6,7 +6,6 @@
  * with 18.
  */
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Writable } from 'node:stream'
 import { constants, createBrotliCompress, createGzip } from 'node:zlib'
@@ -41,8 +40,24 @@ export interface Summary {
   readonly elapsedMs: number
 }
 
+/**
+ * Fires when the client goes away before its answer is whole; `forget` when nothing is under way any more. By the connection:
+ * an answer that waits for the one before it (pipelining) has no connection yet, and is not told of its end.
+ */
+export function watchClient(response: ServerResponse): { readonly gone: AbortController; forget(): void } {
+  const { socket } = response.req
+  const gone = new AbortController()
+  const leave = () => {
+    if (!response.writableFinished) gone.abort()
+  }
+  socket.once('close', leave)
+  if (socket.destroyed) leave()
+  return { gone, forget: () => void socket.off('close', leave) }
+}
+
 export function openAnswer(response: ServerResponse, options: AnswerOptions): Answer {
   const tag = randomBytes(8).toString('hex')
+  const { socket } = response.req
   let out: Writable | null = null
 
   return {
@@ -56,16 +71,28 @@ export function openAnswer(response: ServerResponse, options: AnswerOptions): An
 
   function write(bytes: Uint8Array): Promise<void> | null {
     const to = out ?? start(null)
-    if (to.write(bytes) || response.destroyed) return null
-    return drained(to, response)
+    if (to.write(bytes) || socket.destroyed) return null
+    return drained(to, socket)
   }
 
   async function end(summary: Summary): Promise<void> {
     const to = out ?? start(summary)
     to.end()
     if (to !== response) to.once('end', () => response.end())
-    if (!response.writableFinished && !response.destroyed)
-      await Promise.race([once(response, 'finish'), once(response, 'close')])
+    if (!response.writableFinished && !socket.destroyed) await sent()
+  }
+
+  /** Resolves when all of the answer is on its way, or nobody waits for it. */
+  function sent(): Promise<void> {
+    return new Promise(resolve => {
+      const done = () => {
+        response.off('finish', done)
+        socket.off('close', done)
+        resolve()
+      }
+      response.on('finish', done)
+      socket.on('close', done)
+    })
   }
 
   function start(summary: Summary | null): Writable {

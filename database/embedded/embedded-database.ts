@@ -4,15 +4,13 @@
  * One start, one process: whoever supervises calls again after an exit, with the same folder; the sockets are the same then. The
  * child dies with this process, also when that is killed; its data survives either.
  */
-import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { dirname } from 'node:path'
 import { SurgetankError } from '../../errors.ts'
 import type { AnalystLimits } from './analyst-settings.ts'
 import type { ChildMessage, OpenMessage } from './process.ts'
 import { makeSocketFolder, type Sockets, socketsOf } from './sockets.ts'
-import { forkEngine } from './walls/fork.ts'
+import { type Forked, forkEngine } from './walls/fork.ts'
 import type { Walls } from './walls/walls.ts'
 
 export interface EmbeddedDatabaseOptions {
@@ -66,7 +64,8 @@ const LIMITS: AnalystLimits = {
 export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
   const sockets = socketsOf(options.dataDir)
   makeSocketFolder(sockets)
-  const { child, walls, ...forked } = await forkEngine({ folder: options.dataDir, socketFolder: dirname(sockets.own) })
+  const forked = await forkEngine({ folder: options.dataDir, socketFolder: dirname(sockets.own) })
+  const { child, walls } = forked
   let expected = false
   const exited: Promise<EmbeddedExit> = forked.exited.then(end => ({ ...end, expected }))
   const open: OpenMessage = {
@@ -74,8 +73,8 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
     limits: { ...LIMITS, ...options.limits },
     folderMsMax: options.folderMsMax ?? FOLDER_MS_MAX,
   }
-  child.send(open, () => {})
-  const { version } = await readiness(child, exited, options)
+  void forked.channel.send(open)
+  const { version } = await readiness(forked, exited, options)
   void exited.then(exit => options.onExit?.(exit))
   return { sockets, version, walls, pid: child.pid ?? 0, stop, kill }
 
@@ -94,24 +93,23 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
 }
 
 async function readiness(
-  child: ChildProcess,
+  { child, channel }: Forked,
   exited: Promise<EmbeddedExit>,
   { dataDir }: EmbeddedDatabaseOptions,
 ): Promise<ChildMessage & { ready: true }> {
   const timer = setTimeout(() => child.kill('SIGKILL'), READY_MS_MAX)
-  const first = await Promise.race([once(child, 'message').then(([message]) => message as ChildMessage), exited])
+  const first = (await channel.next()) as ChildMessage | null
   clearTimeout(timer)
-  if ('ready' in first && first.ready) return first
+  if (first?.ready === true && typeof first.version === 'string') return first
+  child.kill('SIGKILL')
   const { stderr } = await exited
-  if (!('ready' in first))
+  if (first === null)
     throw new SurgetankError('child_failed', `The embedded ClickHouse did not start. ${stderr.slice(-500)}`)
-  switch (first.why) {
-    case 'folder_in_use':
-      throw new SurgetankError(
-        'data_dir_in_use',
-        `The embedded ClickHouse cannot open ${dataDir}. ${stderr.slice(-300)}`.trim(),
-      )
-    case 'failed':
-      throw new SurgetankError('child_failed', `The embedded ClickHouse did not start: ${first.detail}`)
-  }
+  if (first.ready === false && first.why === 'folder_in_use')
+    throw new SurgetankError(
+      'data_dir_in_use',
+      `The embedded ClickHouse cannot open ${dataDir}. ${stderr.slice(-300)}`.trim(),
+    )
+  const detail = first.ready === false ? first.detail : 'it says what it never says'
+  throw new SurgetankError('child_failed', `The embedded ClickHouse did not start: ${detail}`)
 }

@@ -158,7 +158,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     const started = performance.now()
     const shape = shapeOf(request, { format: resultFormat(sql), streams: QUERY.test(firstWord(sql)) })
     await prepareWriter(connection, request, sql)
-    return run(connection, { sql, ...shape, gone, started }, respond)
+    return run(connection, { sql, ...shape, gone, started, msMax: null }, respond)
   }
 
   /** Nothing of an analyst outlives the request, and no session: a read-only user can make no temporary table to keep. */
@@ -184,16 +184,16 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
       return isThere
     }
     return kept.use({ database, settings, params, gone }, prepare, connection =>
-      run(connection, { sql, ...shape, gone, started }, respond),
+      run(connection, { sql, ...shape, gone, started, msMax: limits.secondsMax * 1_000 }, respond),
     )
   }
 
   async function run(
     connection: EngineConnection,
-    { sql, format, streamed, gone, started }: Run,
+    { sql, format, streamed, gone, started, msMax }: Run,
     respond: (format: string) => Answer,
   ): Promise<() => Promise<void>> {
-    const answer = respond(format)
+    const answer = patient(respond(format), msMax === null ? null : started + msMax)
     const { readRows, readBytes } = await canceller.during(gone, mark =>
       streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer),
     )
@@ -242,6 +242,8 @@ interface Run extends Shape {
   readonly sql: string
   readonly gone: AbortSignal
   readonly started: number
+  /** How long it may take, its client's reading included; null for as long as it takes. */
+  readonly msMax: number | null
 }
 
 const UNPREPARED = { database: null, settings: [], params: [] }
@@ -254,9 +256,32 @@ function shapeOf(
   return { format, streamed: !whole && STREAMED.has(format) && statement.streams }
 }
 
+/** Waits no longer than that for a client that reads slowly: its statement holds a place in the lane, and memory. */
+function patient(answer: Answer, endsAt: number | null): Pick<Answer, 'write' | 'end'> {
+  const write = (bytes: Uint8Array) => {
+    const taken = answer.write(bytes)
+    return taken === null || endsAt === null ? taken : readInTime(taken, endsAt)
+  }
+  return { write, end: answer.end }
+}
+
+async function readInTime(taken: Promise<void>, endsAt: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const fail = () => reject(new EngineError(159, 'Timeout exceeded: the result was not read in the time of a query'))
+    timer = setTimeout(fail, Math.max(1, endsAt - performance.now()))
+  })
+  await Promise.race([taken, late]).finally(() => clearTimeout(timer))
+}
+
 type Read = Pick<Summary, 'readRows' | 'readBytes'>
 
-async function whole(connection: EngineConnection, sql: string, format: string, answer: Answer): Promise<Read> {
+async function whole(
+  connection: EngineConnection,
+  sql: string,
+  format: string,
+  answer: Pick<Answer, 'write'>,
+): Promise<Read> {
   const { bytes, rows, bytesRead } = await connection.run(sql, format)
   if (bytes.length > 0) await answer.write(bytes)
   return { readRows: rows, readBytes: bytesRead }
@@ -266,7 +291,7 @@ async function stream(
   connection: EngineConnection,
   sql: string,
   format: string,
-  answer: Answer,
+  answer: Pick<Answer, 'write'>,
   gone: AbortSignal,
 ): Promise<Read> {
   for await (const bytes of connection.stream(sql, format)) {

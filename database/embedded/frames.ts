@@ -47,9 +47,35 @@ export function errorFrame({ code, message }: EngineError): Buffer {
   return frame('X', { code, message })
 }
 
+/** Throws when it is none. */
 export function toError(content: Buffer): EngineError {
-  const { code, message } = JSON.parse(content.toString()) as AnswerError
+  const { code, message } = toObject<AnswerError>(content)
   return new EngineError(code, message)
+}
+
+/** Throws for a content that is no request: what comes from another process is never taken on trust. */
+export function toRequest(content: Buffer): AnalystRequest {
+  const asked = JSON.parse(content.toString()) as Partial<Record<keyof AnalystRequest, unknown>> | null
+  const isRequest =
+    typeof asked?.sql === 'string' &&
+    (asked.database === null || typeof asked.database === 'string') &&
+    typeof asked.defaultFormat === 'string' &&
+    typeof asked.whole === 'boolean' &&
+    areSettings(asked.settings) &&
+    areSettings(asked.params)
+  if (!isRequest) throw new Error('The content of a Q is no request.')
+  return asked as unknown as AnalystRequest
+}
+
+function areSettings(list: unknown): boolean {
+  return Array.isArray(list) && list.every(one => typeof one?.name === 'string' && typeof one.value === 'string')
+}
+
+/** The content of an answer's frame. Throws when it is none. */
+export function toObject<Content extends AnswerHead | AnswerError | Summary>(content: Buffer): Content {
+  const found = JSON.parse(content.toString()) as unknown
+  if (typeof found !== 'object' || found === null) throw new Error('The content of a frame is no object.')
+  return found as Content
 }
 
 /**

@@ -3,19 +3,20 @@
  * awake, tells it what to open, and hears when it is ready or why it is not. Its arguments are its folder, and the walls.
  * It listens on two Unix sockets and on no port (sockets.ts).
  *
- * It never outlives its parent: the end of the IPC channel is the parent's end, however that died, and it ends at once
+ * It never outlives its parent: the end of their channel (channel.ts) is the parent's end, however that died, and it ends at once
  * then. On SIGTERM it first lets end what runs. Its end is a signal, never an exit: the engine's destructors can wait for
  * one of its own threads for ever, and abort when a connection is open. The data survives a kill.
  * SIGINT of a terminal reaches the whole group and is left to the parent, which drains in order.
  */
 import { mkdirSync, writeSync } from 'node:fs'
+import { Socket } from 'node:net'
 import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { tellParent } from '../../parent.ts'
 import { keepFilesPrivate } from '../../private-files.ts'
 import { openAnalystServer } from './analyst-server.ts'
 import type { AnalystLimits } from './analyst-settings.ts'
+import { CHANNEL, openChannel } from './channel.ts'
 import { type Engine, loadEngine, openEngine } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { openExecutor } from './execute.ts'
@@ -43,6 +44,7 @@ const LOCK_EVERY_MS = 200
 const DRAIN_MS = 3_000
 const ABORT_MS = 2_000
 
+const parent = openChannel(new Socket({ fd: CHANNEL }))
 let servers: SocketServer[] = []
 let ending = false
 
@@ -51,13 +53,15 @@ keepFilesPrivate()
 setPriority(constants.priority.PRIORITY_LOW)
 process.on('SIGINT', () => {})
 process.on('SIGTERM', () => void end())
-process.once('disconnect', endNow)
+void parent.closed.then(endNow)
 process.on('uncaughtException', error => {
   writeSync(STDERR, `${error.stack}\n`)
   endNow()
 })
-process.once('message', (message: OpenMessage) => void open(message))
 await wake()
+const message = await parent.next()
+if (message === null) endNow()
+else await open(message as unknown as OpenMessage)
 
 /**
  * The engine's folder is where this process is from here on, and `.` to the engine: what it tells of its files names nothing
@@ -72,7 +76,7 @@ async function wake(): Promise<void> {
     // What cannot be loaded behind the walls ends this process before it is awake: its parent then starts it without.
     if (!noneStands(walls)) loadEngine()
     if (walls.files === true) keepOwnThreads()
-    await tellParent<AwakeMessage>({ walls: await lookFromInside(walls) })
+    await parent.send<AwakeMessage>({ walls: await lookFromInside(walls) })
   } catch (error) {
     writeSync(STDERR, `${error instanceof Error ? error.message : String(error)}\n`)
     process.exit(1)
@@ -86,10 +90,10 @@ async function open({ sockets, limits, folderMsMax }: OpenMessage): Promise<void
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
     const executor = await openExecutor({ engine, spool: openSpool('../tmp'), limits })
     servers = await Promise.all([openOwnServer(executor, sockets.own), openAnalystServer(executor, sockets.analysts)])
-    await tellParent<ChildMessage>({ ready: true, version: engine.version })
+    await parent.send<ChildMessage>({ ready: true, version: engine.version })
   } catch (error) {
     const detail = error instanceof Error ? error.message : String(error)
-    await tellParent<ChildMessage>({ ready: false, why: whyOf(error), detail })
+    await parent.send<ChildMessage>({ ready: false, why: whyOf(error), detail })
     endNow()
   }
 }

@@ -118,16 +118,22 @@ function parseSettings(query: URLSearchParams): { settings: Setting[]; params: S
   return { settings, params }
 }
 
-/** X-ClickHouse-User and -Key, Basic, or `user` and `password`: in the order of a ClickHouse server. */
+/**
+ * X-ClickHouse-User and -Key, Basic, or `user` and `password`: in the order of a ClickHouse server. Throws 516 for another
+ * Authorization.
+ */
 function parseCredentials(query: URLSearchParams, headers: IncomingHttpHeaders): { user: string; password: string } {
   const user = header(headers, 'x-clickhouse-user')
-  if (user !== null) return { user, password: header(headers, 'x-clickhouse-key') ?? '' }
+  const key = header(headers, 'x-clickhouse-key')
+  if (user !== null || key !== null) return { user: user ?? 'default', password: key ?? '' }
   const basic = /^Basic ([A-Za-z0-9+/=]+)$/i.exec(headers.authorization ?? '')?.[1]
   if (basic !== undefined) {
     const text = Buffer.from(basic, 'base64').toString()
     const colon = text.indexOf(':')
     return colon < 0 ? { user: text, password: '' } : { user: text.slice(0, colon), password: text.slice(colon + 1) }
   }
+  if (headers.authorization !== undefined)
+    throw new EngineError(516, 'Authentication failed: the Authorization header is not of the kind Basic')
   return { user: query.get('user') ?? 'default', password: query.get('password') ?? '' }
 }
 

@@ -5,8 +5,9 @@
  */
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { toUrl } from '../../http-host.ts'
 import { within } from '../../within.ts'
-import { type Answer, answerWithoutEngine, openAnswer, sendError } from './answer.ts'
+import { type Answer, answerWithoutEngine, openAnswer, sendError, watchClient } from './answer.ts'
 import { EngineError, toEngineError } from './engine-error.ts'
 import type { Executor } from './execute.ts'
 import { parseRequest } from './request.ts'
@@ -29,12 +30,14 @@ export async function openOwnServer(executor: Executor, path: string): Promise<S
   const running = new Map<AbortController, Promise<void>>()
   const server = createServer({ keepAliveTimeout: 10_000, maxHeaderSize: 1024 * 1024, requestTimeout: REQUEST_MS_MAX })
   server.maxConnections = CONNECTIONS_MAX
+  // One connection may have many requests under way, by pipelining, and each listens for its end.
+  server.on('connection', socket => void socket.setMaxListeners(0))
   server.on('request', (request, response) => {
-    const gone = new AbortController()
-    response.once('close', () => {
-      if (!response.writableFinished) gone.abort()
+    const { gone, forget } = watchClient(response)
+    const done = handle(request, response, gone.signal).finally(() => {
+      running.delete(gone)
+      forget()
     })
-    const done = handle(request, response, gone.signal).finally(() => running.delete(gone))
     running.set(gone, done)
   })
   await listenOnSocket(server, path)
@@ -44,7 +47,8 @@ export async function openOwnServer(executor: Executor, path: string): Promise<S
     let queryId: string = randomUUID()
     let answer: Answer | null = null
     try {
-      const url = new URL(incoming.url ?? '/', 'http://localhost')
+      const url = toUrl(incoming.url ?? '/')
+      if (url === null) throw new EngineError(36, 'The target of the request is no address')
       if (answerWithoutEngine(incoming, response, url)) return
       const request = parseRequest(incoming.method ?? 'GET', url, incoming.headers)
       queryId = request.queryId ?? queryId

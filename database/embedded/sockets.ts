@@ -44,8 +44,9 @@ export function makeSocketFolder({ own }: Sockets): void {
   const folder = dirname(own)
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 })
-    const { uid } = lstatSync(folder)
-    if (uid === process.getuid?.()) chmodSync(folder, 0o700)
+    const there = lstatSync(folder)
+    // What a link leads to is not ours to change.
+    if (there.isDirectory() && there.uid === process.getuid?.()) chmodSync(folder, 0o700)
   } catch (error) {
     throw new SurgetankError('data_dir_unusable', `${folder}; its user must be able to make folders there.`, error)
   }

@@ -6,7 +6,7 @@
 import { createConnection, type Socket } from 'node:net'
 import type { Answer, Summary } from '../embedded/answer.ts'
 import { EngineError } from '../embedded/engine-error.ts'
-import { type AnalystRequest, type AnswerHead, frame, openFrameReader, toError } from '../embedded/frames.ts'
+import { type AnalystRequest, type AnswerHead, frame, openFrameReader, toError, toObject } from '../embedded/frames.ts'
 
 export interface EngineClient {
   /** Asks, and answers. Throws EngineError only while there is no answer yet: 210 when the engine is away. */
@@ -90,20 +90,26 @@ export function openEngineClient(path: string): EngineClient {
   function take(connection: Connection, kind: string, content: Buffer): void {
     const { socket, turn } = connection
     if (turn === null) throw new Error('An answer came that nobody asked for.')
-    if (kind === 'H') turn.answer = turn.respond((JSON.parse(content.toString()) as AnswerHead).format)
+    if (kind === 'H') turn.answer = turn.respond(toObject<AnswerHead>(content).format)
     else if (kind === 'D') {
       const slow = turn.answer?.write(content) ?? null
       if (slow === null) return
       socket.pause()
       void slow.then(() => socket.resume())
-    } else {
+    } else if (kind === 'X' || kind === 'E') {
+      // What is no end of an answer throws here, while there is still a turn to be refused.
+      const error = kind === 'X' ? toError(content) : new EngineError(210, ENDED)
+      const summary = toObject<Summary>(content)
       connection.turn = null
       if (idle.size < IDLE_MAX) idle.add(connection)
       else socket.destroy()
-      if (kind !== 'E') refuse(turn, toError(content))
-      else if (turn.answer === null) refuse(turn, new EngineError(210, ENDED))
-      else void turn.answer.end(JSON.parse(content.toString()) as Summary).then(() => turn.settle(null))
-    }
+      if (kind === 'X' || turn.answer === null) refuse(turn, error)
+      else
+        turn.answer.end(summary).then(
+          () => turn.settle(null),
+          () => refuse(turn, error),
+        )
+    } else throw new Error('The engine speaks otherwise.')
   }
 
   function lose(connection: Connection): void {

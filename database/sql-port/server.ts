@@ -5,10 +5,10 @@
  */
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { hasOneHost, isTargetOf } from '../../http-host.ts'
+import type { AddressInfo, Socket } from 'node:net'
+import { hasOneHost, isTargetOf, toUrl } from '../../http-host.ts'
 import { within } from '../../within.ts'
-import { type Answer, answerWithoutEngine, openAnswer, sendError } from '../embedded/answer.ts'
+import { type Answer, answerWithoutEngine, openAnswer, sendError, watchClient } from '../embedded/answer.ts'
 import { EngineError, toEngineError } from '../embedded/engine-error.ts'
 import { type ClientRequest, parseRequest, refuseForeign } from '../embedded/request.ts'
 import type { EngineClient } from './engine-client.ts'
@@ -29,6 +29,8 @@ export interface SqlServerOptions {
 }
 
 const CONNECTIONS_MAX = 512
+/** Of one connection, answers that are waited for. Hardly a client asks again before it has its answer. */
+const PIPELINED_MAX = 16
 const REQUEST_MS_MAX = 10 * 60_000
 const LAST_WORDS_MS = 500
 
@@ -43,12 +45,20 @@ export async function openSqlServer(options: SqlServerOptions): Promise<SqlServe
     connectionsCheckingInterval: Math.min(30_000, requestMsMax),
   })
   server.maxConnections = CONNECTIONS_MAX
+  // One connection may have some requests under way, by pipelining, and each listens for its end.
+  const under = new WeakMap<Socket, number>()
+  server.on('connection', socket => void socket.setMaxListeners(0))
   server.on('request', (request, response) => {
-    const gone = new AbortController()
-    response.once('close', () => {
-      if (!response.writableFinished) gone.abort()
+    const { socket } = request
+    const more = (under.get(socket) ?? 0) + 1
+    if (more > PIPELINED_MAX) return void socket.destroy()
+    under.set(socket, more)
+    const { gone, forget } = watchClient(response)
+    const done = handle(request, response, gone.signal).finally(() => {
+      running.delete(gone)
+      under.set(socket, (under.get(socket) ?? 1) - 1)
+      forget()
     })
-    const done = handle(request, response, gone.signal).finally(() => running.delete(gone))
     running.set(gone, done)
   })
   await listen(server, port)
@@ -60,7 +70,8 @@ export async function openSqlServer(options: SqlServerOptions): Promise<SqlServe
     try {
       refuseOddHost(incoming)
       refuseForeign(incoming.headers)
-      const url = new URL(incoming.url ?? '/', 'http://localhost')
+      const url = toUrl(incoming.url ?? '/')
+      if (url === null) throw new EngineError(36, 'The target of the request is no address')
       if (answerWithoutEngine(incoming, response, url)) return
       const request = parseRequest(incoming.method ?? 'GET', url, incoming.headers)
       queryId = request.queryId ?? randomUUID()

@@ -4,7 +4,7 @@ import { connect } from 'node:net'
 import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openHealthServer } from '../../api/health-server.ts'
-import { hasOneHost, isTargetOf } from '../../http-host.ts'
+import { hasOneHost, isTargetOf, toUrl } from '../../http-host.ts'
 import { openFixture } from './api-fixture.ts'
 
 const PORTS = new Map<string, number>()
@@ -103,3 +103,22 @@ async function statusOf(listener: string, head: string): Promise<number> {
   await once(socket, 'close')
   return Number(/^HTTP\/1\.1 (\d{3}) /.exec(answer)?.[1])
 }
+
+describe('the target of a request', () => {
+  it.each([
+    ['/?query=1', '/', '?query=1'],
+    ['http://localhost/a?b', '/a', '?b'],
+    ['//', '//', ''],
+    ['//evil.example/ping', '//evil.example/ping', ''],
+    ['/\\evil.example/ping', '//evil.example/ping', ''],
+    ['//a:99999', '//a:99999', ''],
+    ['//[', '//[', ''],
+    ['/a#b', '/a', ''],
+  ])('%s is the path %s', (target, path, search) => {
+    expect(toUrl(target)).toMatchObject({ hostname: 'localhost', pathname: path, search })
+  })
+
+  it.each(['*', '', 'http://[', 'ftp://localhost/', 'localhost:80', 'http:evil.example'])('%s is none', target => {
+    expect(toUrl(target)).toBe(null)
+  })
+})

@@ -1,10 +1,15 @@
 /** Frames of `analysts.sock`: however the bytes are cut, what is read is what was written; and what is no request ends it. */
 
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { frame, frameHead, openFrameReader } from '../../database/embedded/frames.ts'
-import { type Fixture, openFixture, scalar } from './database-fixture.ts'
+import { type FrameKind, frame, frameHead, openFrameReader } from '../../database/embedded/frames.ts'
+import { openEngineClient } from '../../database/sql-port/engine-client.ts'
+import { openSqlServer } from '../../database/sql-port/server.ts'
+import { type Fixture, openFixture, raw, scalar } from './database-fixture.ts'
 
 const SUMMARY = { readRows: 1, readBytes: 2, writtenRows: 0, writtenBytes: 0, elapsedMs: 3 }
 
@@ -39,6 +44,42 @@ describe('frames', () => {
   })
 })
 
+describe('an engine that answers otherwise', () => {
+  const head = frame('H', { format: 'CSV' })
+  const text = (kind: FrameKind, content: string) =>
+    Buffer.concat([frameHead(kind, content.length), Buffer.from(content)])
+
+  test.each([
+    ['no end', [head, text('E', '{')]],
+    ['null for an end', [head, text('E', 'null')]],
+    ['no error', [text('X', '}')]],
+    ['null for a head', [text('H', 'null')]],
+    ['a head that cannot be one', [frame('H', { format: 'C\r\nSV' }), frame('E', SUMMARY)]],
+    ['two heads, each with a row', [head, text('D', '1'), head, text('D', '2')]],
+    ['an end alone', [frame('E', SUMMARY)]],
+    ['another kind', [text('Z' as FrameKind, '')]],
+    ['a frame that is too long', [frameHead('E', 0xffff_ffff)]],
+    ['nothing, and goes', []],
+  ] as [string, Buffer[]][])('%s: the client has an error, or an answer that broke off', async (_, frames) => {
+    const folder = mkdtempSync(join(tmpdir(), 'surgetank-frames-'))
+    const path = join(folder, 'analysts.sock')
+    const engine = createServer(socket => {
+      socket
+        .on('error', () => {})
+        .once('data', () => (frames.length === 0 ? socket.end() : socket.write(Buffer.concat(frames))))
+    }).listen(path)
+    await once(engine, 'listening')
+    const port = await openSqlServer({ engine: openEngineClient(path), port: 0 })
+    const url = `http://127.0.0.1:${port.port}`
+    const answer = await raw(url, { path: '/?query=SELECT+1' }).catch(() => ({ status: 0, broken: true }))
+    expect(answer.broken || answer.status >= 500).toBe(true)
+    expect((await raw(url, { path: '/ping' })).status).toBe(200)
+    await port.close(0)
+    engine.close()
+    rmSync(folder, { recursive: true })
+  })
+})
+
 describe('the socket for analysts', () => {
   let on: Fixture
   beforeAll(async () => {
@@ -53,6 +94,11 @@ describe('the socket for analysts', () => {
     ['no frames', Buffer.from('POST / HTTP/1.1\r\nHost: localhost\r\n\r\n')],
     ['a frame of another kind', frame('E', SUMMARY)],
     ['no JSON', Buffer.concat([frameHead('Q', 3), Buffer.from('{"a')])],
+    ['null', Buffer.concat([frameHead('Q', 4), Buffer.from('null')])],
+    ['an empty frame', frameHead('Q', 0)],
+    ['a statement that is no text', frame('Q', { ...request, sql: 1 as unknown as string })],
+    ['settings that are no list', frame('Q', { ...request, sql: 'SELECT 1', settings: 1 as unknown as [] })],
+    ['a setting of null', frame('Q', { ...request, sql: 'SELECT 1', params: [null] as unknown as [] })],
     ['a second request before the first is answered', Buffer.concat([slow, slow])],
     ['a frame that is too long', frameHead('Q', 100_000_000)],
   ])('closes a connection that brings %s, and goes on', async (_, bytes) => {

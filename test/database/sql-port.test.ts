@@ -11,6 +11,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
@@ -20,6 +21,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
+import { startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
 import { makeSocketFolder, socketsOf } from '../../database/embedded/sockets.ts'
 import { openEngineClient } from '../../database/sql-port/engine-client.ts'
 import { openSqlServer } from '../../database/sql-port/server.ts'
@@ -169,6 +171,28 @@ describe('a Host header', () => {
   })
 })
 
+test.each([
+  ['//', 404],
+  ['//evil.example/ping', 404],
+  ['/\\', 404],
+  ['//[', 404],
+  ['*', 400],
+  ['ftp://localhost/', 400],
+])('the target %s is no query and no fault of ours: %i', async (target, status) => {
+  for (const way of ['sql', 'own'] as const) {
+    const answer = await exchange(way, [`GET ${target} HTTP/1.1`, 'Host: localhost', 'Connection: close'])
+    expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+  }
+})
+
+test.each([['X-ClickHouse-Key: secret'], ['Authorization: Bearer secret'], ['Authorization: Basic !']])(
+  'whoever gives a secret is not taken for nobody: %s',
+  async header => {
+    const head = ['GET /?query=SELECT+1 HTTP/1.1', 'Host: localhost', 'Connection: close', header]
+    expect(await exchange('sql', head)).toMatch(/^HTTP\/1\.1 403 .*AUTHENTICATION_FAILED/s)
+  },
+)
+
 describe('a body that is too long', () => {
   test.each([
     ['POST / HTTP/1.1', 413],
@@ -258,6 +282,61 @@ describe('a client that reads slowly', () => {
     const running =
       "SELECT count() FROM system.processes WHERE query LIKE '%numbers(10000000000)%' AND query NOT LIKE '%LIKE%'"
     await until(async () => (await scalar(on.writer, running)) === 0, 'its query is ended')
+  })
+})
+
+describe('clients that read nothing', () => {
+  test('hold no place of other analysts longer than a query may take', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'surgetank-unread-'))
+    const child = await startEmbeddedDatabase({ dataDir: folder, limits: { secondsMax: 1 } })
+    const sql = await startSqlPort({ port: 0, analystsSocket: child.sockets.analysts })
+    const unread = await Promise.all(
+      ['&wait_end_of_query=0', '&enable_http_compression=0'].map(async more => {
+        const socket = connect(sql.port, '127.0.0.1').on('error', () => {})
+        const query = encodeURIComponent('SELECT number, number, number FROM numbers(10000000000)')
+        socket.write(`GET /?query=${query}${more} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+        await once(socket, 'readable')
+        return socket
+      }),
+    )
+    expect((await raw(`http://127.0.0.1:${sql.port}`, { path: '/?query=SELECT+1' })).text).toBe('1\n')
+    for (const socket of unread) socket.destroy()
+    await Promise.all([sql.stop(), child.stop()])
+    rmSync(folder, { recursive: true })
+  })
+})
+
+test('a connection that asks on and on without an answer is closed', async () => {
+  const socket = connectTo('sql').on('error', () => {})
+  const line = `GET /?query=${encodeURIComponent('SELECT sleep(3)')} HTTP/1.1\r\nHost: localhost\r\n\r\n`
+  socket.resume().write(line.repeat(17))
+  await once(socket, 'close')
+  expect(await scalar(on.analyst, SELECT)).toBe(1)
+})
+
+describe.each(['sql', 'own'] as const)('requests one behind the other on one connection, by %s', way => {
+  const line = (sql: string) => `GET /?query=${encodeURIComponent(sql)} HTTP/1.1\r\nHost: localhost\r\n\r\n`
+
+  test('are answered in their order', async () => {
+    const last = line("SELECT 'row 3'").replace('\r\n\r\n', '\r\nConnection: close')
+    const text = await exchange(way, [`${line("SELECT 'row 1', sleep(0.2)")}${line("SELECT 'row 2'")}${last}`])
+    expect(text.match(/row \d/g)).toEqual(['row 1', 'row 2', 'row 3'])
+  })
+
+  test('all end with the connection, also those whose turn had not come', async () => {
+    const sql = `SELECT number, '${way}' FROM numbers(10000000000)`
+    const running = `SELECT count() FROM system.processes WHERE query LIKE '%''${way}'' FROM numbers%' AND query NOT LIKE '%LIKE%'`
+    for (let round = 0; round < 2; round++) {
+      const socket = connectTo(way).on('error', () => {})
+      // One less than its lane takes, so that the count is answered meanwhile.
+      const count = way === 'own' ? 3 : 2
+      socket.write(line(sql).repeat(count))
+      await once(socket, 'readable')
+      await until(async () => (await scalar(on.writer, running)) === count, 'they run')
+      socket.destroy()
+      await until(async () => (await scalar(on.writer, running)) === 0, 'they are ended')
+    }
+    expect(await scalar(way === 'own' ? on.writer : on.analyst, SELECT)).toBe(1)
   })
 })
 
@@ -394,6 +473,11 @@ describe('the folder of the sockets', () => {
     makeSocketFolder(sockets)
     expect(lstatSync(dirname(sockets.own)).mode & 0o777).toBe(0o700)
     rmSync(dirname(sockets.own), { recursive: true })
+    mkdirSync(join(folder, 'elsewhere'), { mode: 0o755 })
+    symlinkSync('elsewhere', dirname(sockets.own))
+    expect(() => makeSocketFolder(sockets)).toThrow(expect.objectContaining({ code: 'data_dir_unusable' }))
+    expect(lstatSync(join(folder, 'elsewhere')).mode & 0o777).toBe(0o755)
+    rmSync(dirname(sockets.own))
     writeFileSync(dirname(sockets.own), '')
     expect(() => makeSocketFolder(sockets)).toThrow(expect.objectContaining({ code: 'data_dir_unusable' }))
     rmSync(folder, { recursive: true })

@@ -7,14 +7,18 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect, createServer, Socket } from 'node:net'
+import { setPriority } from 'node:os'
 import { Worker } from 'node:worker_threads'
 
 const [folder] = process.argv.slice(2)
 process.chdir(`${folder}/engine`)
-process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'))
+const parent = new Socket({ fd: 3 })
+const tell = message => parent.write(`${JSON.stringify(message)}\n`)
+parent.once('close', () => process.kill(process.pid, 'SIGKILL'))
 
-process.once('message', async ({ canary, http, tcp, unix, abstract, victim }) => {
+parent.once('data', async text => {
+  const { canary, http, tcp, unix, abstract, victim } = JSON.parse(text)
   const tries = {
     'reads a file': () => fs.readFileSync(`${canary}/secret`),
     'reads a file by a thread of the pool': () => readFile(`${canary}/secret`),
@@ -75,6 +79,12 @@ process.once('message', async ({ canary, http, tcp, unix, abstract, victim }) =>
     'ends another process': () => process.kill(victim, 'SIGKILL'),
     'asks whether its parent is there': () => process.kill(process.ppid, 0),
     'signals its group': () => process.kill(0, 'SIGCONT'),
+    "lowers another's priority": () => slowDown(victim),
+    "lowers its parent's priority": () => slowDown(process.ppid),
+    'watches a folder': async () => {
+      const watcher = fs.watch(canary)
+      watcher.close()
+    },
   }
   const allowed = {
     'keeps files': () => {
@@ -92,9 +102,9 @@ process.once('message', async ({ canary, http, tcp, unix, abstract, victim }) =>
     for (const [name, attempt] of Object.entries(list)) told[name] = await outcome(attempt)
     return told
   }
-  process.send({ tries: await outcomes(tries), allowed: await outcomes(allowed) })
+  tell({ tries: await outcomes(tries), allowed: await outcomes(allowed) })
 })
-process.send({ walls: JSON.parse(process.argv[3]) })
+tell({ walls: JSON.parse(process.argv[3]) })
 
 async function outcome(attempt) {
   try {
@@ -102,6 +112,14 @@ async function outcome(attempt) {
   } catch (error) {
     // A file cannot be moved or linked past the wall: the kernel says that it is another device.
     return ['EPERM', 'EACCES', 'EXDEV'].includes(error.code) ? 'denied' : `failed: ${error.code} ${error.message}`
+  }
+}
+
+function slowDown(pid) {
+  try {
+    setPriority(pid, 19)
+  } catch (error) {
+    throw error.info
   }
 }
 

@@ -58,11 +58,16 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls on %s', arc
     return nr === null ? 'none' : answer(closed, { nr, args }, architecture)
   }
   const listed = Object.keys(SYSCALLS) as Syscall[]
-  const some = ['socket', 'socketpair', 'clone', 'execve', 'kill', 'tgkill', 'rt_sigqueueinfo', 'rt_tgsigqueueinfo']
+  const some = 'socket socketpair clone execve kill tgkill rt_sigqueueinfo rt_tgsigqueueinfo prlimit64 seccomp'.split(
+    ' ',
+  )
+  some.push(
+    ...'setpriority sched_setscheduler sched_setparam sched_setaffinity sched_setattr fcntl ioctl prctl'.split(' '),
+  )
 
   test('denies each call that it names but for some, which it looks into', () => {
     const wrong = listed
-      .filter(name => ![...some, 'prlimit64', 'seccomp'].includes(name))
+      .filter(name => !some.includes(name))
       .filter(name => !['EPERM', 'ENOSYS', 'none'].includes(ask(name)))
     expect(wrong).toEqual([])
     expect(['clone3', 'io_uring_setup'].map(name => ask(name as Syscall))).toEqual(['ENOSYS', 'ENOSYS'])
@@ -87,6 +92,7 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls on %s', arc
     ['any connection', 'connect', [], 'EPERM'],
     ['a pair of sockets', 'socketpair', [1, 1], 'allowed'],
     ['a pair of others', 'socketpair', [30, 1], 'EPERM'],
+    ['a pair of datagrams, which could be sent to any', 'socketpair', [1, 2], 'EPERM'],
     ['a thread', 'clone', [THREAD], 'allowed'],
     ['a process', 'clone', [17], 'EPERM'],
     ['a thread in a namespace of its own', 'clone', [THREAD | 0x10000000], 'EPERM'],
@@ -100,6 +106,22 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls on %s', arc
     ['a signal to all', 'kill', [-1, 15], 'EPERM'],
     ['its limits', 'prlimit64', [0], 'allowed'],
     ['limits of another', 'prlimit64', [PID + 1], 'EPERM'],
+    ['its priority', 'setpriority', [0, 0, 19], 'allowed'],
+    ['its priority by its number', 'setpriority', [0, PID, 19], 'allowed'],
+    ['the priority of another', 'setpriority', [0, PID + 1, 19], 'EPERM'],
+    ['the priority of its group', 'setpriority', [1, 0, 19], 'EPERM'],
+    ['the priority of its user', 'setpriority', [2, 0, 19], 'EPERM'],
+    ['its processors', 'sched_setaffinity', [0], 'allowed'],
+    ['processors of another', 'sched_setaffinity', [PID + 1], 'EPERM'],
+    ['the scheduler of another', 'sched_setscheduler', [PID + 1], 'EPERM'],
+    ['flags of a file', 'fcntl', [1, 4, 0x800], 'allowed'],
+    ['whom a file signals', 'fcntl', [1, 8, PID + 1], 'EPERM'],
+    ['what a file signals', 'fcntl', [1, 10, 9], 'EPERM'],
+    ['the size of a terminal', 'ioctl', [1, 0x5413], 'allowed'],
+    ['whom a socket signals', 'ioctl', [1, 0x8901], 'EPERM'],
+    ['keys of a terminal', 'ioctl', [0, 0x5412], 'EPERM'],
+    ['the name of a thread', 'prctl', [15], 'allowed'],
+    ['to outlive its parent', 'prctl', [1, 0], 'EPERM'],
   ] as const)('%s', (_what, name, args, expected) => {
     expect(ask(name, ...args)).toBe(expected)
   })

@@ -16,9 +16,11 @@ import { createServer } from 'node:http'
 import { createServer as createTcpServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import type { ClickHouseClient } from '@clickhouse/client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { openChannel } from '../../database/embedded/channel.ts'
 import type { LaunchOptions } from '../../database/embedded/walls/launch.ts'
 import type { Walls } from '../../database/embedded/walls/walls.ts'
 import { type Fixture, openFixture, openOwnClient, rows } from './database-fixture.ts'
@@ -193,14 +195,17 @@ describe('a program in the place of the engine', () => {
     const victim = spawn('sleep', ['600'])
     const entry = fileURLToPath(new URL('./walls-attacker.mjs', import.meta.url))
     const options: LaunchOptions = { entry, folder, socketFolder: join(folder, 'sockets'), programs: [entry] }
-    const child = fork(LAUNCHER, [JSON.stringify(options)], { env: {}, execArgv: [] })
-    const [awake] = (await once(child, 'message')) as [{ walls: Walls }]
-    expect(awake.walls).toEqual(ALL_STAND)
+    const child = spawn(process.execPath, [LAUNCHER, JSON.stringify(options)], {
+      env: {},
+      stdio: ['ignore', 'ignore', 'inherit', 'pipe'],
+    })
+    const channel = openChannel(child.stdio[3] as Duplex)
+    expect(await channel.next()).toEqual({ walls: ALL_STAND })
     const opened = readdirSync(`/proc/${child.pid}/fd`).map(fd => readlinkSync(`/proc/${child.pid}/fd/${fd}`))
     expect(opened.filter(target => target.startsWith('/') && !target.startsWith('/dev/'))).toEqual([])
     const { canary, http, tcp, unix, abstract } = canaries
-    child.send({ canary, http, tcp, unix, abstract, victim: victim.pid })
-    const [{ tries, allowed }] = (await once(child, 'message')) as [Record<'tries' | 'allowed', Record<string, string>>]
+    await channel.send({ canary, http, tcp, unix, abstract, victim: victim.pid })
+    const { tries, allowed } = (await channel.next()) as Record<'tries' | 'allowed', Record<string, string>>
     expect(Object.entries(tries).filter(([, outcome]) => outcome !== 'denied')).toEqual([])
     expect(Object.keys(tries).length).toBeGreaterThan(35)
     expect(Object.entries(allowed).filter(([, outcome]) => !outcome.startsWith('did'))).toEqual([])
@@ -216,9 +221,14 @@ describe('a program that hears nothing any more', () => {
   test('ends with its parent', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'surgetank-stuck-'))
     const entry = join(folder, 'stuck.mjs')
-    writeFileSync(entry, `process.chdir('${folder}/engine'); process.send({}, () => { for (;;); })`)
+    writeFileSync(
+      entry,
+      `import { writeSync } from 'node:fs'; process.chdir('${folder}/engine'); writeSync(3, '{}\\n'); for (;;);`,
+    )
     const options: LaunchOptions = { entry, folder, socketFolder: join(folder, 'sockets'), programs: [entry] }
-    const script = `require('child_process').fork('${LAUNCHER}', [process.argv[1]]).on('message', () => process.send({}))`
+    const script = `require('child_process')
+      .spawn(process.execPath, ['${LAUNCHER}', process.argv[1]], { stdio: ['ignore', 'ignore', 'inherit', 'pipe'] })
+      .stdio[3].once('data', () => process.send({}))`
     const stdio = ['ignore', 'ignore', 'inherit', 'ipc'] as const
     const parent = spawn(process.execPath, ['-e', script, JSON.stringify(options)], { stdio: [...stdio] })
     await once(parent, 'message')

@@ -2,16 +2,18 @@
  * Forks the engine's process behind the walls, and without them where that cannot be: a wall that is missing never keeps
  * the engine from starting.
  */
-import { type ChildProcess, fork } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import { type Channel, openChannel } from '../channel.ts'
 import { enginePackages } from '../engine.ts'
 import { ENVIRONMENT } from '../environment.ts'
 import type { LaunchOptions } from './launch.ts'
-import { allMissing, type Walls } from './walls.ts'
+import { allMissing, areWalls, type Walls } from './walls.ts'
 
 /** The first message of the engine's process, once it runs and has met the walls: now it can be told what to open. */
 export interface AwakeMessage {
@@ -27,6 +29,7 @@ export interface ForkOptions {
 
 export interface Forked {
   readonly child: ChildProcess
+  readonly channel: Channel
   /** As they are met from inside; all missing where it ended before it could tell. */
   readonly walls: Walls
   /** Resolves when it is gone, and has said all. */
@@ -81,29 +84,32 @@ function forkOpenly(folder: string, walls: Walls): Promise<Forked> {
 
 interface Starting {
   readonly child: ChildProcess
+  readonly channel: Channel
   readonly exited: Promise<ForkedEnd>
 }
 
 function forkFile(file: string, args: readonly string[]): Starting {
-  const child = fork(file, args, { env: ENVIRONMENT, execArgv: [], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+  const child = spawn(process.execPath, [file, ...args], {
+    env: ENVIRONMENT,
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+  })
+  const channel = openChannel(child.stdio[3] as Duplex)
   let stderr = ''
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-STDERR_CHARS_MAX)
   })
   // The end of stderr and of the channel, too: what it said last may be read after its exit is known.
-  const exited = Promise.all([once(child, 'close'), once(child, 'disconnect')]).then(
-    ([[code, signal]]) => ({ code, signal, stderr }) as ForkedEnd,
-  )
-  return { child, exited }
+  const exited = once(child, 'close').then(([code, signal]) => ({ code, signal, stderr }) as ForkedEnd)
+  return { child, channel, exited }
 }
 
-async function awake({ child, exited }: Starting): Promise<Forked & { readonly end: ForkedEnd | null }> {
+async function awake({ child, channel, exited }: Starting): Promise<Forked & { readonly end: ForkedEnd | null }> {
   const timer = setTimeout(() => child.kill('SIGKILL'), AWAKE_MS_MAX)
-  const first = await Promise.race([once(child, 'message').then(([message]) => message as AwakeMessage), exited])
+  const walls = (await channel.next())?.walls
   clearTimeout(timer)
-  return 'walls' in first
-    ? { child, exited, walls: first.walls, end: null }
-    : { child, exited, walls: allMissing('it ended at once'), end: first }
+  if (areWalls(walls)) return { child, channel, exited, walls, end: null }
+  child.kill('SIGKILL')
+  return { child, channel, exited, walls: allMissing('it ended at once'), end: await exited }
 }
 
 /** Whoever ended it would end the next one, too. */

@@ -10,6 +10,7 @@
 import { mkdirSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { keepFilesPrivate } from '../../../private-files.ts'
+import { CHANNEL } from '../channel.ts'
 import { ENVIRONMENT } from '../environment.ts'
 import { grantsOf, OWN_FOLDERS } from './grants.ts'
 import { raiseLandlock } from './landlock.ts'
@@ -30,7 +31,6 @@ export interface LaunchOptions {
 }
 
 const STDERR = 2
-const CHANNEL = 3
 const CANNOT = 70
 
 keepFilesPrivate()
@@ -65,10 +65,6 @@ async function launch({ entry, folder, socketFolder, programs }: LaunchOptions):
     programAt: node.address,
   })
   const walls: Walls = { files, network: filter, programs: filter }
-  const error = libc.execute(node, [process.execPath, entry, folder, JSON.stringify(walls)], {
-    ...ENVIRONMENT,
-    NODE_CHANNEL_FD: String(CHANNEL),
-    NODE_CHANNEL_SERIALIZATION_MODE: 'json',
-  })
+  const error = libc.execute(node, [process.execPath, entry, folder, JSON.stringify(walls)], ENVIRONMENT)
   throw new Error(`${process.execPath} cannot be run behind them (error ${-error})`)
 }

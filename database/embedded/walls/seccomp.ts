@@ -33,6 +33,11 @@ const AF_UNIX = 1
 const SOCK_STREAM = 1
 const SOCK_TYPE_MASK = 0xf
 const CLONE_THREAD = 0x00010000
+const PRIO_PROCESS = 0
+const PR_SET_PDEATHSIG = 1
+/** By which a process or group is named that a file then signals: F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP; and TIOCSTI. */
+const FCNTL_DENIED = [8, 10, 15]
+const IOCTL_DENIED = [0x8901, 0x8902, 0x5412]
 /** CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID and NET. */
 const CLONE_NEW = 0x7e020000
 
@@ -44,11 +49,23 @@ const DENIED: readonly Syscall[] = [
   ...(['mount', 'umount2', 'move_mount', 'open_tree', 'open_tree_attr', 'fsopen', 'fsconfig', 'fsmount'] as const),
   ...(['fspick', 'mount_setattr', 'statmount', 'listmount', 'pivot_root', 'chroot', 'swapon', 'swapoff'] as const),
   ...(['unshare', 'setns', 'mknod', 'mknodat', 'name_to_handle_at', 'open_by_handle_at', 'fanotify_init'] as const),
-  ...(['chown', 'lchown', 'fchownat', 'setxattr', 'lsetxattr', 'setxattrat'] as const),
-  ...(['removexattr', 'lremovexattr', 'removexattrat'] as const),
+  ...(['inotify_add_watch', 'chown', 'lchown', 'fchownat'] as const),
+  ...(['setxattr', 'lsetxattr', 'setxattrat', 'removexattr', 'lremovexattr', 'removexattrat', 'file_setattr'] as const),
+  ...(['ioprio_set', 'migrate_pages', 'move_pages'] as const),
   ...(['bpf', 'perf_event_open', 'userfaultfd', 'add_key', 'request_key', 'keyctl', 'kexec_load'] as const),
   ...(['kexec_file_load', 'init_module', 'finit_module', 'delete_module', 'reboot', 'sethostname'] as const),
-  ...(['setdomainname', 'settimeofday', 'clock_settime', 'acct', 'quotactl', 'quotactl_fd', 'syslog', 'iopl'] as const),
+  ...([
+    'setdomainname',
+    'settimeofday',
+    'clock_settime',
+    'clock_adjtime',
+    'adjtimex',
+    'acct',
+    'quotactl',
+    'quotactl_fd',
+    'syslog',
+    'iopl',
+  ] as const),
   ...(['ioperm', 'modify_ldt', 'personality', 'lookup_dcookie', 'vhangup', 'uselib'] as const),
   ...(['shmget', 'shmat', 'shmctl', 'semget', 'semop', 'semtimedop', 'semctl'] as const),
   ...(['msgget', 'msgsnd', 'msgrcv', 'msgctl', 'mq_open', 'mq_unlink'] as const),
@@ -59,6 +76,15 @@ const UNKNOWN: readonly Syscall[] = ['clone3', 'io_uring_setup', 'io_uring_enter
 
 /** The first argument names a process: no other than this one. */
 const OF_OWN_PROCESS: readonly Syscall[] = ['kill', 'tgkill', 'rt_sigqueueinfo', 'rt_tgsigqueueinfo']
+
+/** The same, and 0 names this one. */
+const OF_OWN_SHARE: readonly Syscall[] = [
+  'prlimit64',
+  'sched_setscheduler',
+  'sched_setparam',
+  'sched_setaffinity',
+  'sched_setattr',
+]
 
 /** The filter, as `struct sock_filter[]`. */
 export function filterProgram(options: FilterOptions): Buffer {
@@ -78,27 +104,48 @@ function filterSteps({ architecture, pid, programAt }: FilterOptions): Step[] {
     ...DENIED.flatMap(name => jump(name, 'deny')),
     ...UNKNOWN.flatMap(name => jump(name, 'unknown')),
     ...OF_OWN_PROCESS.flatMap(name => jump(name, 'own process')),
-    ...jump('prlimit64', 'own limits'),
+    ...OF_OWN_SHARE.flatMap(name => jump(name, 'own share')),
+    ...jump('setpriority', 'priority'),
+    ...jump('fcntl', 'fcntl'),
+    ...jump('ioctl', 'ioctl'),
+    ...jump('prctl', 'prctl'),
     ...jump('socket', 'socket'),
-    ...jump('socketpair', 'socketpair'),
+    ...jump('socketpair', 'socket'),
     ...jump('clone', 'clone'),
     ...jump('execve', 'execve'),
     { do: 'answer', value: ALLOW },
 
-    { do: 'label', name: 'own limits' },
+    { do: 'label', name: 'priority' },
+    { do: 'load', offset: argumentAt(0) },
+    { do: 'equal', value: PRIO_PROCESS, no: 'deny' },
+    { do: 'load', offset: argumentAt(1) },
+    { do: 'equal', value: 0, yes: 'allow' },
+    { do: 'equal', value: pid, yes: 'allow', no: 'deny' },
+    { do: 'label', name: 'own share' },
     { do: 'load', offset: argumentAt(0) },
     { do: 'equal', value: 0, yes: 'allow' },
     { do: 'label', name: 'own process' },
     { do: 'load', offset: argumentAt(0) },
     { do: 'equal', value: pid, yes: 'allow', no: 'deny' },
 
+    { do: 'label', name: 'fcntl' },
+    { do: 'load', offset: argumentAt(1) },
+    ...FCNTL_DENIED.map(value => ({ do: 'equal', value, yes: 'deny' }) as const),
+    { do: 'answer', value: ALLOW },
+    { do: 'label', name: 'ioctl' },
+    { do: 'load', offset: argumentAt(1) },
+    ...IOCTL_DENIED.map(value => ({ do: 'equal', value, yes: 'deny' }) as const),
+    { do: 'answer', value: ALLOW },
+    // The launcher has asked for its end with its parent: nobody takes that back.
+    { do: 'label', name: 'prctl' },
+    { do: 'load', offset: argumentAt(0) },
+    { do: 'equal', value: PR_SET_PDEATHSIG, yes: 'deny', no: 'allow' },
+
+    // Of a pair, too: one of datagrams sends to any socket of the file system, connected or not.
     { do: 'label', name: 'socket' },
     { do: 'load', offset: argumentAt(1) },
     { do: 'and', value: SOCK_TYPE_MASK },
     { do: 'equal', value: SOCK_STREAM, no: 'deny' },
-    { do: 'load', offset: argumentAt(0) },
-    { do: 'equal', value: AF_UNIX, yes: 'allow', no: 'deny' },
-    { do: 'label', name: 'socketpair' },
     { do: 'load', offset: argumentAt(0) },
     { do: 'equal', value: AF_UNIX, yes: 'allow', no: 'deny' },
 

@@ -38,6 +38,12 @@ export function noneStands(walls: Walls): boolean {
   return WALL_NAMES.every(name => walls[name] !== true)
 }
 
+/** Whether what came from another process is what it is to be. */
+export function areWalls(told: unknown): told is Walls {
+  const walls = told as Partial<Record<WallName, unknown>> | null | undefined
+  return WALL_NAMES.every(name => walls?.[name] === true || typeof walls?.[name] === 'string')
+}
+
 /** Such as `walled from network and programs; not from files: this kernel has no Landlock`. */
 export function describeWalls(walls: Walls): string {
   const standing = WALL_NAMES.filter(name => walls[name] === true)
