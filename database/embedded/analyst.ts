@@ -13,6 +13,7 @@
 import { refusedName, withoutHostName } from './analyst-names.ts'
 import { clauseSettings, type Setting } from './analyst-settings.ts'
 import { isQuery, judgeShape, resultFormatOf } from './analyst-shape.ts'
+import { refusedText } from './analyst-texts.ts'
 import type { EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { type EngineToken, isName, nameOf, quote, tokenize } from './engine-tokens.ts'
@@ -71,7 +72,7 @@ export function openAdmission(tableFunctions: ReadonlySet<string>): Admission {
     await refuseUnlessRead(connection, sql)
     const tokens = judgeShape(sql === asked ? cut : await tokenize(connection, sql))
     const named = withNames(tokens, params)
-    const refused = refusedName(named, tableFunctions)
+    const refused = refusedName(named, tableFunctions) ?? refusedText(named)
     if (refused !== null) throw notOpen(refused)
     const [format, streams] = [resultFormatOf(tokens), isQuery(tokens[0])]
     const admitted = { sql, clause: clauseSettings(tokens), format, streams }
@@ -119,6 +120,9 @@ export function readsByText(sql: string): boolean {
  * text. Throws 164 for a value that is no plain name. The very same tokens when there is none of that type. Pure.
  */
 export function withNames(tokens: readonly EngineToken[], params: readonly Setting[]): readonly EngineToken[] {
+  /** Null for a name that has more than one. */
+  const values = new Map<string, string | null>()
+  for (const { name, value } of params) values.set(name, values.has(name) ? null : value)
   const named: EngineToken[] = []
   let from = 0
   for (const [at, { type }] of tokens.entries()) {
@@ -126,10 +130,11 @@ export function withNames(tokens: readonly EngineToken[], params: readonly Setti
     if (type !== 'OpeningCurlyBrace' || colon?.type !== 'Colon' || !/^\W?identifier\W?$/i.test(kind?.text ?? ''))
       continue
     const key = isName(name) ? nameOf(name) : null
-    const values = params.filter(one => one.name === `param_${key}`).map(({ value }) => value)
-    const plain = values.length < 2 && values.every(value => PLAIN_NAME.test(value))
+    const value = values.get(`param_${key}`)
+    const plain = value === undefined || (value !== null && PLAIN_NAME.test(value))
     if (key === null || end?.type !== 'ClosingCurlyBrace' || !plain) throw notOpen(`{${name?.text ?? ''}:Identifier}`)
-    named.push(...tokens.slice(from, at), { text: `\`${values[0] ?? ''}\``, type: 'QuotedIdentifier' })
+    for (const token of tokens.slice(from, at)) named.push(token)
+    named.push({ text: `\`${value ?? ''}\``, type: 'QuotedIdentifier' })
     from = at + 5
   }
   return from === 0 ? tokens : [...named, ...tokens.slice(from)]
