@@ -15,9 +15,22 @@ const EXPRESSION = /\b(?:default|alias|materialized|ephemeral)\b/i
 /** What may stand there by a bare name: another one may stand for a text. */
 const CONSTANTS = ['TRUE', 'FALSE', 'NULL', 'DATE', 'TIMESTAMP', 'INTERVAL', 'NOT']
 
+/**
+ * The engine takes `file:` and a path for the name of a time zone, opens it under a lock that every statement needs, and would
+ * wait at a pipe for ever. At the head of a text, or of one within a type such as `DateTime('file:…')`.
+ */
+const ZONE_OF_FILE = /^(?:'|\$\w*\$|\u2018)?file:|['"]file:/
+
+/** A value of a parameter that would name a time zone by a file. */
+export function isZoneOfFile(value: string): boolean {
+  return ZONE_OF_FILE.test(value)
+}
+
 /** A name of a function whose text cannot be judged or holds an expression; null when there is none. */
 export function refusedText(tokens: readonly EngineToken[]): string | null {
   for (const [at, token] of tokens.entries()) {
+    if (isText(token) && isZoneOfFile(token.text))
+      return "a text that begins with 'file:', as a time zone of a file would,"
     if (!isName(token)) continue
     const name = nameOf(token)?.toLowerCase() ?? ''
     const called = tokens[at + 1]?.type === 'OpeningRoundBracket'

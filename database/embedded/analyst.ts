@@ -13,7 +13,7 @@
 import { refusedName, withoutHostName } from './analyst-names.ts'
 import { clauseSettings, type Setting } from './analyst-settings.ts'
 import { isQuery, judgeShape, resultFormatOf } from './analyst-shape.ts'
-import { refusedText } from './analyst-texts.ts'
+import { isZoneOfFile, refusedText } from './analyst-texts.ts'
 import type { EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { type EngineToken, isName, nameOf, quote, tokenize } from './engine-tokens.ts'
@@ -65,6 +65,9 @@ export function openAdmission(tableFunctions: ReadonlySet<string>): Admission {
   return { admit }
 
   async function admit(connection: EngineConnection, { sql: asked, params }: AskedStatement): Promise<Admitted> {
+    // Whatever the text is: a judged one is kept without the values of its parameters.
+    const path = params.find(({ value }) => isZoneOfFile(value))
+    if (path !== undefined) throw notOpen(`${path.name} of a text that begins with 'file:'`)
     const known = kept.get(asked)
     if (known !== undefined) return known
     const cut = await tokenize(connection, asked)

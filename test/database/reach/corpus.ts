@@ -206,6 +206,18 @@ function texts({ file }: Canaries): string[] {
     ]),
     `SELECT arrayMap(arrayReduce, ['groupConcat(${read})'], [['a']])`,
     'SELECT tid()',
+    ...[
+      "toDateTime(0, 'file:/etc/localtime')",
+      'toDateTime(0, $$file:/etc/localtime$$)',
+      "toTimeZone(now(), 'file:../x')",
+      "now('file:/etc/localtime')",
+      "CAST(0, 'DateTime(\\'file:/etc/localtime\\')')",
+      "CAST(0, 'DateTime(''file:/etc/localtime'')')",
+      "CAST(0, $$DateTime('file:/etc/localtime')$$)",
+      "0::DateTime('file:/etc/localtime')",
+      "formatDateTime(now(), '%F', 'file:/etc/localtime')",
+      "concat('file:', '/etc/localtime')",
+    ].map(zone => `SELECT ${zone}`),
   ]
 }
 
@@ -235,6 +247,8 @@ function withParams({ file, url }: Canaries): Attempt[] {
     ["SELECT b FROM values(({x:String}), 'x')", { x: `a String, b String ALIAS file('${file}')` }],
     ['SELECT b FROM generateRandom({x:String}) LIMIT 1', { x: `a String, b String ALIAS file('${file}')` }],
     ["SELECT b FROM {f:Identifier}('b String ALIAS file(''x'')') LIMIT 1", { f: 'generateRandom' }],
+    ['SELECT toDateTime(0, {x:String})', { x: 'file:/etc/localtime' }],
+    ['SELECT CAST(0, {x:String})', { x: "DateTime('file:/etc/localtime')" }],
     ['SELECT arrayReduce({x:String}, [1])', { x: `groupConcat(file('${file}'))` }],
     ["SELECT {f:Identifier}('groupConcat(upper(''x''))', [1])", { f: 'arrayReduce' }],
     ["SELECT hasColumnInTable({d:String}, {t:String}, 'token')", { d: 'default', t: file }],
