@@ -28,7 +28,7 @@ const FUNCTIONS_REFUSED =
 
 /** Functions that take nothing, so that nothing calls them without brackets; their names may be names of columns. */
 const FACTS_OF_THE_MACHINE = words(
-  'hostname fullhostname fqdn displayname getoskernelversion serveruuid buildid tcpport zookeepersessionuptime',
+  'hostname fullhostname fqdn displayname getoskernelversion serveruuid buildid tcpport zookeepersessionuptime tid',
   'transactionid transactionlatestsnapshot transactionoldestsnapshot hasthreadfuzzer',
 )
 

@@ -159,7 +159,8 @@ function smaller(asked: string | undefined, cap: number): number {
  * a clause in a subquery escapes read-only (ClickHouse issue 116028). Behind a dot it is a name, as in `system.settings`.
  */
 export function clauseSettings(tokens: readonly EngineToken[]): Setting[] {
-  const at = tokens.flatMap((_, index) => (isClause(tokens, index) ? [index] : []))
+  const isList = isListOfSettings(tokens)
+  const at = tokens.flatMap((_, index) => (isClause(tokens, index) && !isList(index) ? [index] : []))
   const start = at[0]
   if (start === undefined) return []
   const inside = depthAt(tokens, start) > 0
@@ -173,13 +174,14 @@ export function clauseSettings(tokens: readonly EngineToken[]): Setting[] {
 }
 
 function isClause(tokens: readonly EngineToken[], at: number): boolean {
-  return isWord(tokens[at], 'SETTINGS') && tokens[at - 1]?.type !== 'Dot' && !isListOfSettings(tokens, at)
+  return isWord(tokens[at], 'SETTINGS') && tokens[at - 1]?.type !== 'Dot'
 }
 
-/** `SHOW [CHANGED] SETTINGS LIKE …` */
-function isListOfSettings(tokens: readonly EngineToken[], at: number): boolean {
-  const isFirst = at === 1 || (at === 2 && isWord(tokens[1], 'CHANGED'))
-  return isFirst && isWord(tokens[0], 'SHOW') && isWord(tokens[at + 1], 'LIKE', 'ILIKE')
+/** `SHOW [CHANGED] SETTINGS LIKE …`: whether the word at a place is that of the list. */
+function isListOfSettings(tokens: readonly EngineToken[]): (at: number) => boolean {
+  const place = isWord(tokens[1], 'CHANGED') ? 2 : 1
+  const isList = isWord(tokens[0], 'SHOW') && isWord(tokens[place + 1], 'LIKE', 'ILIKE')
+  return at => isList && at === place
 }
 
 /** Brackets of any kind that are open before a token. */

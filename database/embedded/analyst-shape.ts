@@ -3,7 +3,7 @@
  * nothing of others. Pure. The engine's classifier has said before that it changes nothing.
  */
 import { EngineError } from './engine-error.ts'
-import { type EngineToken, isWord } from './engine-tokens.ts'
+import { type EngineToken, isName, isWord } from './engine-tokens.ts'
 
 const FIRST = ['SELECT', 'WITH', 'FROM', 'SHOW', 'DESCRIBE', 'DESC', 'EXISTS', 'EXPLAIN']
 const QUERY = ['SELECT', 'WITH', 'FROM']
@@ -13,8 +13,8 @@ const SHOWN =
   'TABLES DATABASES DICTIONARIES COLUMNS FIELDS INDEX INDEXES INDICES KEYS CREATE SETTING SETTINGS ENGINES FUNCTIONS'.split(
     ' ',
   )
-/** What SHOW CREATE may not show. */
-const NOT_CREATED = ['USER', 'ROLE', 'QUOTA', 'ROW', 'POLICY', 'POLICIES', 'PROFILE', 'SETTINGS', 'FUNCTION', 'NAMED']
+/** What SHOW CREATE may show, with the word or by a name alone. */
+const CREATED = ['TABLE', 'VIEW', 'DATABASE', 'DICTIONARY']
 
 /** The statement without the semicolons at its end. Throws 62 when more follows one, and 164 for a kind that is not open. */
 export function judgeShape(all: readonly EngineToken[]): readonly EngineToken[] {
@@ -57,12 +57,24 @@ export function resultFormatOf(tokens: readonly EngineToken[]): string | null {
 function isShowOpen(tokens: readonly EngineToken[]): boolean {
   const at = tokens.findIndex((token, index) => index > 0 && !isWord(token, 'FULL', 'EXTENDED', 'CHANGED', 'TEMPORARY'))
   if (!isWord(tokens[at], ...SHOWN)) return false
-  return !isWord(tokens[at], 'CREATE') || !isWord(tokens[at + 1], ...NOT_CREATED)
+  return !isWord(tokens[at], 'CREATE') || isShowCreateOpen(tokens.slice(at + 1))
+}
+
+/** Not of users, roles, profiles, policies and the like, which all are two words, or one in the plural. */
+function isShowCreateOpen(all: readonly EngineToken[]): boolean {
+  const tokens = isWord(all[0], 'TEMPORARY') ? all.slice(1) : all
+  if (isWord(tokens[0], ...CREATED)) return true
+  const isPlural = isWord(tokens[0], 'USERS', 'ROLES', 'QUOTAS', 'PROFILES', 'POLICIES', 'FUNCTIONS', 'QUOTA', 'USER')
+  return (
+    isName(tokens[0]) &&
+    !isPlural &&
+    (tokens[1] === undefined || tokens[1].type === 'Dot' || isWord(tokens[1], 'FORMAT', 'SETTINGS', 'INTO'))
+  )
 }
 
 /** `[kind] [name = value, …] SELECT …` */
-function isExplainOpen(tokens: readonly EngineToken[], from: number): boolean {
-  let at = from
+function isExplainOpen(tokens: readonly EngineToken[], start: number): boolean {
+  let at = start
   if (isWord(tokens[at], 'QUERY') && isWord(tokens[at + 1], 'TREE')) at += 2
   else if (isWord(tokens[at], 'AST', 'SYNTAX', 'PLAN', 'PIPELINE', 'ESTIMATE')) at += 1
   while (tokens[at]?.type === 'BareWord' && tokens[at + 1]?.type === 'Equals')

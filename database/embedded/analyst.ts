@@ -13,6 +13,7 @@
 import { refusedName, withoutHostName } from './analyst-names.ts'
 import { clauseSettings, type Setting } from './analyst-settings.ts'
 import { isQuery, judgeShape, resultFormatOf } from './analyst-shape.ts'
+import { isZoneOfFile, refusedText } from './analyst-texts.ts'
 import type { EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { type EngineToken, isName, nameOf, quote, tokenize } from './engine-tokens.ts'
@@ -64,6 +65,9 @@ export function openAdmission(tableFunctions: ReadonlySet<string>): Admission {
   return { admit }
 
   async function admit(connection: EngineConnection, { sql: asked, params }: AskedStatement): Promise<Admitted> {
+    // Whatever the text is: a judged one is kept without the values of its parameters.
+    const path = params.find(({ value }) => isZoneOfFile(value))
+    if (path !== undefined) throw notOpen(`${path.name} of a text that begins with 'file:'`)
     const known = kept.get(asked)
     if (known !== undefined) return known
     const cut = await tokenize(connection, asked)
@@ -71,7 +75,7 @@ export function openAdmission(tableFunctions: ReadonlySet<string>): Admission {
     await refuseUnlessRead(connection, sql)
     const tokens = judgeShape(sql === asked ? cut : await tokenize(connection, sql))
     const named = withNames(tokens, params)
-    const refused = refusedName(named, tableFunctions)
+    const refused = refusedName(named, tableFunctions) ?? refusedText(named)
     if (refused !== null) throw notOpen(refused)
     const [format, streams] = [resultFormatOf(tokens), isQuery(tokens[0])]
     const admitted = { sql, clause: clauseSettings(tokens), format, streams }
@@ -119,8 +123,9 @@ export function readsByText(sql: string): boolean {
  * text. Throws 164 for a value that is no plain name. The very same tokens when there is none of that type. Pure.
  */
 export function withNames(tokens: readonly EngineToken[], params: readonly Setting[]): readonly EngineToken[] {
-  const values = new Map<string, readonly string[]>()
-  for (const { name, value } of params) values.set(name, [...(values.get(name) ?? []).slice(-1), value])
+  /** Null for a name that has more than one. */
+  const values = new Map<string, string | null>()
+  for (const { name, value } of params) values.set(name, values.has(name) ? null : value)
   const named: EngineToken[] = []
   let from = 0
   for (const [at, { type }] of tokens.entries()) {
@@ -128,11 +133,11 @@ export function withNames(tokens: readonly EngineToken[], params: readonly Setti
     if (type !== 'OpeningCurlyBrace' || colon?.type !== 'Colon' || !/^\W?identifier\W?$/i.test(kind?.text ?? ''))
       continue
     const key = isName(name) ? nameOf(name) : null
-    const given = values.get(`param_${key}`) ?? []
-    const plain = given.length < 2 && given.every(value => PLAIN_NAME.test(value))
+    const value = values.get(`param_${key}`)
+    const plain = value === undefined || (value !== null && PLAIN_NAME.test(value))
     if (key === null || end?.type !== 'ClosingCurlyBrace' || !plain) throw notOpen(`{${name?.text ?? ''}:Identifier}`)
-    for (const before of tokens.slice(from, at)) named.push(before)
-    named.push({ text: `\`${given[0] ?? ''}\``, type: 'QuotedIdentifier' })
+    for (const token of tokens.slice(from, at)) named.push(token)
+    named.push({ text: `\`${value ?? ''}\``, type: 'QuotedIdentifier' })
     from = at + 5
   }
   return from === 0 ? tokens : [...named, ...tokens.slice(from)]

@@ -49,10 +49,10 @@ export async function tokenize(connection: EngineConnection, sql: string): Promi
   const { bytes } = await connection.run(query)
   if (bytes.length > ANSWER_BYTES_MAX) throw tooManyTokens()
   const [tokens] = JSON.parse(bytes.toString()) as [{ begin: number; end: number; type: string }[]]
-  const text = Buffer.from(sql)
+  const textOf = partsOf(sql)
   const kept = tokens
     .filter(({ type }) => !LEFT_OUT.has(type))
-    .map(({ begin, end, type }) => ({ text: text.subarray(begin, end).toString(), type, begin, end }))
+    .map(({ begin, end, type }) => ({ text: textOf(begin, end), type, begin, end }))
   if (kept.length > TOKENS_MAX) throw tooManyTokens()
   const odd = kept.find(({ type }) => !TYPES.has(type))
   if (odd !== undefined) throw new EngineError(62, `Syntax error: what begins with ${shown(odd.text)} cannot be judged`)
@@ -64,6 +64,13 @@ function tooManyTokens(): EngineError {
     307,
     `The statement has more than ${TOKENS_MAX} words, names, values and signs: send it in parts`,
   )
+}
+
+/** Pieces of a text by their places in bytes, which for most texts are those of its characters. */
+function partsOf(sql: string): (begin: number, end: number) => string {
+  const bytes = Buffer.from(sql)
+  if (bytes.length === sql.length) return (begin, end) => sql.slice(begin, end)
+  return (begin, end) => bytes.subarray(begin, end).toString()
 }
 
 /** For an error: short, and without characters that a terminal would act on. */

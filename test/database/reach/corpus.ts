@@ -31,6 +31,7 @@ export function attempts(on: Canaries): Attempt[] {
     ]),
     ...settings(on).flatMap(([name, value]) => SETTING_FORMS.map(form => form(name, value))),
     ...shown(on),
+    ...texts(on),
   ]
   return [
     ...statements.map((sql, index) => ({ sql, sent: (REQUESTS[index % REQUESTS.length] ?? plain)(sql) })),
@@ -91,7 +92,8 @@ function shown({ file, target, folder }: Canaries): string[] {
     ...(
       'PROCESSLIST,FULL PROCESSLIST,USERS,GRANTS,ACCESS,ROLES,CURRENT ROLES,QUOTAS,QUOTA,POLICIES,PROFILES,CLUSTERS,' +
       "CLUSTER 'default',MERGES,FILESYSTEM CACHES,CREATE USER default,CREATE ROLE x,CREATE SETTINGS PROFILE default," +
-      'CREATE QUOTA default,ACCESS,TABLES FROM telemetry_internal,TABLES FROM default,COLUMNS FROM state FROM telemetry_internal'
+      'CREATE QUOTA default,CREATE USERS,CREATE ROLES,CREATE PROFILES,CREATE QUOTAS,CREATE USER,CREATE QUOTA,' +
+      'CREATE MASKING POLICY x,CREATE WORKLOAD x,ACCESS,TABLES FROM telemetry_internal,TABLES FROM default,COLUMNS FROM state FROM telemetry_internal'
     )
       .split(',')
       .map(what => `SHOW ${what}`),
@@ -142,6 +144,83 @@ function shown({ file, target, folder }: Canaries): string[] {
   ]
 }
 
+/** Texts in which the engine reads SQL by itself: columns of a table function, and aggregate functions by a text. */
+function texts({ file }: Canaries): string[] {
+  const read = `file(''${file}'')`
+  const columns = [
+    `'a String, b String ALIAS ${read}'`,
+    `'a String, b String aLiAs\n${read}'`,
+    `'a String, b String ALIAS/**/${read}'`,
+    `'a String, b String ALI\\x41S ${read}'`,
+    `'a String, b ALIAS arrayMap(file, [''${file}''])'`,
+    `'a String, b ALIAS hostName()'`,
+    `'a String, b ALIAS hasColumnInTable(''system'', ''processes'', ''query'')'`,
+    `'a String, b String DEFAULT ${read}'`,
+    `'a String, b String MATERIALIZED ${read}'`,
+    `'a String, b String EPHEMERAL ${read}'`,
+    `$$a String, b String ALIAS file('${file}')$$`,
+    `$x$a String, b String ALIAS file('${file}')$x$`,
+    `\u2018a String, b String ALIAS file("${file}")\u2019`,
+  ]
+  const aggregates = [
+    `groupConcat(${read})`,
+    `groupConcat((SELECT toString(count()) FROM system.processes))`,
+    `groupConcat(hostName())`,
+    `groupConcat( upper(${read}))`,
+    `quantile(length(${read}) / 100)`,
+    `groupConcat("x")`,
+  ]
+  const concat = `concat('a String, b String ALI', 'AS ${read}')`
+  return [
+    ...columns.flatMap(text => [
+      `SELECT b FROM values(${text}, 'x')`,
+      `SELECT b FROM VALUES ( ( ${text} ), 'x')`,
+      `SELECT b FROM values(${text} AS z, 'x')`,
+      `SELECT b FROM \`values\`(${text}, 'x')`,
+      `SELECT b FROM generateRandom(${text}) LIMIT 1`,
+      `SELECT b FROM GENERATERANDOM(${text}, 1, 2) LIMIT 1`,
+      `SELECT b FROM null(${text})`,
+      `DESCRIBE null(${text})`,
+      `DESCRIBE TABLE format(CSV, ${text}, 'x')`,
+      `SELECT * FROM format(CSV, ${text}, 'x')`,
+      `SELECT b FROM view(SELECT b FROM generateRandom(${text}) LIMIT 1)`,
+      `SELECT 1 IN (SELECT b FROM values(${text}, 'x'))`,
+      `WITH ${text} AS z SELECT b FROM values(z, 'x')`,
+      `WITH ${text} AS z SELECT b FROM values((z), 'x')`,
+    ]),
+    ...['concat', '(SELECT', 'z'].map(form => {
+      const text = form === 'z' ? form : form === 'concat' ? concat : `(SELECT ${concat})`
+      return `WITH ${concat} AS z SELECT b FROM generateRandom(${text}) LIMIT 1`
+    }),
+    ...aggregates.flatMap(text => [
+      `SELECT arrayReduce('${text}', ['a', 'b'])`,
+      `SELECT \`arrayReduce\` /**/ ('${text}', ['a', 'b'])`,
+      `SELECT arrayReduceInRanges('${text}', [(1, 2)], ['a', 'b'])`,
+      `SELECT toTypeName(initializeAggregation('${text.replace('(', 'State(')}', 'a'))`,
+      `SELECT arrayReduce(concat('${text.slice(0, 13)}', '${text.slice(13)}'), ['a', 'b'])`,
+      `WITH '${text}' AS z SELECT arrayReduce(z, ['a', 'b'])`,
+      `SELECT arrayMap(x -> arrayReduce('${text}', [x]), ['a'])`,
+      `SELECT arrayReduce($$${text.replaceAll("''", "'")}$$, ['a', 'b'])`,
+      `SELECT arrayReduce(('${text}'), ['a', 'b'])`,
+      `SELECT arrayReduce('${text}' AS z, ['a', 'b'])`,
+    ]),
+    `SELECT arrayMap(arrayReduce, ['groupConcat(${read})'], [['a']])`,
+    'SELECT tid()',
+    ...[
+      "toDateTime(0, 'file:/etc/localtime')",
+      'toDateTime(0, $$file:/etc/localtime$$)',
+      "toTimeZone(now(), 'file:../x')",
+      "now('file:/etc/localtime')",
+      "CAST(0, 'DateTime(\\'file:/etc/localtime\\')')",
+      "CAST(0, 'DateTime(''file:/etc/localtime'')')",
+      "CAST(0, $$DateTime('file:/etc/localtime')$$)",
+      "0::DateTime('file:/etc/localtime')",
+      "formatDateTime(now(), '%F', 'file:/etc/localtime')",
+      "concat('file:', '/etc/localtime')",
+    ].map(zone => `SELECT ${zone}`),
+  ]
+}
+
 /** Parameters: values that become names, texts or settings after the text has been cut into tokens. */
 function withParams({ file, url }: Canaries): Attempt[] {
   const given: [sql: string, params: Record<string, string>][] = [
@@ -164,6 +243,14 @@ function withParams({ file, url }: Canaries): Attempt[] {
     ['SELECT 1 SETTINGS {n:Identifier} = 0', { n: 'readonly' }],
     ['SELECT * FROM (SELECT 1 SETTINGS readonly = {x:UInt64})', { x: '0' }],
     ['SELECT * FROM merge({d:String}, {t:String})', { d: 'system', t: 'processes' }],
+    ["SELECT b FROM values({x:String}, 'x')", { x: `a String, b String ALIAS file('${file}')` }],
+    ["SELECT b FROM values(({x:String}), 'x')", { x: `a String, b String ALIAS file('${file}')` }],
+    ['SELECT b FROM generateRandom({x:String}) LIMIT 1', { x: `a String, b String ALIAS file('${file}')` }],
+    ["SELECT b FROM {f:Identifier}('b String ALIAS file(''x'')') LIMIT 1", { f: 'generateRandom' }],
+    ['SELECT toDateTime(0, {x:String})', { x: 'file:/etc/localtime' }],
+    ['SELECT CAST(0, {x:String})', { x: "DateTime('file:/etc/localtime')" }],
+    ['SELECT arrayReduce({x:String}, [1])', { x: `groupConcat(file('${file}'))` }],
+    ["SELECT {f:Identifier}('groupConcat(upper(''x''))', [1])", { f: 'arrayReduce' }],
     ["SELECT hasColumnInTable({d:String}, {t:String}, 'token')", { d: 'default', t: file }],
   ]
   return given.map(([sql, params]) => {
