@@ -119,6 +119,8 @@ function shown({ file, target, folder }: Canaries): string[] {
     'BEGIN TRANSACTION',
     'EXPLAIN CURRENT TRANSACTION',
     'EXPLAIN SYNTAX SYSTEM SHUTDOWN',
+    'EXPLAIN AST optimize = 1, graph = 1 SELECT 1',
+    'SELECT * FROM (EXPLAIN AST graph = 1 SELECT 1)',
     `EXPLAIN TABLE OVERRIDE mysql('127.0.0.1', 'd', 't', 'u', 'p') COLUMNS (a Int8)`,
     `SELECT 1 PARALLEL WITH SELECT 2`,
     `SELECT 1\n\nDROP TABLE telemetry.readings`,
