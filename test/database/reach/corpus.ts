@@ -211,6 +211,7 @@ function texts({ file }: Canaries): string[] {
     ...[
       "toDateTime(0, 'file:/etc/localtime')",
       'toDateTime(0, $$file:/etc/localtime$$)',
+      "toDateTime(0, '\\x66ile\\x3A/etc/localtime')",
       "toTimeZone(now(), 'file:../x')",
       "now('file:/etc/localtime')",
       "CAST(0, 'DateTime(\\'file:/etc/localtime\\')')",
@@ -250,6 +251,7 @@ function withParams({ file, url }: Canaries): Attempt[] {
     ['SELECT b FROM generateRandom({x:String}) LIMIT 1', { x: `a String, b String ALIAS file('${file}')` }],
     ["SELECT b FROM {f:Identifier}('b String ALIAS file(''x'')') LIMIT 1", { f: 'generateRandom' }],
     ['SELECT toDateTime(0, {x:String})', { x: 'file:/etc/localtime' }],
+    ['SELECT toDateTime(0, {x:String})', { x: '\\x66ile:/etc/localtime' }],
     ['SELECT CAST(0, {x:String})', { x: "DateTime('file:/etc/localtime')" }],
     ['SELECT arrayReduce({x:String}, [1])', { x: `groupConcat(file('${file}'))` }],
     ["SELECT {f:Identifier}('groupConcat(upper(''x''))', [1])", { f: 'arrayReduce' }],
