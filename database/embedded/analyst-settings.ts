@@ -4,6 +4,7 @@
  * Every one is named here with the values it takes. None of them holds SQL, a path, an address, a schema or a template, none
  * lifts a limit, and none lets one analyst see what another asked (`use_query_cache`, ClickHouse issue 117226).
  */
+import { isZoneOfFile } from './analyst-texts.ts'
 import { EngineError } from './engine-error.ts'
 import { type EngineToken, isWord } from './engine-tokens.ts'
 
@@ -145,7 +146,9 @@ export function analystSettings({ address, clause, whole }: AskedSettings, limit
 function refuseSetting({ name, value }: Setting): void {
   const values = ALLOWED.get(name)
   if (values === undefined) throw new EngineError(164, `Cannot modify '${name}' setting in readonly mode`)
-  if (!values.are.test(value)) throw new EngineError(164, `The setting ${name} takes ${values.said} here`)
+  // `getSetting` would give it back as a text.
+  if (!values.are.test(value) || isZoneOfFile(value))
+    throw new EngineError(164, `The setting ${name} takes ${values.said} here`)
 }
 
 /** In these settings 0 means no limit, so it is the greatest. */

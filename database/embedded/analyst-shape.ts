@@ -72,12 +72,14 @@ function isShowCreateOpen(all: readonly EngineToken[]): boolean {
   )
 }
 
-/** `[kind] [name = value, …] SELECT …` */
+/** `[kind] [name = value, …] SELECT …`. The graph of an AST names its nodes by their addresses in memory. */
 function isExplainOpen(tokens: readonly EngineToken[], start: number): boolean {
   let at = start
   if (isWord(tokens[at], 'QUERY') && isWord(tokens[at + 1], 'TREE')) at += 2
   else if (isWord(tokens[at], 'AST', 'SYNTAX', 'PLAN', 'PIPELINE', 'ESTIMATE')) at += 1
-  while (tokens[at]?.type === 'BareWord' && tokens[at + 1]?.type === 'Equals')
+  while (tokens[at]?.type === 'BareWord' && tokens[at + 1]?.type === 'Equals') {
+    if (isWord(tokens[start], 'AST') && isWord(tokens[at], 'GRAPH')) return false
     at += tokens[at + 3]?.type === 'Comma' ? 4 : 3
+  }
   return isQuery(tokens[at])
 }

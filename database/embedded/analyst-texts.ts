@@ -21,9 +21,10 @@ const CONSTANTS = ['TRUE', 'FALSE', 'NULL', 'DATE', 'TIMESTAMP', 'INTERVAL', 'NO
  */
 const ZONE_OF_FILE = /^(?:'|\$\w*\$|\u2018)?file:|['"]file:/
 
-/** A value of a parameter that would name a time zone by a file. */
-export function isZoneOfFile(value: string): boolean {
-  return ZONE_OF_FILE.test(value)
+/** A literal, or a value of a parameter, that would name a time zone by a file, whichever of its bytes are escaped. */
+export function isZoneOfFile(text: string): boolean {
+  const plain = text.replace(/\\x([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+  return ZONE_OF_FILE.test(plain)
 }
 
 /** A name of a function whose text cannot be judged or holds an expression; null when there is none. */

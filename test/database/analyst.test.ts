@@ -392,3 +392,19 @@ describe('the parts of the wall', () => {
     expect(readsByText(sql)).toBe(reads)
   })
 })
+
+describe('a long statement', () => {
+  /** In the engine's own process, where the writers wait meanwhile. */
+  test.each([
+    ['words of SETTINGS', 'SELECT ', 'SETTINGS, ', 20_000],
+    ['explanations', 'SELECT ', '(EXPLAIN SELECT 1), ', 12_000],
+    ['names by parameters', 'SELECT ', '{a:Identifier}, ', 15_000],
+    ['settings', 'SELECT 1 SETTINGS ', 'x = 1, ', 30_000],
+  ])('of %s is judged in time', async (_, head, part, count) => {
+    const params = Array.from({ length: 3_000 }, (_, index) => `param_x${index}=1`).join('&')
+    const started = performance.now()
+    const answer = await raw(on.url, { method: 'POST', path: `/?${params}`, body: `${head}${part.repeat(count)}1` })
+    expect(answer.status).toBeGreaterThanOrEqual(400)
+    expect(performance.now() - started).toBeLessThan(20_000)
+  })
+})

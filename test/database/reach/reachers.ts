@@ -201,5 +201,7 @@ export function settings(on: Canaries): [name: string, value: string][] {
     ['allow_experimental_eval_table_function', '1'],
     ['dialect', "'kusto'"],
     ['session_timezone', "'../../etc/passwd'"],
+    ['log_comment', "'file:/etc/localtime'"],
+    ['bool_true_representation', "'file:/etc/localtime'"],
   ]
 }
