@@ -33,6 +33,10 @@ const AF_UNIX = 1
 const SOCK_STREAM = 1
 const SOCK_TYPE_MASK = 0xf
 const CLONE_THREAD = 0x00010000
+const PRIO_PROCESS = 0
+/** Who gets the signals of an open file, and which: F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN and SIOCSPGRP of a socket. */
+const FCNTL_OF_SIGNALS = [8, 10, 15]
+const IOCTL_OF_SIGNALS = [0x8901, 0x8902]
 /** CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID and NET. */
 const CLONE_NEW = 0x7e020000
 
@@ -50,7 +54,7 @@ const DENIED: readonly Syscall[] = [
   ...(['kexec_file_load', 'init_module', 'finit_module', 'delete_module', 'reboot', 'sethostname'] as const),
   ...(['setdomainname', 'settimeofday', 'clock_settime', 'acct', 'quotactl', 'quotactl_fd', 'syslog', 'iopl'] as const),
   ...(['ioperm', 'modify_ldt', 'personality', 'lookup_dcookie', 'vhangup', 'uselib'] as const),
-  ...(['shmget', 'shmat', 'shmctl', 'semget', 'semop', 'semtimedop', 'semctl'] as const),
+  ...(['ioprio_set', 'shmget', 'shmat', 'shmctl', 'semget', 'semop', 'semtimedop', 'semctl'] as const),
   ...(['msgget', 'msgsnd', 'msgrcv', 'msgctl', 'mq_open', 'mq_unlink'] as const),
 ]
 
@@ -59,6 +63,12 @@ const UNKNOWN: readonly Syscall[] = ['clone3', 'io_uring_setup', 'io_uring_enter
 
 /** The first argument names a process: no other than this one. */
 const OF_OWN_PROCESS: readonly Syscall[] = ['kill', 'tgkill', 'rt_sigqueueinfo', 'rt_tgsigqueueinfo']
+
+/** The same, and 0 for the caller. What would be another's: limits, turns on the CPUs, places in memory. */
+const OF_OWN_PROCESS_OR_CALLER: readonly Syscall[] = [
+  ...(['prlimit64', 'sched_setparam', 'sched_setscheduler', 'sched_setaffinity', 'sched_setattr'] as const),
+  ...(['migrate_pages', 'move_pages'] as const),
+]
 
 /** The filter, as `struct sock_filter[]`. */
 export function filterProgram(options: FilterOptions): Buffer {
@@ -78,27 +88,43 @@ function filterSteps({ architecture, pid, programAt }: FilterOptions): Step[] {
     ...DENIED.flatMap(name => jump(name, 'deny')),
     ...UNKNOWN.flatMap(name => jump(name, 'unknown')),
     ...OF_OWN_PROCESS.flatMap(name => jump(name, 'own process')),
-    ...jump('prlimit64', 'own limits'),
+    ...OF_OWN_PROCESS_OR_CALLER.flatMap(name => jump(name, 'own process or caller')),
+    ...jump('setpriority', 'own priority'),
+    ...jump('fcntl', 'fcntl'),
+    ...jump('ioctl', 'ioctl'),
     ...jump('socket', 'socket'),
-    ...jump('socketpair', 'socketpair'),
+    // A pair of datagram sockets sends to any name in the file system, connected as it is.
+    ...jump('socketpair', 'socket'),
     ...jump('clone', 'clone'),
     ...jump('execve', 'execve'),
     { do: 'answer', value: ALLOW },
 
-    { do: 'label', name: 'own limits' },
+    { do: 'label', name: 'own process or caller' },
     { do: 'load', offset: argumentAt(0) },
     { do: 'equal', value: 0, yes: 'allow' },
     { do: 'label', name: 'own process' },
     { do: 'load', offset: argumentAt(0) },
     { do: 'equal', value: pid, yes: 'allow', no: 'deny' },
 
+    { do: 'label', name: 'own priority' },
+    { do: 'load', offset: argumentAt(0) },
+    { do: 'equal', value: PRIO_PROCESS, no: 'deny' },
+    { do: 'load', offset: argumentAt(1) },
+    { do: 'equal', value: 0, yes: 'allow', no: 'deny' },
+
+    { do: 'label', name: 'fcntl' },
+    { do: 'load', offset: argumentAt(1) },
+    ...FCNTL_OF_SIGNALS.map(value => ({ do: 'equal', value, yes: 'deny' }) as const),
+    { do: 'answer', value: ALLOW },
+    { do: 'label', name: 'ioctl' },
+    { do: 'load', offset: argumentAt(1) },
+    ...IOCTL_OF_SIGNALS.map(value => ({ do: 'equal', value, yes: 'deny' }) as const),
+    { do: 'answer', value: ALLOW },
+
     { do: 'label', name: 'socket' },
     { do: 'load', offset: argumentAt(1) },
     { do: 'and', value: SOCK_TYPE_MASK },
     { do: 'equal', value: SOCK_STREAM, no: 'deny' },
-    { do: 'load', offset: argumentAt(0) },
-    { do: 'equal', value: AF_UNIX, yes: 'allow', no: 'deny' },
-    { do: 'label', name: 'socketpair' },
     { do: 'load', offset: argumentAt(0) },
     { do: 'equal', value: AF_UNIX, yes: 'allow', no: 'deny' },
 
