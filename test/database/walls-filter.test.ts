@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { rightsOf } from '../../database/embedded/walls/landlock.ts'
 import { filterProgram } from '../../database/embedded/walls/seccomp.ts'
 import { type Architecture, numberOf, SYSCALLS, type Syscall } from '../../database/embedded/walls/syscalls.ts'
-import { allMissing, describeWalls } from '../../database/embedded/walls/walls.ts'
+import { allMissing, describeWalls, everStood, isLost } from '../../database/embedded/walls/walls.ts'
 
 const ARCHITECTURE = { x64: 0xc000003e, arm64: 0xc00000b7 }
 const PID = 4711
@@ -58,11 +58,15 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls on %s', arc
     return nr === null ? 'none' : answer(closed, { nr, args }, architecture)
   }
   const listed = Object.keys(SYSCALLS) as Syscall[]
-  const some = ['socket', 'socketpair', 'clone', 'execve', 'kill', 'tgkill', 'rt_sigqueueinfo', 'rt_tgsigqueueinfo']
+  const some = [
+    ...['socket', 'socketpair', 'clone', 'execve', 'kill', 'tgkill', 'rt_sigqueueinfo', 'rt_tgsigqueueinfo'],
+    ...['prlimit64', 'sched_setparam', 'sched_setscheduler', 'sched_setaffinity', 'sched_setattr'],
+    ...['migrate_pages', 'move_pages', 'setpriority', 'fcntl', 'ioctl', 'seccomp'],
+  ]
 
   test('denies each call that it names but for some, which it looks into', () => {
     const wrong = listed
-      .filter(name => ![...some, 'prlimit64', 'seccomp'].includes(name))
+      .filter(name => !some.includes(name))
       .filter(name => !['EPERM', 'ENOSYS', 'none'].includes(ask(name)))
     expect(wrong).toEqual([])
     expect(['clone3', 'io_uring_setup'].map(name => ask(name as Syscall))).toEqual(['ENOSYS', 'ENOSYS'])
@@ -86,6 +90,10 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls on %s', arc
     ['TCP, with bits that the kernel does not read', 'socket', [0x1_0000_0002n, 1], 'EPERM'],
     ['any connection', 'connect', [], 'EPERM'],
     ['a pair of sockets', 'socketpair', [1, 1], 'allowed'],
+    ['a pair of sockets that close at execve', 'socketpair', [1, 0x80801], 'allowed'],
+    ['a pair of datagrams', 'socketpair', [1, 2], 'EPERM'],
+    ['a pair of datagrams that close at execve', 'socketpair', [1, 0x80802], 'EPERM'],
+    ['a pair of packets', 'socketpair', [1, 5], 'EPERM'],
     ['a pair of others', 'socketpair', [30, 1], 'EPERM'],
     ['a thread', 'clone', [THREAD], 'allowed'],
     ['a process', 'clone', [17], 'EPERM'],
@@ -100,6 +108,24 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls on %s', arc
     ['a signal to all', 'kill', [-1, 15], 'EPERM'],
     ['its limits', 'prlimit64', [0], 'allowed'],
     ['limits of another', 'prlimit64', [PID + 1], 'EPERM'],
+    ['its priority', 'setpriority', [0, 0, 10], 'allowed'],
+    ['the priority of another', 'setpriority', [0, PID + 1, 19], 'EPERM'],
+    ['the priority of its group', 'setpriority', [1, 0, 19], 'EPERM'],
+    ['the priority of its user', 'setpriority', [2, 0, 19], 'EPERM'],
+    ['its turns', 'sched_setscheduler', [0, 3], 'allowed'],
+    ['turns of another', 'sched_setscheduler', [PID + 1, 5], 'EPERM'],
+    ['its CPUs', 'sched_setaffinity', [PID], 'allowed'],
+    ['CPUs of another', 'sched_setaffinity', [PID + 1], 'EPERM'],
+    ['attributes of another', 'sched_setattr', [PID + 1], 'EPERM'],
+    ['the memory of another', 'move_pages', [PID + 1], 'EPERM'],
+    ['flags of a file', 'fcntl', [3, 4, 0x800], 'allowed'],
+    ['a lock of a file', 'fcntl', [3, 6], 'allowed'],
+    ['signals of a file to another', 'fcntl', [3, 8, PID + 1], 'EPERM'],
+    ['another signal of a file', 'fcntl', [3, 10, 9], 'EPERM'],
+    ['signals of a file to another, by a structure', 'fcntl', [3, 15, PROGRAM], 'EPERM'],
+    ['whether a file waits', 'ioctl', [3, 0x5421, PROGRAM], 'allowed'],
+    ['signals of a socket to another', 'ioctl', [3, 0x8901, PROGRAM], 'EPERM'],
+    ['signals of a socket to another, by its other name', 'ioctl', [3, 0x8902, PROGRAM], 'EPERM'],
   ] as const)('%s', (_what, name, args, expected) => {
     expect(ask(name, ...args)).toBe(expected)
   })
@@ -140,5 +166,22 @@ describe('the sentence about the walls', () => {
     expect(describeWalls(allMissing('only Linux has them'))).toBe(
       'not from files, network and programs: only Linux has them',
     )
+  })
+})
+
+describe('a wall that stood before', () => {
+  const files = { files: true, network: 'refused', programs: 'refused' } as const
+  test('is lost when it is missing now, whatever else stands', () => {
+    expect(isLost(allMissing('none'), allMissing('none'))).toBe(false)
+    expect(isLost(files, { files: true, network: true, programs: true })).toBe(false)
+    expect(isLost(files, { files: 'ENOMEM', network: true, programs: true })).toBe(true)
+  })
+
+  test('is remembered', () => {
+    expect(everStood(files, { files: 'ENOMEM', network: true, programs: 'no' })).toEqual({
+      files: true,
+      network: true,
+      programs: 'no',
+    })
   })
 })
