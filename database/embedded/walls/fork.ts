@@ -68,7 +68,7 @@ export async function forkEngine(options: ForkOptions): Promise<Forked> {
   if (isLost(stood, walls)) {
     walled.child.kill('SIGKILL')
     await walled.exited
-    throw new SurgetankError('walls_lost', `SQL engine: ${describeWalls(walls)}.`)
+    throw new SurgetankError('walls_lost', `${describeWalls(walls)}.`)
   }
   // Nothing of the data folder was opened yet: nobody but the machine can have brought this about.
   return walled.end === null ? walled : forkOpenly(absolute, walls)
