@@ -47,7 +47,9 @@ async function send({ sent }: Pick<Attempt, 'sent'>): Promise<RawAnswer> {
 
 /** It reaches nothing but files, writes none, and comes to an end. */
 function isAlone(sql: string): boolean {
-  return !/OUTFILE|\b(?:url|s3|gcs|oss|cosn|hdfs|remote|mysql|\w+Cluster|iceberg|executable|loop|fuzzQuery)\b|http/i.test(sql)
+  return !/OUTFILE|\b(?:url|s3|gcs|oss|cosn|hdfs|remote|mysql|\w+Cluster|iceberg|executable|loop|fuzzQuery)\b|http/i.test(
+    sql,
+  )
 }
 
 /** What went wrong, by the statement. */
