@@ -34,6 +34,7 @@ export const ERRORS = {
   space_unavailable: { fate: 'retry', sentence: 'Redis does not answer, or asks to wait.' },
   space_refuses: { fate: 'reject', sentence: 'Redis refuses what was asked of it.' },
   space_misconfigured: { fate: 'stop', sentence: 'Redis cannot be used as it is set up.' },
+  walls_lost: { fate: 'retry', sentence: 'A wall around the SQL engine that stood before cannot be raised.' },
   child_failed: { fate: 'retry', sentence: 'A child process ended.' },
   unknown_device: { fate: 'reject', sentence: 'No reading of this device was ever received.' },
   invalid_request: { fate: 'reject', sentence: 'The request does not fit its schema.' },

@@ -7,7 +7,15 @@ import { openDatabase } from '../database/clickhouse-database.ts'
 import type { DatabaseAccess } from '../database/database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
 import { socketsOf } from '../database/embedded/sockets.ts'
-import { allMissing, allStand, describeWalls, WALLS_ADVICE, type Walls } from '../database/embedded/walls/walls.ts'
+import {
+  allMissing,
+  allStand,
+  describeWalls,
+  everStood,
+  WALLS_ADVICE,
+  type Walls,
+} from '../database/embedded/walls/walls.ts'
+import { SurgetankError } from '../errors.ts'
 import { embeddedAccess } from './adapters.ts'
 import { type Child, type ChildEnd, type Supervised, supervise } from './supervise.ts'
 
@@ -20,7 +28,7 @@ export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | '
   readonly access: DatabaseAccess
   /** Where the SQL port asks for analysts. */
   readonly analystsSocket: string
-  /** Of the engine that was started first. */
+  /** Of the engine that was started last. */
   readonly walls: Walls
 }
 
@@ -28,9 +36,19 @@ export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | '
 export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions): Promise<DatabaseChild> {
   const access = embeddedAccess(dataDir)
   let walls = allMissing('it has not started')
+  let stood = walls
   const supervised = await supervise({ name: 'database', log, start })
   const { expectEnd, stop, kill } = supervised
-  return { access, analystsSocket: socketsOf(dataDir).analysts, walls, expectEnd, stop, kill }
+  return {
+    access,
+    analystsSocket: socketsOf(dataDir).analysts,
+    get walls() {
+      return walls
+    },
+    expectEnd,
+    stop,
+    kill,
+  }
 
   async function start(signal: AbortSignal): Promise<Child> {
     let tellEnd = (_end: ChildEnd) => {}
@@ -39,8 +57,9 @@ export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions):
       if (stderr !== '') log.warn({ stderr }, 'the engine wrote before it ended')
       tellEnd({ how: String(by ?? code), error: null })
     }
-    const child = await startEmbeddedDatabase({ dataDir, onExit })
+    const child = await startEmbeddedDatabase({ dataDir, stood, onExit }).catch(tellLost)
     walls = child.walls
+    stood = everStood(stood, walls)
     tellWalls(walls, log)
     try {
       signal.throwIfAborted()
@@ -51,6 +70,13 @@ export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions):
       throw error
     }
     return { ended, stop: child.stop, kill: child.kill }
+  }
+
+  /** Its end and the next start are told as of any child: that it is for this reason must not be overlooked. */
+  function tellLost(error: unknown): never {
+    if (error instanceof SurgetankError && error.code === 'walls_lost')
+      log.error({ advice: WALLS_ADVICE }, `the SQL engine is not started without its walls: ${error.detail}`)
+    throw error
   }
 
   async function migrate(): Promise<void> {

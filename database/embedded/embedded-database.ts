@@ -19,6 +19,8 @@ export interface EmbeddedDatabaseOptions {
   readonly limits?: Partial<AnalystLimits>
   /** How long to wait for a folder in use, ms: a predecessor that was killed holds it until the kernel has torn it down. */
   readonly folderMsMax?: number
+  /** What stood around earlier engines of this process: without one of these walls there is no engine. */
+  readonly stood?: Walls
   /** Called once when the child has ended after it was ready, for whatever reason. */
   readonly onExit?: (exit: EmbeddedExit) => void
 }
@@ -59,12 +61,16 @@ const LIMITS: AnalystLimits = {
 
 /**
  * Resolves when the database answers. Rejects with `data_dir_in_use` when another process holds the folder for longer than `folderMsMax`,
- * `data_dir_unusable` when the sockets cannot be kept from other users, or `child_failed`; no process is left then.
+ * `data_dir_unusable` when the sockets cannot be kept from other users, `walls_lost`, or `child_failed`; no process is left then.
  */
 export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
   const sockets = socketsOf(options.dataDir)
   makeSocketFolder(sockets)
-  const forked = await forkEngine({ folder: options.dataDir, socketFolder: dirname(sockets.own) })
+  const forked = await forkEngine({
+    folder: options.dataDir,
+    socketFolder: dirname(sockets.own),
+    ...(options.stood === undefined ? {} : { stood: options.stood }),
+  })
   const { child, walls } = forked
   let expected = false
   const exited: Promise<EmbeddedExit> = forked.exited.then(end => ({ ...end, expected }))

@@ -17,7 +17,7 @@ export interface Lone {
 
 /** `before` are the words of a program that runs the parent. */
 export async function startLone(
-  script: './lone-parent.mjs' | './without-walls.mjs',
+  script: './lone-parent.mjs' | './open-parent.mjs' | './without-walls.mjs',
   folder: string,
   before: readonly string[] = [],
 ): Promise<Lone> {

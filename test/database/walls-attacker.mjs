@@ -10,9 +10,15 @@ import { readFile } from 'node:fs/promises'
 import { connect, createServer, Socket } from 'node:net'
 import { setPriority } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import koffi from 'koffi'
 
 const [folder] = process.argv.slice(2)
 process.chdir(`${folder}/engine`)
+const libc = koffi.load('libc.so.6')
+const call = (declaration, ...args) => {
+  if (libc.func(declaration)(...args) !== -1) return 'done'
+  throw Object.assign(new Error('denied'), { code: koffi.errno() === koffi.os.errno.EPERM ? 'EPERM' : koffi.errno() })
+}
 const parent = new Socket({ fd: 3 })
 const tell = message => parent.write(`${JSON.stringify(message)}\n`)
 parent.once('close', () => process.kill(process.pid, 'SIGKILL'))
@@ -65,6 +71,8 @@ parent.once('data', async text => {
         socket.send('x', tcp, '127.0.0.1', error => (error ? reject(error) : resolve()))
       })
     },
+    'makes a pair of datagram sockets, which can be sent by to any': () =>
+      call('int socketpair(int domain, int type, int protocol, int *made)', 1, 2, 0, [0, 0]),
     'makes a socket out of its folder': () => listen(`${canary}/out/socket`),
     'runs a program': () => ran(spawnSync('/bin/sh', ['-c', `echo > ${canary}/out/ran`])),
     'runs node': () => ran(spawnSync(process.execPath, ['--version'])),
@@ -78,6 +86,9 @@ parent.once('data', async text => {
     },
     'ends another process': () => process.kill(victim, 'SIGKILL'),
     'asks whether its parent is there': () => process.kill(process.ppid, 0),
+    "chooses another's turns": () => call('int sched_setscheduler(int pid, int policy, int *options)', victim, 5, [0]),
+    'lets a file signal another': () => call('int fcntl(int fd, int command, int value)', 3, 8, victim),
+    'lets a socket signal another': () => call('int ioctl(int fd, ulong command, int *value)', 3, 0x8901, [victim]),
     'signals its group': () => process.kill(0, 'SIGCONT'),
     "lowers another's priority": () => slowDown(victim),
     "lowers its parent's priority": () => slowDown(process.ppid),
@@ -95,6 +106,9 @@ parent.once('data', async text => {
     },
     'listens in its own folder': () => listen('../sockets/own.sock'),
     'signals itself': () => process.kill(process.pid, 0),
+    'lowers its own priority': () => call('int setpriority(int which, int who, int value)', 0, 0, 11),
+    'makes a pair of sockets': () =>
+      call('int socketpair(int domain, int type, int protocol, int *made)', 1, 1, 0, [0, 0]),
     'starts threads': () => inThread(`${folder}/engine/store/b`),
   }
   const outcomes = async list => {

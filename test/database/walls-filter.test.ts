@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { rightsOf } from '../../database/embedded/walls/landlock.ts'
 import { filterProgram } from '../../database/embedded/walls/seccomp.ts'
 import { type Architecture, numberOf, SYSCALLS, type Syscall } from '../../database/embedded/walls/syscalls.ts'
-import { allMissing, describeWalls } from '../../database/embedded/walls/walls.ts'
+import { allMissing, describeWalls, everStood, isLost } from '../../database/embedded/walls/walls.ts'
 
 const ARCHITECTURE = { x64: 0xc000003e, arm64: 0xc00000b7 }
 const PID = 4711
@@ -91,6 +91,10 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls on %s', arc
     ['TCP, with bits that the kernel does not read', 'socket', [0x1_0000_0002n, 1], 'EPERM'],
     ['any connection', 'connect', [], 'EPERM'],
     ['a pair of sockets', 'socketpair', [1, 1], 'allowed'],
+    ['a pair of sockets that close at execve', 'socketpair', [1, 0x80801], 'allowed'],
+    ['a pair of datagrams', 'socketpair', [1, 2], 'EPERM'],
+    ['a pair of datagrams that close at execve', 'socketpair', [1, 0x80802], 'EPERM'],
+    ['a pair of packets', 'socketpair', [1, 5], 'EPERM'],
     ['a pair of others', 'socketpair', [30, 1], 'EPERM'],
     ['a pair of datagrams, which could be sent to any', 'socketpair', [1, 2], 'EPERM'],
     ['a thread', 'clone', [THREAD], 'allowed'],
@@ -162,5 +166,22 @@ describe('the sentence about the walls', () => {
     expect(describeWalls(allMissing('only Linux has them'))).toBe(
       'not from files, network and programs: only Linux has them',
     )
+  })
+})
+
+describe('a wall that stood before', () => {
+  const files = { files: true, network: 'refused', programs: 'refused' } as const
+  test('is lost when it is missing now, whatever else stands', () => {
+    expect(isLost(allMissing('none'), allMissing('none'))).toBe(false)
+    expect(isLost(files, { files: true, network: true, programs: true })).toBe(false)
+    expect(isLost(files, { files: 'ENOMEM', network: true, programs: true })).toBe(true)
+  })
+
+  test('is remembered', () => {
+    expect(everStood(files, { files: 'ENOMEM', network: true, programs: 'no' })).toEqual({
+      files: true,
+      network: true,
+      programs: 'no',
+    })
   })
 })

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { anotherUserHere } from './another-user.ts'
 import { kafkaGiven, kafkaHere } from './kafka-server.ts'
 import { redisHere } from './redis-server.ts'
+import { judgedEngineHere, wallsHere } from './walls-here.ts'
 
 export interface Need {
   readonly name: string
@@ -32,6 +33,18 @@ export const NEEDS: readonly Need[] = [
     isHere: anotherUserHere,
     suites: 'a data directory of another user',
     how: 'run the tests as root on Linux, with setpriv (Debian: util-linux)',
+  },
+  {
+    name: 'walls of the kernel',
+    isHere: wallsHere,
+    suites: 'the walls around the SQL engine',
+    how: 'run the tests on Linux 5.19 or newer (x64, arm64) with Landlock and seccomp, which a container may hide',
+  },
+  {
+    name: 'engine of Linux on x64',
+    isHere: judgedEngineHere,
+    suites: 'the names that the SQL engine has, as they were judged',
+    how: 'run the tests there',
   },
   {
     name: 'recorded series',

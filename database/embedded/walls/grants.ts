@@ -6,8 +6,8 @@
 import { readFileSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 
-/** `keep` reads, lists, writes, makes and removes; `engine` makes symbolic links, too, and `sockets` sockets. */
-export type Rights = 'read' | 'list' | 'run' | 'write' | 'keep' | 'engine' | 'sockets'
+/** `read` lists nothing; `keep` reads, lists, writes, makes and removes; `engine` makes symbolic links, too, and `sockets` sockets. */
+export type Rights = 'read' | 'run' | 'write' | 'keep' | 'engine' | 'sockets'
 
 export interface Grant {
   readonly path: string
@@ -34,10 +34,7 @@ export function grantsOf({ folder, socketFolder, programs, execPath }: GrantOpti
     ...programs.map(path => ({ path, rights: 'read' as const })),
     { path: realpathSync(execPath), rights: 'run' },
     ...mapped.filter(isLoader).map(path => ({ path, rights: 'run' as const })),
-    ...[...new Set(mapped.filter(isLibrary).map(path => dirname(path)))].map(path => ({
-      path,
-      rights: 'read' as const,
-    })),
+    ...librariesBeside(mapped.filter(isLibrary)).map(path => ({ path, rights: 'read' as const })),
     ...OF_SYSTEM,
     ...cgroupFiles().map(path => ({ path, rights: 'read' as const })),
   ]
@@ -78,6 +75,15 @@ function isLoader(path: string): boolean {
 
 function isLibrary(path: string): boolean {
   return /\.so(\.[\d.]+)?$/.test(path)
+}
+
+/** Parts of the C library that the engine names and node need not; of glibc 2.34 and newer they are empty. */
+const OF_C_LIBRARY = ['libc.so.6', 'libm.so.6', 'libdl.so.2', 'librt.so.1', 'libpthread.so.0', 'libgcc_s.so.1']
+
+/** These, and the C library's where they are: their folders hold what else is installed, and are not granted. */
+function librariesBeside(mapped: readonly string[]): string[] {
+  const folders = new Set(mapped.map(path => dirname(path)))
+  return [...new Set([...mapped, ...[...folders].flatMap(folder => OF_C_LIBRARY.map(name => join(folder, name)))])]
 }
 
 const OF_CGROUP = ['memory.max', 'memory.high', 'memory.current', 'memory.stat', 'cpu.max', 'cpu.weight']

@@ -33,7 +33,6 @@ const KEEP = READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | REMOVE_DIR | REMOVE_
 
 const RIGHTS: Readonly<Record<Rights, bigint>> = {
   read: READ_FILE,
-  list: READ_FILE | READ_DIR,
   run: READ_FILE | EXECUTE,
   write: READ_FILE | WRITE_FILE | TRUNCATE,
   keep: KEEP,

@@ -18,9 +18,9 @@ export interface Walls {
   readonly programs: Wall
 }
 
-export type WallName = keyof Walls
+type WallName = keyof Walls
 
-export const WALL_NAMES = ['files', 'network', 'programs'] as const satisfies readonly WallName[]
+const WALL_NAMES = ['files', 'network', 'programs'] as const satisfies readonly WallName[]
 
 /** What an operator can do about one that is missing. */
 export const WALLS_ADVICE =
@@ -42,6 +42,17 @@ export function noneStands(walls: Walls): boolean {
 export function areWalls(told: unknown): told is Walls {
   const walls = told as Partial<Record<WallName, unknown>> | null | undefined
   return WALL_NAMES.every(name => walls?.[name] === true || typeof walls?.[name] === 'string')
+}
+
+/** True when one that stood before is missing now. */
+export function isLost(before: Walls, now: Walls): boolean {
+  return WALL_NAMES.some(name => before[name] === true && now[name] !== true)
+}
+
+/** Each as it stood at any time, or as it is now. */
+export function everStood(before: Walls, now: Walls): Walls {
+  const of = (name: WallName) => before[name] === true || now[name]
+  return { files: of('files'), network: of('network'), programs: of('programs') }
 }
 
 /** Such as `walled from network and programs; not from files: this kernel has no Landlock`. */

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { SYSTEM_TABLES_ALLOWED } from '../../../database/embedded/analyst-names.ts'
 import { SETTINGS_ALLOWED } from '../../../database/embedded/analyst-settings.ts'
+import { judgedEngineHere } from '../../servers/walls-here.ts'
 import { block, type Fixture, openFixture, raw, rows, scalar } from '../database-fixture.ts'
 import { ADDRESSES, ANALYSTS, CLIENTS } from './ordinary.ts'
 
@@ -41,7 +42,7 @@ test.each(ADDRESSES)('a client asks with %s', async query => {
 
 describe('what the engine has', () => {
   /** A new engine brings new names: this fails until somebody has judged them for `analyst-names.ts` and `analyst-settings.ts`. */
-  test.runIf(process.platform === 'linux' && process.arch === 'x64').each([
+  test.runIf(judgedEngineHere).each([
     ['functions', 'system.functions', '8ee95478e26a9eca'],
     ['table functions', 'system.table_functions', '3da5be3bfc6ffa6f'],
     ['settings', 'system.settings', '92b4346cb208ac39'],
