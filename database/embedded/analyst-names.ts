@@ -82,6 +82,8 @@ export function withoutHostName(sql: string, tokens: readonly PlacedToken[]): st
   return from === 0 ? sql : parts.join('') + bytes.subarray(from).toString()
 }
 
+const COMPARES = words('Comma Equals NotEquals Less Greater LessOrEquals GreaterOrEquals')
+
 /** The first name that an analyst may not use, as it is written; null when there is none. Pure. */
 export function refusedName(tokens: readonly EngineToken[], tableFunctions: ReadonlySet<string>): string | null {
   for (const [at, token] of tokens.entries()) {
@@ -103,7 +105,7 @@ function isRefused(
   tableFunctions: ReadonlySet<string>,
 ): boolean {
   if (name === 'telemetry_internal') return true
-  if (name === 'default') return !isOwnName(tokens, at) || tokens[at + 1]?.type === 'Dot'
+  if (name === 'default') return !(isOwnName(tokens, at) || isColumn(tokens, at)) || tokens[at + 1]?.type === 'Dot'
   const called = tokens[at + 1]?.type === 'OpeningRoundBracket'
   if (FUNCTIONS_REFUSED.test(name)) return called || !isOwnName(tokens, at)
   if (!called) return false
@@ -125,6 +127,15 @@ function isOpenTable(token: EngineToken | undefined): boolean {
 function isOwnName(tokens: readonly EngineToken[], at: number): boolean {
   const before = tokens[at - 1]
   return before?.type === 'Dot' || isWord(before, 'AS', 'BY')
+}
+
+/**
+ * Where a name without a dot behind it names a column, and never a database, as in `SELECT name, default FROM system.settings`.
+ * Not for functions: `APPLY` and higher-order ones call them by name in such places, too.
+ */
+function isColumn(tokens: readonly EngineToken[], at: number): boolean {
+  const before = tokens[at - 1]
+  return COMPARES.has(before?.type ?? '') || isWord(before, 'SELECT', 'DISTINCT', 'WHERE', 'AND', 'OR')
 }
 
 /** `merge` takes tables of any database by a pattern: only `merge('telemetry', …)` stays within what is open. */

@@ -75,14 +75,29 @@ const ALLOWED: ReadonlyMap<string, Values> = new Map([
     'output_format_parquet_fixed_string_as_fixed_byte_array output_format_parquet_enum_as_byte_array',
     'output_format_orc_string_as_string output_format_pretty_row_numbers output_format_pretty_highlight_digit_groups',
     'output_format_markdown_escape_special_characters output_format_sql_insert_include_column_names',
+    'output_format_sql_insert_quote_names output_format_sql_insert_use_replace output_format_bson_string_as_string',
+    'output_format_always_write_decimal_point_in_float_and_decimal output_format_enable_streaming',
+    'output_format_csv_header_serialize_tuple_into_separate_columns output_format_arrow_date_as_uint16',
+    'output_format_arrow_unsupported_types_as_binary output_format_arrow_use_signed_indexes_for_dictionary',
+    'output_format_arrow_uuid_as_fixed_byte_array output_format_arrow_variant_as_string',
+    'output_format_parquet_compliant_nested_types output_format_parquet_unsupported_types_as_binary',
+    'output_format_parquet_write_bloom_filter output_format_parquet_write_page_index output_format_parquet_write_checksums',
+    'output_format_pretty_fallback_to_vertical output_format_pretty_highlight_trailing_spaces',
+    'output_format_pretty_multiline_fields output_format_pretty_named_tuples_as_json',
+    'output_format_pretty_use_nbsp_for_padding optimize_read_in_window_order optimize_use_implicit_projections',
   ]),
   ...allow(COUNT, [
     'max_execution_time max_memory_usage max_threads max_result_rows max_result_bytes max_rows_to_read max_bytes_to_read',
     'max_rows_to_group_by max_rows_in_join max_rows_to_sort max_rows_in_set max_rows_in_distinct limit offset',
     'timeout_before_checking_execution_speed output_format_pretty_max_rows output_format_pretty_max_value_width',
     'output_format_pretty_max_column_pad_width output_format_float_precision cross_to_inner_join_rewrite',
+    'output_format_pretty_display_footer_column_names output_format_pretty_display_footer_column_names_min_rows',
+    'output_format_pretty_fallback_to_vertical_max_rows_per_chunk output_format_pretty_fallback_to_vertical_min_columns',
+    'output_format_pretty_fallback_to_vertical_min_table_width output_format_pretty_single_large_number_tip_threshold',
+    'output_format_pretty_max_column_name_width_cut_to output_format_pretty_max_column_name_width_min_chars_to_cut',
+    'output_format_pretty_max_value_width_apply_for_single_value',
   ]),
-  ...allow(BLOCK, ['max_block_size']),
+  ...allow(BLOCK, ['max_block_size output_format_parquet_row_group_size output_format_sql_insert_max_batch_size']),
   ...allow(oneOf('throw', 'break'), [
     'read_overflow_mode result_overflow_mode timeout_overflow_mode sort_overflow_mode set_overflow_mode',
     'join_overflow_mode distinct_overflow_mode transfer_overflow_mode',
@@ -92,6 +107,8 @@ const ALLOWED: ReadonlyMap<string, Values> = new Map([
   ...allow(oneOf('basic', 'best_effort', 'best_effort_us'), ['date_time_input_format']),
   ...allow(oneOf('ANY', 'ALL'), ['join_default_strictness']),
   ...allow(oneOf('auto', '0', '1'), ['output_format_pretty_color']),
+  ...allow(oneOf('UTF-8', 'ASCII'), ['output_format_pretty_grid_charset']),
+  ...allow(oneOf('1\\.0', '2\\.4', '2\\.6', '2\\.latest'), ['output_format_parquet_version']),
   ...allow(oneOf('none', 'lz4', 'lz4_frame', 'snappy', 'zstd', 'gzip', 'brotli', 'zlib'), [
     'output_format_arrow_compression_method output_format_parquet_compression_method output_format_orc_compression_method',
   ]),
@@ -136,16 +153,19 @@ export function analystSettings({ address, clause, whole }: AskedSettings, limit
   for (const { name, value } of clause) {
     const cap = caps.get(name)
     if (cap !== undefined && smaller(value, cap) !== Number(value))
-      throw new EngineError(164, `The setting ${name} may be from 1 to ${cap} here`)
+      throw new EngineError(164, `The setting ${name} may be from 1 to ${cap} here; in the address more is cut to that`)
   }
   const asked = new Map([...address, ...clause].map(({ name, value }) => [name, value]))
   for (const [name, cap] of caps) asked.set(name, String(smaller(asked.get(name), cap)))
   return [...FIXED, ...asked].map(([name, value]) => ({ name, value }))
 }
 
+/** The head of the message before it is ClickHouse's own, which clients know. */
+const SAID = 'leave it out: docs/ANALYSTS.md tells which settings analysts may choose'
+
 function refuseSetting({ name, value }: Setting): void {
   const values = ALLOWED.get(name)
-  if (values === undefined) throw new EngineError(164, `Cannot modify '${name}' setting in readonly mode`)
+  if (values === undefined) throw new EngineError(164, `Cannot modify '${name}' setting in readonly mode; ${SAID}`)
   // `getSetting` would give it back as a text.
   if (!values.are.test(value) || isZoneOfFile(value))
     throw new EngineError(164, `The setting ${name} takes ${values.said} here`)
@@ -210,7 +230,8 @@ function readClause(tokens: readonly EngineToken[]): Setting[] | null {
 
 /** A number, a switch or a short text without escapes; null for all else, a parameter among it. */
 function plainValue({ text, type }: EngineToken): string | null {
-  if (type === 'Number' && COUNT.are.test(text)) return text
+  // Whether it may be one of that setting is judged with its name.
+  if (type === 'Number') return text
   if (type === 'BareWord' && SWITCH.are.test(text)) return text.toLowerCase() === 'true' ? '1' : '0'
   if (type === 'StringLiteral' && /^'[^'\\]{0,512}'$/.test(text)) return text.slice(1, -1)
   return null

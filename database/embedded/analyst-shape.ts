@@ -41,6 +41,18 @@ function refusedShape(tokens: readonly EngineToken[]): string | null {
   return null
 }
 
+/** Formats that take a schema or a template from a file. */
+const FORMATS_OF_FILES = /^(?:protobuf|capnproto|template)/i
+
+/** Throws 164 for a format that an analyst cannot have, because nothing of its schema can be chosen here. */
+export function refuseFormat(name: string): void {
+  if (FORMATS_OF_FILES.test(name))
+    throw new EngineError(
+      164,
+      `FORMAT ${name} takes a schema from a file, which is not open to analysts: take Parquet, Arrow, Avro or JSONEachRow`,
+    )
+}
+
 /** A statement whose result comes in rows as it is computed. */
 export function isQuery(first: EngineToken | undefined): boolean {
   return first?.type === 'OpeningRoundBracket' || isWord(first, ...QUERY)

@@ -15,7 +15,7 @@ import { clauseSettings, type Setting } from './analyst-settings.ts'
 import { isQuery, judgeShape, resultFormatOf } from './analyst-shape.ts'
 import { isZoneOfFile, refusedText } from './analyst-texts.ts'
 import type { EngineConnection } from './engine.ts'
-import { EngineError } from './engine-error.ts'
+import { EngineError, toEngineError } from './engine-error.ts'
 import { type EngineToken, isName, nameOf, quote, tokenize } from './engine-tokens.ts'
 import { firstWord } from './sql-text.ts'
 
@@ -100,12 +100,23 @@ export async function refuseUnlessRead(connection: EngineConnection, sql: string
   const classified = await connection.classify(sql)
   if (classified?.kind === UNKNOWN) await throwSyntaxError(connection, sql)
   const reads = classified === null ? readsByText(sql) : classified.statements === 1 && classified.kind === READS
-  if (!reads) throw new EngineError(164, 'Cannot execute query in readonly mode')
+  if (classified !== null && classified.statements > 1)
+    throw new EngineError(62, 'Multi-statements are not allowed: send each in a request of its own')
+  if (!reads)
+    throw new EngineError(
+      164,
+      'Cannot execute query in readonly mode: only SELECT, SHOW, DESCRIBE, EXISTS and EXPLAIN are open here, settings in the ' +
+        'address or as SETTINGS at the end, and tables as telemetry.readings',
+    )
 }
 
 /** The engine's own words on a text that is no statement, without running any of it. */
 async function throwSyntaxError(connection: EngineConnection, sql: string): Promise<void> {
-  await connection.run(`SELECT formatQuery(${quote(sql)})`)
+  await connection.run(`SELECT formatQuery(${quote(sql)})`).catch((error: unknown) => {
+    // The question that was asked of the engine is not the analyst's.
+    const { code, message } = toEngineError(error)
+    throw new EngineError(code, message.replace(/: In scope SELECT formatQuery\('[\s\S]*'\)(?=\. \(\w+\)$)/, ''))
+  })
 }
 
 /** For a build of the engine without its classifier: the first word, no second statement, no way out into a file. */
@@ -144,5 +155,9 @@ export function withNames(tokens: readonly EngineToken[], params: readonly Setti
 }
 
 function notOpen(name: string): EngineError {
-  return new EngineError(164, `Cannot execute query in readonly mode: the name ${name} is not open to analysts`)
+  const instead = /^\w+$/.test(name) ? `; a column of that name is written behind a dot, as t.${name}` : ''
+  return new EngineError(
+    164,
+    `Cannot execute query in readonly mode: the name ${name} is not open to analysts${instead}`,
+  )
 }

@@ -61,8 +61,15 @@ export class BodyError extends EngineError {
 /** What the engine threw, by the code at the head of its message. */
 export function toEngineError(error: unknown): EngineError {
   if (error instanceof EngineError) return error
-  const message = (error instanceof Error ? error.message : String(error)).trim()
+  const message = unwrapped((error instanceof Error ? error.message : String(error)).trim())
   return new EngineError(Number(/Code: (\d+)/.exec(message)?.[1] ?? 1001), message)
+}
+
+/** Of an error of a result's format, which the engine hands on wrapped in its own head and tail, the innermost. */
+function unwrapped(message: string): string {
+  return message
+    .replace(/^(?:Code: \d+\. DB::\w+: )+(?=Code: \d+\. DB::)/, '')
+    .replace(/(\. \(\w+\))(?: \(version [\d.]+\)\. \(\w+\))+$/, '$1')
 }
 
 function statusOf(status: number, codes: readonly number[]): [number, number][] {

@@ -9,6 +9,7 @@ import { totalmem } from 'node:os'
 import { openAdmission, readTableFunctions, refuseUnlessRead } from './analyst.ts'
 import { analystDatabase } from './analyst-names.ts'
 import { type AnalystLimits, analystSettings, type Setting } from './analyst-settings.ts'
+import { refuseFormat } from './analyst-shape.ts'
 import type { Answer, Summary } from './answer.ts'
 import { openCanceller } from './cancel.ts'
 import type { Engine, EngineConnection } from './engine.ts'
@@ -177,6 +178,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     )
     const { sql, clause } = admitted
     const shape = shapeOf(request, admitted)
+    refuseFormat(shape.format)
     const settings = analystSettings({ address: request.settings, clause, whole: !shape.streamed }, limits)
     const prepare = async (connection: EngineConnection) => {
       const isThere = await useAnalystDatabase(connection, database)

@@ -87,6 +87,11 @@ export function parseRequest(method: string, url: URL, headers: IncomingHttpHead
       )
     }
   }
+  if (/^multipart\//i.test(headers['content-type'] ?? ''))
+    throw new EngineError(
+      48,
+      'Forms and external data (multipart/form-data) are not spoken here; send the statement alone, as the body',
+    )
   const { settings, params } = parseSettings(query)
   return {
     ...parseCredentials(query, headers),

@@ -83,6 +83,11 @@ const DENIED = [
   `DESCRIBE TABLE FUNCTION file /* c */ ('${secret}')`,
   `DESCRIBE default.\`${secret}\``,
   `SELECT * FROM default.\`${secret}\``,
+  `SELECT * FROM numbers(1), default.\`${secret}\``,
+  `SELECT 1 WHERE 1 IN default.\`${secret}\``,
+  `SELECT in('a', default.\`${secret}\`)`,
+  'SHOW TABLES FROM default',
+  'SHOW CREATE DATABASE default',
   `EXISTS default.\`${secret}\``,
   `SHOW COLUMNS FROM \`${secret}\` FROM default`,
   `SELECT * FROM '${secret}'`,
@@ -211,6 +216,33 @@ describe('an analyst', () => {
     expect(answer.text).toContain('is not open to analysts')
   })
 
+  test.each([
+    ['SELECT 1; SELECT 2', 'Multi-statements are not allowed: send each in a request of its own. (SYNTAX_ERROR)'],
+    ['SET max_threads = 1', 'only SELECT, SHOW, DESCRIBE, EXISTS and EXPLAIN are open here, settings in the address'],
+    ['SELECT file FROM (SELECT 1 AS file)', 'a column of that name is written behind a dot, as t.file. (READONLY)'],
+    [
+      "SELECT 1 SETTINGS join_algorithm = 'hash'",
+      "Cannot modify 'join_algorithm' setting in readonly mode; leave it out",
+    ],
+    ['SELECT 1 SETTINGS max_execution_time = 0.5', 'The setting max_execution_time takes a whole number here'],
+    ['SELECT 1 FORMAT Protobuf', 'FORMAT Protobuf takes a schema from a file, which is not open to analysts'],
+    ['SELECT 1 FORMAT Nosuch', /^Code: 73\. DB::Exception: Unknown format Nosuch\. \(UNKNOWN_FORMAT\)\s*$/],
+    [
+      "SELECT 'it''s' WHERE (",
+      /^Code: 62\. DB::Exception: Syntax error: (?:(?!formatQuery)[\s\S])*\. \(SYNTAX_ERROR\)\s*$/,
+    ],
+  ] as const)('who asks %s is told %s', async (query, told) => {
+    const { text } = await raw(on.url, { method: 'POST', path: '/', body: query })
+    expect(text).toMatch(told)
+  })
+
+  test('is told that forms are not spoken, and is not shown their bytes as a statement', async () => {
+    const headers = { 'content-type': 'multipart/form-data; boundary=x' }
+    const body = '--x\r\nContent-Disposition: form-data; name="query"\r\n\r\nSELECT 1\r\n--x--\r\n'
+    const answer = await raw(on.url, { method: 'POST', path: '/', headers, body })
+    expect(answer).toMatchObject({ status: 501, headers: { 'x-clickhouse-exception-code': '48' } })
+  })
+
   test('is told that bytes are no text, and that a NUL cannot be judged', async () => {
     for (const [body, code] of [
       [Buffer.from([0x53, 0x45, 0xff, 0xfe]), '36'],
@@ -326,6 +358,10 @@ describe('the parts of the wall', () => {
     ['file', 'APPLY', 'file'],
     ['default', 'AS', null],
     ['default', 'FROM', 'default'],
+    ['default', 'IN', 'default'],
+    ['default', 'DATABASE', 'default'],
+    ['default', 'SELECT', null],
+    ['default', 'WHERE', null],
     ['hostname', ',', null],
     ['telemetry_internal', 'AS', 'telemetry_internal'],
   ])('the name %s behind %s gives %s', (name, before, refused) => {

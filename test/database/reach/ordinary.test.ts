@@ -66,6 +66,8 @@ describe('what the engine has', () => {
       'format_csv_null_representation',
       'format_tsv_null_representation',
       'log_comment',
+      // Of a choice.
+      'output_format_pretty_grid_charset',
     ])
   })
 
