@@ -60,7 +60,7 @@ describe.each(['000', '022'])('with umask %s', umask => {
       for (const command of ['quarantine', 'repeated']) expect((await runCommand([command, 'ls'], system)).code).toBe(0)
       expect((await runCommand(['verify'], system)).code).toBe(0)
       const doctor = await runCommand(['doctor'], system)
-      expect(doctor.stdout).toMatch(/ok +data files +open to this user only/)
+      expect(doctor.stdout).toMatch(/ok +data files +open to its user only/)
       expectClosed(system.dataDir)
     } finally {
       await running.stop()

@@ -1,7 +1,7 @@
 /** Nothing that an analyst sends reads a file, writes one, makes a connection, or shows the statements of others [G6]. */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { ClickHouseClient } from '@clickhouse/client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../../database/clickhouse-database.ts'
@@ -21,7 +21,7 @@ beforeAll(async () => {
   const lone = await startLone('./without-walls.mjs', folder)
   expect(noneStands(lone.walls)).toBe(true)
   on = { folder, url: `http://127.0.0.1:${lone.port}`, writer: openOwnClient(lone.own), lone }
-  const database = openDatabase(embeddedAccess(folder))
+  const database = openDatabase(embeddedAccess(dirname(lone.own)))
   await database.migrate()
   await database.close()
   canaries = await openCanaries(folder)
