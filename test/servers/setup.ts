@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs'
 import { anotherUserHere } from './another-user.ts'
 import { kafkaGiven, kafkaHere } from './kafka-server.ts'
+import { npmCacheHere } from './npm-cache.ts'
 import { redisHere } from './redis-server.ts'
 
 export interface Need {
@@ -32,6 +33,12 @@ export const NEEDS: readonly Need[] = [
     isHere: anotherUserHere,
     suites: 'a data directory of another user',
     how: 'run the tests as root on Linux, with setpriv (Debian: util-linux)',
+  },
+  {
+    name: "packages in npm's cache",
+    isHere: npmCacheHere,
+    suites: 'a start of what `npm ci --ignore-scripts` installs',
+    how: 'npm ci, with the cache of this user',
   },
   {
     name: 'recorded series',
