@@ -14,6 +14,7 @@ export const ERRORS = {
   setting_invalid: { fate: 'stop', sentence: 'A setting has a value that it cannot take.' },
   data_dir_in_use: { fate: 'stop', sentence: 'Another surgetank runs on this data directory.' },
   data_dir_unusable: { fate: 'stop', sentence: 'The data directory cannot be written.' },
+  no_socket_place: { fate: 'stop', sentence: 'There is no place for the sockets of the SQL engine.' },
   port_in_use: { fate: 'stop', sentence: 'A port that surgetank needs is taken.' },
   log_missing: { fate: 'stop', sentence: 'There is no log here yet.' },
   log_unavailable: { fate: 'retry', sentence: 'The log cannot be written at the moment.' },

@@ -3,14 +3,17 @@
  * The command line: `surgetank` runs everything, `surgetank broker` and its like run one part; the other commands look at,
  * measure or load what runs.
  */
+import { existsSync } from 'node:fs'
 import { Command } from 'commander'
 import { openDatabase } from './database/clickhouse-database.ts'
 import type { DatabaseAccess } from './database/database.ts'
+import { nearFolder } from './database/embedded/sockets.ts'
 import { SurgetankError } from './errors.ts'
 import { choosePlaces, embeddedAccess, openView } from './manager/adapters.ts'
 import { tellBuild } from './manager/build-info.ts'
 import { findRunning } from './manager/data-dir.ts'
 import { describeFindings, examine } from './manager/doctor.ts'
+import { SEEN_FROM } from './manager/doctor-servers.ts'
 import { openLog } from './manager/log.ts'
 import { describeEntries, describeEntry, entryToJson } from './manager/quarantine.ts'
 import { describeRepeated, repeatedToJson } from './manager/repeated.ts'
@@ -178,17 +181,20 @@ async function withView(settings: Settings, use: (view: PumpView) => Promise<voi
 /** Where the readings of this log are. */
 function databaseAccess(settings: Settings): DatabaseAccess {
   const { database } = choosePlaces(settings)
-  if (database.kind === 'embedded') checkRunning(settings)
-  return database.kind === 'server' ? database.access : embeddedAccess(database.dir)
+  return database.kind === 'server' ? database.access : embeddedAccess(socketFolderOf(database.dir, settings))
 }
 
 /** Only the process that runs on the data directory has its engine. */
-function checkRunning({ SURGETANK_DATA_DIR: dir }: Settings): void {
+function socketFolderOf(engineDir: string, { SURGETANK_DATA_DIR: dir }: Settings): string {
   const running = findRunning(dir)
   if (running === null) fail(`surgetank does not run on ${dir}; start it first, or set SURGETANK_DATA_DIR.`)
   if (running.ports === null) fail(`Process ${running.pid} is still starting on ${dir}; ask again in a moment.`)
   if (running.ports.sql === null)
     fail(`Process ${running.pid} uses a ClickHouse server; set CLICKHOUSE_URL as it has it.`)
+  const folder = running.socketFolder ?? nearFolder(engineDir)
+  if (!existsSync(folder))
+    fail(`Process ${running.pid} has its sockets in ${folder}, which is not to be seen from here. ${SEEN_FROM}`)
+  return folder
 }
 
 function readCount(text: string): number {

@@ -4,7 +4,7 @@
  */
 import { type Logger, pino } from 'pino'
 import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
-import { socketsOf } from '../database/embedded/sockets.ts'
+import { socketsIn } from '../database/embedded/sockets.ts'
 import { SurgetankError } from '../errors.ts'
 import type { Member } from '../pump/kafka-members.ts'
 import type { KafkaOptions } from '../pump/kafka-pump.ts'
@@ -129,9 +129,10 @@ function placeDatabase(settings: Settings): DatabasePlace {
   return { kind: 'server', access }
 }
 
-/** The embedded engine on this folder, by the socket for surgetank's own parts: who can open it needs no password. */
-export function embeddedAccess(dir: string): DatabaseAccess {
-  return { ...ACCESS_DEFAULTS, url: 'http://localhost', socketPath: socketsOf(dir).own, user: 'default', password: '' }
+/** The embedded engine, by the socket for surgetank's own parts in this folder: who can open it needs no password. */
+export function embeddedAccess(socketFolder: string): DatabaseAccess {
+  const { own } = socketsIn(socketFolder)
+  return { ...ACCESS_DEFAULTS, url: 'http://localhost', socketPath: own, user: 'default', password: '' }
 }
 
 export async function openInlet(place: LogPlace, log: Logger): Promise<PumpInlet> {

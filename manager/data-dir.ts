@@ -5,8 +5,10 @@
  * one sees the other. ClickHouse's own lock on its directory and the fenced claims of the log stand behind it.
  */
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { isAbsolute, join } from 'node:path'
+import { removeTemporary } from '../database/embedded/sockets.ts'
+import type { Walls } from '../database/embedded/walls/walls.ts'
 import { SurgetankError } from '../errors.ts'
 
 export interface Ports {
@@ -20,16 +22,28 @@ export interface Ports {
 export interface Running {
   readonly pid: number
   readonly startedAt: string
+  /** The user it runs as; null where that cannot be told. */
+  readonly user: number | null
   readonly ports: Ports | null
+  /** The folder of the engine's sockets; null where there is no engine, or one of a version that did not tell. */
+  readonly socketFolder: string | null
+  /** Of the engine; null as above. */
+  readonly walls: Walls | null
+}
+
+/** What the lock says of its holder, as it becomes known. */
+export interface Announced extends Ports {
+  readonly socketFolder: string
+  readonly walls: Walls | null
 }
 
 export interface DataDir {
-  /** Tells the other commands where this instance listens. */
-  announce(ports: Ports): void
+  /** Tells the other commands where this instance listens, and what else they ask for. */
+  announce(news: Partial<Announced>): void
   release(): void
 }
 
-/** surgetank.lock.<process id>.<its start time>.<word>; its content is the ports, once they are known. */
+/** surgetank.lock.<process id>.<its start time>.<word>; its content is what was announced. */
 const LOCK = /^surgetank\.lock\.(\d{1,10})\.([\w-]+)\.\w+$/
 const TRIES = 4
 const PAUSE_MS_MAX = 50
@@ -40,9 +54,13 @@ export function openDataDir(path: string, folders: readonly string[] = []): Data
     mkdirSync(path, { recursive: true, mode: 0o700 })
     for (const folder of folders) mkdirSync(join(path, folder), { recursive: true, mode: 0o700 })
     const lock = takeLock(path)
+    let told: Partial<Announced> = {}
     return {
-      // Written once, into an empty file: whoever reads it half-written sees one that has not told its ports yet.
-      announce: ports => writeFileSync(lock, JSON.stringify(ports), { flag: 'r+' }),
+      // It only grows: whoever reads it half-written sees one that has not told its ports yet.
+      announce: news => {
+        told = { ...told, ...news }
+        writeFileSync(lock, JSON.stringify(told), { flag: 'r+' })
+      },
       release: () => rmSync(lock, { force: true }),
     }
   } catch (error) {
@@ -80,7 +98,10 @@ function takeLock(path: string): string {
     const others = findLocks(path).filter(({ name }) => name !== own)
     const holder = others.find(isHeld)
     if (holder === undefined) {
-      for (const { name } of others) rmSync(join(path, name), { force: true })
+      for (const { name, socketFolder } of others) {
+        if (socketFolder !== null) removeTemporary(socketFolder)
+        rmSync(join(path, name), { force: true })
+      }
       return lock
     }
     rmSync(lock, { force: true })
@@ -100,16 +121,31 @@ function findLocks(path: string): Lock[] {
   return readdirSync(path).flatMap(name => {
     const [, pid, startedAt] = LOCK.exec(name) ?? []
     if (pid === undefined || startedAt === undefined) return []
-    return [{ name, pid: Number(pid), startedAt, ports: readPorts(join(path, name)) }]
+    const lock = join(path, name)
+    return [{ name, pid: Number(pid), startedAt, user: userOf(Number(pid), lock), ...readAnnounced(lock) }]
   })
 }
 
-function readPorts(lock: string): Ports | null {
+function readAnnounced(lock: string): Pick<Running, 'ports' | 'socketFolder' | 'walls'> {
   try {
-    return JSON.parse(readFileSync(lock, 'utf8')) as Ports
+    const { mqtt, http, sql, socketFolder, walls } = JSON.parse(readFileSync(lock, 'utf8')) as Partial<Announced>
+    return {
+      ports: mqtt === undefined || http === undefined ? null : { mqtt, http, sql: sql ?? null },
+      socketFolder: typeof socketFolder === 'string' && isAbsolute(socketFolder) ? socketFolder : null,
+      walls: walls ?? null,
+    }
   } catch {
-    return null
+    return { ports: null, socketFolder: null, walls: null }
   }
+}
+
+/** Of the process, because a disk may say another owner of every file; of the lock where there is no /proc. */
+function userOf(pid: number, lock: string): number | null {
+  try {
+    const user = /^Uid:\s+\d+\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+    if (user !== undefined) return Number(user)
+  } catch {}
+  return statSync(lock, { throwIfNoEntry: false })?.uid ?? null
 }
 
 function isHeld({ pid, startedAt }: Lock): boolean {

@@ -4,8 +4,8 @@
  *
  * The directory itself comes first, which closes all of it at once. The rest is corrected from the top down, so that nobody
  * else can put another thing under a name between the look and the change. Links are never followed, except that the
- * directory itself may be one. Files may come and go meanwhile. What cannot be corrected, such as a volume of another
- * owner, is told and never stops a start.
+ * directory itself may be one. Files may come and go meanwhile. What cannot be corrected or looked at, such as a volume of
+ * another owner, is told and never stops a start.
  */
 import { chmodSync, lstatSync, opendirSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
@@ -33,6 +33,8 @@ export interface FilesReport {
 export interface FilesOptions {
   /** False only looks. */
   readonly correct: boolean
+  /** To whom the directory must belong; null where nobody can say. */
+  readonly owner: number | null
   /** Looks at so many at most. */
   readonly seenMax: number
   /** After so many ms it goes slowly, beside everything else. */
@@ -52,7 +54,8 @@ const PAUSE_MS = 5
 
 /** Corrects the modes at a start. Resolves when all are, or when that goes on beside everything else; never rejects. */
 export async function closeDataFiles(dir: string, log: Logger, signal: AbortSignal): Promise<void> {
-  const options = { correct: true, seenMax: Number.POSITIVE_INFINITY, atOnceMsMax: START_MS_MAX, signal }
+  const owner = process.geteuid?.() ?? null
+  const options = { correct: true, owner, seenMax: Number.POSITIVE_INFINITY, atOnceMsMax: START_MS_MAX, signal }
   const told = checkDataFiles(dir, options).then(
     report => tell(report, log),
     (error: unknown) => log.warn({ err: error }, 'the modes of the data directory could not be looked at'),
@@ -71,7 +74,7 @@ function tell({ corrected, exposed, first }: FilesReport, log: Logger): void {
 export async function checkDataFiles(dir: string, options: FilesOptions): Promise<FilesReport> {
   const report: Writable<FilesReport> = { seen: 0, corrected: 0, exposed: 0, first: null, whole: true }
   const since = performance.now()
-  const looks = lookAround(dir, options.correct, report)
+  const looks = lookAround(dir, options, report)
   try {
     for (let turnEnds = since + TURN_MS; !looks.next().done; ) {
       if (report.seen >= options.seenMax || options.signal?.aborted) return { ...report, whole: false }
@@ -88,17 +91,18 @@ export async function checkDataFiles(dir: string, options: FilesOptions): Promis
 type Writable<T> = { -readonly [Key in keyof T]: T[Key] }
 
 /** One thing at each step, from the top down. */
-function* lookAround(dir: string, correcting: boolean, report: Writable<FilesReport>): Generator<undefined, void> {
-  const top = ifThere(() => statSync(dir))
+function* lookAround(dir: string, options: FilesOptions, report: Writable<FilesReport>): Generator<undefined, void> {
+  const { correct: correcting, owner } = options
+  const top = ifThere(dir, () => statSync(dir))
   if (top === null) return
   judge(dir, top)
-  if (report.exposed === 0 && isOfAnother(top)) expose(dir, `it belongs to user ${top.uid}`)
+  if (report.exposed === 0 && owner !== null && top.uid !== owner) expose(dir, `it belongs to user ${top.uid}`)
   const folders = [dir]
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
     yield
-    for (const name of namesIn(folder)) {
+    for (const name of namesIn(folder, ifThere)) {
       const path = join(folder, name)
-      const found = ifThere(() => lstatSync(path))
+      const found = ifThere(path, () => lstatSync(path))
       if (found === null) continue
       if (!found.isSymbolicLink()) judge(path, found)
       else if (folder === dir) judgeLink(path)
@@ -117,8 +121,19 @@ function* lookAround(dir: string, correcting: boolean, report: Writable<FilesRep
 
   /** In the directory itself, made by an operator: the log on a disk of its own, say. */
   function judgeLink(path: string): void {
-    const target = ifThere(() => statSync(path))
+    const target = ifThere(path, () => statSync(path))
     if (target !== null && isOpen(target)) expose(path, 'it is a link, and what it leads to is left as it is')
+  }
+
+  /** Null of what vanished, or is closed to this user. A disk that fails at one thing does not end the look at the rest. */
+  function ifThere<Found>(path: string, look: () => Found): Found | null {
+    try {
+      return look()
+    } catch (error) {
+      const { code = '' } = error as NodeJS.ErrnoException
+      if (!['ENOENT', 'ENOTDIR', 'EACCES'].includes(code)) expose(path, `it cannot be looked at: ${code}`)
+      return null
+    }
   }
 
   function expose(path: string, why: string | null): void {
@@ -154,25 +169,19 @@ function isOfAnother(found: Stats): boolean {
 }
 
 /** What is in a folder; nothing of one that vanished, or that this user cannot read. */
-function* namesIn(folder: string): Generator<string, void> {
-  const entries = ifThere(() => opendirSync(folder, { bufferSize: 256 }))
+function* namesIn(
+  folder: string,
+  ifThere: <Found>(path: string, look: () => Found) => Found | null,
+): Generator<string, void> {
+  const entries = ifThere(folder, () => opendirSync(folder, { bufferSize: 256 }))
   if (entries === null) return
   try {
     for (;;) {
-      const entry = ifThere(() => entries.readSync())
+      const entry = ifThere(folder, () => entries.readSync())
       if (entry === null) return
       yield entry.name
     }
   } finally {
     entries.closeSync()
-  }
-}
-
-function ifThere<Found>(look: () => Found): Found | null {
-  try {
-    return look()
-  } catch (error) {
-    if (['ENOENT', 'ENOTDIR', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) return null
-    throw error
   }
 }

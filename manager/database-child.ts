@@ -6,7 +6,7 @@ import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { DatabaseAccess } from '../database/database.ts'
 import { type EmbeddedExit, startEmbeddedDatabase } from '../database/embedded/embedded-database.ts'
-import { socketsOf } from '../database/embedded/sockets.ts'
+import { openSocketPlace } from '../database/embedded/sockets.ts'
 import {
   allMissing,
   allStand,
@@ -21,6 +21,8 @@ import { type Child, type ChildEnd, type Supervised, supervise } from './supervi
 
 export interface DatabaseChildOptions {
   readonly dataDir: string
+  /** Called once, before there are any sockets in it: the other commands find them there. */
+  readonly placed?: (socketFolder: string) => void
   readonly log: Logger
 }
 
@@ -33,21 +35,41 @@ export interface DatabaseChild extends Pick<Supervised, 'expectEnd' | 'stop' | '
 }
 
 /** Resolves when it answers, and has its schema or all that can be brought to it. Rejects when it cannot be started here at all. */
-export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions): Promise<DatabaseChild> {
-  const access = embeddedAccess(dataDir)
+export async function superviseDatabase({ dataDir, placed, log }: DatabaseChildOptions): Promise<DatabaseChild> {
+  const { folder: socketFolder, sockets, close } = await openSocketPlace(dataDir)
+  const access = embeddedAccess(socketFolder)
   let walls = allMissing('it has not started')
   let stood = walls
-  const supervised = await supervise({ name: 'database', log, start })
-  const { expectEnd, stop, kill } = supervised
+  const { expectEnd, ...supervised } = await superviseHere()
   return {
     access,
-    analystsSocket: socketsOf(dataDir).analysts,
+    analystsSocket: sockets.analysts,
     get walls() {
       return walls
     },
     expectEnd,
     stop,
     kill,
+  }
+
+  async function superviseHere(): Promise<Supervised> {
+    try {
+      placed?.(socketFolder)
+      return await supervise({ name: 'database', log, start })
+    } catch (error) {
+      close()
+      throw error
+    }
+  }
+
+  async function stop(): Promise<void> {
+    await supervised.stop()
+    close()
+  }
+
+  function kill(): void {
+    supervised.kill()
+    close()
   }
 
   async function start(signal: AbortSignal): Promise<Child> {
@@ -57,7 +79,7 @@ export async function superviseDatabase({ dataDir, log }: DatabaseChildOptions):
       if (stderr !== '') log.warn({ stderr }, 'the engine wrote before it ended')
       tellEnd({ how: String(by ?? code), error: null })
     }
-    const child = await startEmbeddedDatabase({ dataDir, stood, onExit }).catch(tellLost)
+    const child = await startEmbeddedDatabase({ dataDir, socketFolder, stood, onExit }).catch(tellLost)
     walls = child.walls
     stood = everStood(stood, walls)
     tellWalls(walls, log)

@@ -1,4 +1,5 @@
 /** What `doctor` finds out about the servers that are configured: does each answer as a start needs it, and with these credentials? */
+import { existsSync } from 'node:fs'
 import { pino } from 'pino'
 import { type DatabaseOptions, openDatabase } from '../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type DatabaseAccess, internalOf, type ServerFound } from '../database/database.ts'
@@ -93,16 +94,23 @@ async function newestReceipt(place: Places['log'], answerMsMax: number): Promise
   }
 }
 
+/** Who is in another container, or in a unit with its own /tmp, sees another folder for temporary files. */
+export const SEEN_FROM = 'Run this where it runs: in its container, or with the same temporary folder.'
+
 /** The embedded engine, of which only one process can read: asked where it runs, by its socket. Null where none runs. */
-export function examineEngine(dir: string | null): Promise<Finding> {
+export function examineEngine(socketFolder: string | null): Promise<Finding> {
   const what = 'clickhouse'
-  if (dir === null) {
+  if (socketFolder === null) {
     const found = 'embedded, and not running: its schema is looked at when it starts, and by doctor while it runs'
     return Promise.resolve({ what, found, verdict: 'ok' })
   }
+  if (!existsSync(socketFolder)) {
+    const found = `embedded, with its sockets in ${socketFolder}, which is not to be seen from here`
+    return Promise.resolve({ what, found, verdict: 'warn', advice: SEEN_FROM })
+  }
   const advice = 'Readings wait in the log, and no history is served.'
   return examine({ what, down: 'warn', advice }, async () => {
-    const found = await askSchema(embeddedAccess(dir), { readonly: true })
+    const found = await askSchema(embeddedAccess(socketFolder), { readonly: true })
     return {
       found: `embedded, ClickHouse ${found.version}; ${describeSchema(found)}`,
       toMend: schemaToMend(found, ACCESS_DEFAULTS.database),

@@ -3,7 +3,8 @@ import { closeSync, existsSync, fdatasyncSync, openSync, rmSync, statfsSync, wri
 import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
+import { nearFolder } from '../database/embedded/sockets.ts'
 import { tryWalls } from '../database/embedded/walls/fork.ts'
 import { allStand, describeWalls, WALLS_ADVICE } from '../database/embedded/walls/walls.ts'
 import { SurgetankError } from '../errors.ts'
@@ -46,13 +47,13 @@ export async function examine(settings: Settings): Promise<Finding[]> {
     ...packagesOf(places).map(examinePackage),
     examineMemory(places),
     ...(dir === null ? [] : [dir.finding]),
-    ...(dir?.isClosed === false ? await examineDataFiles(settings.SURGETANK_DATA_DIR) : []),
+    ...(dir?.isClosed === false ? await examineDataFiles(settings.SURGETANK_DATA_DIR, running) : []),
     ...(dir?.isClosed === false ? examineDisk(settings.SURGETANK_DATA_DIR) : []),
     ...(running === null && dir?.isClosed !== true ? await examinePorts(settings, places) : []),
     ...(await examineServers(places)),
     ...(await examineReceipts(places.log, Date.now())),
     ...(places.database.kind === 'embedded'
-      ? [await examineEngine(isServing(running) ? places.database.dir : null), await examineWalls()]
+      ? [await examineEngine(socketFolderOf(running, places.database.dir)), await examineWalls(running)]
       : []),
   ]
 }
@@ -68,9 +69,9 @@ function packagesOf({ log, space, database }: Places): string[] {
   ]
 }
 
-/** Whether an engine runs there, and has its schema or all that can be brought to it. */
-function isServing(running: Running | null): boolean {
-  return typeof running?.ports?.sql === 'number'
+/** Null where no engine runs that has its schema, or all that can be brought to it. */
+function socketFolderOf(running: Running | null, engineDir: string): string | null {
+  return typeof running?.ports?.sql === 'number' ? (running.socketFolder ?? nearFolder(engineDir)) : null
 }
 
 interface DataDirLook {
@@ -92,21 +93,31 @@ function lookInto(dir: string): DataDirLook {
   }
 }
 
-/** Whether others can read what is in it. Nothing of one that is not there yet. */
-export async function examineDataFiles(dir: string): Promise<Finding[]> {
-  const options = { correct: false, seenMax: FILES_MAX, atOnceMsMax: Number.POSITIVE_INFINITY }
+/** Whether others than the user of surgetank can read what is in it. Nothing of one that is not there yet. */
+export async function examineDataFiles(dir: string, running: Running | null): Promise<Finding[]> {
+  const owner = running === null ? ownUser() : running.user
+  const options = { correct: false, owner, seenMax: FILES_MAX, atOnceMsMax: Number.POSITIVE_INFINITY }
   const { seen, exposed, first, whole } = await checkDataFiles(dir, options)
-  if (seen === 0) return []
+  if (seen === 0 && first === null) return []
   const what = 'data files'
   if (first === null) {
-    return [
-      { what, found: `open to this user only${whole ? '' : `, as far as the first ${seen} tell`}`, verdict: 'ok' },
-    ]
+    return [{ what, found: `open to its user only${whole ? '' : `, as far as the first ${seen} tell`}`, verdict: 'ok' }]
   }
   const { path, why } = first
   const found = `open to others: ${exposed} of ${seen}, such as ${path}${why === null ? '' : `; ${why}`}`
-  const advice = `A start corrects what its user may change. For the rest, as root: chown -R ${USER} ${dir} && chmod -R go= ${dir}`
+  const quoted = quotedForShell(resolve(dir))
+  const commands = `chown -R ${running?.user ?? USER} ${quoted} && chmod -R go= ${quoted}`
+  const advice = `A start corrects what its user may change. For the rest, as root: ${commands}`
   return [{ what, found, verdict: 'warn', advice }]
+}
+
+/** Who would run surgetank here; of a superuser, who looks for another one, that cannot be told. */
+function ownUser(): number | null {
+  return process.geteuid?.() || null
+}
+
+function quotedForShell(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`
 }
 
 function examineNode(): Finding {
@@ -234,13 +245,16 @@ export function judgePort(
   }
 }
 
-/** Raised and met by a process of their own, as this user: those of an engine that runs are told at its start. */
-async function examineWalls(): Promise<Finding> {
-  const walls = await tryWalls()
+/** Of the engine that runs; where none does, raised and met by a process of their own, as this user. */
+async function examineWalls(running: Running | null): Promise<Finding> {
+  const what = 'SQL engine'
+  const walls = running === null ? await tryWalls() : running.walls
+  if (walls === null) {
+    const found = `process ${running?.pid} has not told what its engine is walled from`
+    return { what, found, verdict: 'ok' }
+  }
   const found = describeWalls(walls)
-  return allStand(walls)
-    ? { what: 'SQL engine', found, verdict: 'ok' }
-    : { what: 'SQL engine', found, verdict: 'warn', advice: WALLS_ADVICE }
+  return allStand(walls) ? { what, found, verdict: 'ok' } : { what, found, verdict: 'warn', advice: WALLS_ADVICE }
 }
 
 function gib(bytes: number): string {

@@ -89,8 +89,8 @@ async function startParts(options: StartOptions, closers: Closers): Promise<Surg
   if (schema.state.done) await begun
   else begun.catch((error: unknown) => stopping.aborted || writing.isEnding || failed(error as SurgetankError))
   const ports = { mqtt: broker.port, http: serving.api.port, sql: stores.sql?.port ?? null }
-  stores.data?.announce(ports)
   const walls = stores.engine?.walls ?? null
+  stores.data?.announce({ ...ports, walls })
   return { ports, walls, ...endsOf({ stores, broker, schema, writing, following, ...serving }) }
 }
 
@@ -101,7 +101,7 @@ async function openStores({ settings, log, stopping }: StartOptions, closers: Cl
   const data = takeDataDir(settings, places)
   closers.add(() => data?.release())
   if (data !== null) await closeDataFiles(settings.SURGETANK_DATA_DIR, log, stopping)
-  const engine = await startEngine(places, log)
+  const engine = await startEngine(places, data, log)
   closers.add(() => engine?.stop())
   const sql = await startSql(settings, engine, log)
   closers.add(() => sql?.stop())
@@ -266,8 +266,9 @@ function takeDataDir(settings: Settings, { log, database }: Places): DataDir | n
   return folders.length === 0 ? null : openDataDir(settings.SURGETANK_DATA_DIR, folders)
 }
 
-async function startEngine({ database }: Places, log: Logger): Promise<DatabaseChild | null> {
-  return database.kind === 'server' ? null : superviseDatabase({ dataDir: database.dir, log })
+async function startEngine({ database }: Places, data: DataDir | null, log: Logger): Promise<DatabaseChild | null> {
+  if (database.kind === 'server') return null
+  return superviseDatabase({ dataDir: database.dir, placed: socketFolder => data?.announce({ socketFolder }), log })
 }
 
 /** Null where ClickHouse is a server: then nothing listens on SURGETANK_SQL_PORT. */

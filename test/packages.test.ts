@@ -1,7 +1,12 @@
 /** What is installed: each package is the very one that was locked, and none runs a script of its own. */
-import { existsSync, readFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { freePorts, startSystem } from './crash/system.ts'
+import { sql } from './journeys/observed.ts'
+import { npmCache, npmCacheHere } from './servers/npm-cache.ts'
 
 interface Locked {
   readonly version: string
@@ -33,7 +38,7 @@ const SCRIPTS: Readonly<Record<string, string>> = {
 }
 
 describe('the lockfile', () => {
-  it('has the integrity of every package, other platforms included', () => {
+  it('has the integrity of every package, but of the three engines that are named here', () => {
     const without = locked.filter(([, { integrity }]) => !/^sha512-[A-Za-z0-9+/]{86}==$/.test(integrity ?? ''))
     expect(without.map(([path]) => path).toSorted()).toEqual(INTEGRITY_UNKNOWN)
   })
@@ -63,5 +68,36 @@ describe('no package needs a script of its own', () => {
   it('and nothing was built here', () => {
     const built = Object.keys(SCRIPTS).filter(path => existsSync(join(path, 'build/Release')))
     expect(built).toEqual([])
+  })
+})
+
+describe.runIf(npmCacheHere)('what `npm ci --ignore-scripts` installs', () => {
+  it('is all that koffi, lmdb and the engine need: the whole system starts on it', async () => {
+    const tree = mkdtempSync(join(tmpdir(), 'surgetank-installed-'))
+    try {
+      for (const name of ['package.json', 'package-lock.json', 'dist', 'database/schema'])
+        cpSync(name, join(tree, name), { recursive: true })
+      const words = [
+        'ci',
+        '--ignore-scripts',
+        '--offline',
+        '--omit=dev',
+        '--cache',
+        npmCache,
+        '--no-audit',
+        '--no-fund',
+      ]
+      execFileSync('npm', words, { cwd: tree, stdio: ['ignore', 'ignore', 'pipe'] })
+      const system = { dataDir: join(tree, 'data'), ports: await freePorts(), dist: join(tree, 'dist') }
+      const running = await startSystem(system)
+      try {
+        expect(await sql(running.ports, 'SELECT count() FROM telemetry.readings')).toEqual([[0]])
+        expect(readFileSync(`/proc/${running.child('database')}/maps`, 'utf8')).toContain(`${tree}/node_modules/@chdb/`)
+      } finally {
+        expect(await running.stop()).toBe(0)
+      }
+    } finally {
+      rmSync(tree, { recursive: true, force: true })
+    }
   })
 })

@@ -1,21 +1,22 @@
 /**
  * Starts the embedded ClickHouse: a child process with the chDB engine, which listens on two Unix sockets (sockets.ts).
  *
- * One start, one process: whoever supervises calls again after an exit, with the same folder; the sockets are the same then. The
+ * One start, one process: whoever supervises calls again after an exit, with the same folders; the sockets are the same then. The
  * child dies with this process, also when that is killed; its data survives either.
  */
 import { availableParallelism } from 'node:os'
-import { dirname } from 'node:path'
 import { SurgetankError } from '../../errors.ts'
 import type { AnalystLimits } from './analyst-settings.ts'
 import type { ChildMessage, OpenMessage } from './process.ts'
-import { makeSocketFolder, type Sockets, socketsOf } from './sockets.ts'
+import { keepPrivate, openSocketPlace, type Sockets, socketsIn } from './sockets.ts'
 import { type Forked, forkEngine } from './walls/fork.ts'
-import type { Walls } from './walls/walls.ts'
+import { allMissing, type Walls } from './walls/walls.ts'
 
 export interface EmbeddedDatabaseOptions {
   /** Holds the engine's files and unfinished inserts; made when it does not exist. */
   readonly dataDir: string
+  /** Where it listens: of a place that stays the same when it is started again. Without, a place of its own until its end. */
+  readonly socketFolder?: string
   readonly limits?: Partial<AnalystLimits>
   /** How long to wait for a folder in use, ms: a predecessor that was killed holds it until the kernel has torn it down. */
   readonly folderMsMax?: number
@@ -61,16 +62,28 @@ const LIMITS: AnalystLimits = {
 
 /**
  * Resolves when the database answers. Rejects with `data_dir_in_use` when another process holds the folder for longer than `folderMsMax`,
- * `data_dir_unusable` when the sockets cannot be kept from other users, `walls_lost`, or `child_failed`; no process is left then.
+ * `no_socket_place` when there is none that is closed to other users, `walls_lost`, or `child_failed`; no process is left then.
  */
 export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
-  const sockets = socketsOf(options.dataDir)
-  makeSocketFolder(sockets)
-  const forked = await forkEngine({
-    folder: options.dataDir,
-    socketFolder: dirname(sockets.own),
-    ...(options.stood === undefined ? {} : { stood: options.stood }),
-  })
+  if (options.socketFolder !== undefined) return startIn(options.socketFolder, options)
+  const place = await openSocketPlace(options.dataDir)
+  const onExit = (exit: EmbeddedExit) => {
+    place.close()
+    options.onExit?.(exit)
+  }
+  try {
+    return await startIn(place.folder, { ...options, onExit })
+  } catch (error) {
+    place.close()
+    throw error
+  }
+}
+
+async function startIn(socketFolder: string, options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
+  const sockets = socketsIn(socketFolder)
+  closeToOthers(socketFolder)
+  const { stood = allMissing('no engine before') } = options
+  const forked = await forkEngine({ folder: options.dataDir, socketFolder, stood })
   const { child, walls } = forked
   let expected = false
   const exited: Promise<EmbeddedExit> = forked.exited.then(end => ({ ...end, expected }))
@@ -95,6 +108,15 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
   function kill(): void {
     expected = true
     child.kill('SIGKILL')
+  }
+}
+
+/** Again at each start: one for temporary files may have been cleared away meanwhile. */
+function closeToOthers(socketFolder: string): void {
+  try {
+    keepPrivate(socketFolder)
+  } catch (error) {
+    throw new SurgetankError('no_socket_place', `${socketFolder}: ${(error as Error).message}.`, error)
   }
 }
 

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { Agent, type AgentOptions, type IncomingHttpHeaders, request } from 'node:http'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { type ClickHouseClient, createClient } from '@clickhouse/client'
 import { openDatabase } from '../../database/clickhouse-database.ts'
@@ -56,7 +56,7 @@ export async function openFixture(onExit?: (exit: EmbeddedExit) => void): Promis
   const { own, analysts: analystsSocket } = child.sockets
   let sql = await startSqlPort({ port: 0, analystsSocket })
   const url = `http://127.0.0.1:${sql.port}`
-  const access = embeddedAccess(folder)
+  const access = embeddedAccess(dirname(own))
   const server = await openClickHouseServer(own)
   const database = openDatabase(access)
   const writer = openOwnClient(own)

@@ -3,17 +3,7 @@
  * nothing of what analysts do there is felt by surgetank's own parts.
  */
 import { once } from 'node:events'
-import {
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -22,7 +12,6 @@ import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../database/clickhouse-database.ts'
 import { startEmbeddedDatabase } from '../../database/embedded/embedded-database.ts'
-import { makeSocketFolder, socketsOf } from '../../database/embedded/sockets.ts'
 import { openEngineClient } from '../../database/sql-port/engine-client.ts'
 import { openSqlServer } from '../../database/sql-port/server.ts'
 import { startSqlPort } from '../../database/sql-port/sql-port.ts'
@@ -452,35 +441,6 @@ describe('the processes', () => {
     await on.sql.stop()
     expect(await under).toEqual([[0]])
     await on.restartSql()
-  })
-})
-
-describe('the folder of the sockets', () => {
-  test('is beside the engine, or for a long name in the folder for temporary files, the same each time', () => {
-    expect(socketsOf('/var/lib/surgetank/clickhouse').own).toBe('/var/lib/surgetank/clickhouse/sockets/own.sock')
-    const long = `/var/lib/${'long/'.repeat(20)}clickhouse`
-    const { own, analysts } = socketsOf(long)
-    expect(dirname(own)).toMatch(new RegExp(`^${tmpdir()}/surgetank-[0-9a-f]{16}$`))
-    expect(Buffer.byteLength(analysts)).toBeLessThanOrEqual(100)
-    expect(socketsOf(long)).toEqual({ own, analysts })
-    expect(socketsOf(`${long}2`).own).not.toBe(own)
-  })
-
-  test('is closed to others, and refused where it is not a folder of our own', () => {
-    const folder = mkdtempSync(join(tmpdir(), 'surgetank-sockets-'))
-    const sockets = socketsOf(folder)
-    mkdirSync(dirname(sockets.own), { mode: 0o777 })
-    makeSocketFolder(sockets)
-    expect(lstatSync(dirname(sockets.own)).mode & 0o777).toBe(0o700)
-    rmSync(dirname(sockets.own), { recursive: true })
-    mkdirSync(join(folder, 'elsewhere'), { mode: 0o755 })
-    symlinkSync('elsewhere', dirname(sockets.own))
-    expect(() => makeSocketFolder(sockets)).toThrow(expect.objectContaining({ code: 'data_dir_unusable' }))
-    expect(lstatSync(join(folder, 'elsewhere')).mode & 0o777).toBe(0o755)
-    rmSync(dirname(sockets.own))
-    writeFileSync(dirname(sockets.own), '')
-    expect(() => makeSocketFolder(sockets)).toThrow(expect.objectContaining({ code: 'data_dir_unusable' }))
-    rmSync(folder, { recursive: true })
   })
 })
 

@@ -2,6 +2,7 @@
  * Who else can read what lies on the disk: nobody, whatever umask the processes were started with, also of what the engine
  * and the log make later and of what was there before. What cannot be closed is told, and everything runs all the same.
  */
+import { spawn } from 'node:child_process'
 import {
   chmodSync,
   chownSync,
@@ -9,6 +10,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -60,7 +62,7 @@ describe.each(['000', '022'])('with umask %s', umask => {
       for (const command of ['quarantine', 'repeated']) expect((await runCommand([command, 'ls'], system)).code).toBe(0)
       expect((await runCommand(['verify'], system)).code).toBe(0)
       const doctor = await runCommand(['doctor'], system)
-      expect(doctor.stdout).toMatch(/ok +data files +open to this user only/)
+      expect(doctor.stdout).toMatch(/ok +data files +open to its user only/)
       expectClosed(system.dataDir)
     } finally {
       await running.stop()
@@ -98,6 +100,43 @@ it('what an older version left open is closed when it is ready, and nothing else
   }
 })
 
+describe.runIf(anotherUserHere)('a data directory on which no folder can be closed', () => {
+  it('has its sockets in a temporary folder, where the commands find them whatever their own is, and leaves none', async () => {
+    const temporary = mkdtempSync(join(tmpdir(), 'surgetank-tmp-'))
+    const system = { ...(await systemIn('no-modes', POWERLESS)), env: { TMPDIR: temporary } }
+    const near = join(system.dataDir, 'clickhouse/sockets')
+    mkdirSync(near, { recursive: true })
+    chmodSync(near, 0o777)
+    chownSync(near, ANOTHER_USER, ANOTHER_USER)
+    const folders = () => readdirSync(temporary).filter(name => name.startsWith('surgetank-sockets-'))
+    try {
+      const killed = await startSystem(system)
+      const [left] = folders()
+      expect(folders()).toEqual([expect.stringMatching(/^surgetank-sockets-\w{6}$/)])
+      await killed.killTree()
+      const running = await startSystem(system)
+      try {
+        expect(folders()).toHaveLength(1)
+        expect(folders()).not.toContain(left)
+        expect(modeOf(join(temporary, folders()[0] ?? ''))).toBe(0o700)
+        process.kill(running.child('database'), 'SIGKILL')
+        await (await publisher(running))('{"round": 0}')
+        await rowsAre(running, 1)
+        const elsewhere = { ...system, env: { TMPDIR: '/var/tmp' } }
+        expect((await runCommand(['verify'], elsewhere)).code).toBe(0)
+        const { stdout } = await runCommand(['doctor'], elsewhere)
+        expect(stdout).toMatch(/ok +clickhouse +embedded, ClickHouse .*its tables are there/)
+        expect(stdout).toContain(`such as ${near}`)
+      } finally {
+        await running.stop()
+      }
+      expect(folders()).toEqual([])
+    } finally {
+      rmSync(temporary, { recursive: true, force: true })
+    }
+  })
+})
+
 describe.runIf(anotherUserHere)('a data directory that belongs to another user', () => {
   it('is a warning and a finding of doctor, and everything works [G6]', async () => {
     const system = await systemIn('of-another', POWERLESS)
@@ -127,7 +166,33 @@ describe.runIf(anotherUserHere)('a data directory that belongs to another user',
     await running.stop()
     expectClosed(system.dataDir)
     expect(running.output()).toContain(`it belongs to user ${ANOTHER_USER}`)
-    expect((await runCommand(['doctor'], system)).stdout).toMatch(/WARN +data files .*it belongs to user/)
+    // A superuser who asks is not the one that runs: of a directory that nobody runs on there is nothing to tell.
+    expect((await runCommand(['doctor'], system)).stdout).toMatch(/ok +data files/)
+  })
+
+  it('and is its own alone is no finding for a superuser who asks', async () => {
+    const system = await systemIn('of-service')
+    mkdirSync(system.dataDir, { mode: 0o700 })
+    chownSync(system.dataDir, ANOTHER_USER, ANOTHER_USER)
+    // The one that runs, as far as the lock and /proc tell.
+    const holder = spawn('setpriv', [`--reuid=${ANOTHER_USER}`, '--clear-groups', 'sleep', '600'], { stdio: 'ignore' })
+    await until(() => /\(sleep\)/.test(statOf(holder.pid)), 'it runs as another user')
+    const [boot, ticks] = [readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8), ticksOf(holder.pid)]
+    const lock = join(system.dataDir, `surgetank.lock.${holder.pid}.${boot}-${ticks}.abc`)
+    const walls = { files: 'of a test', network: true, programs: true }
+    writeFileSync(lock, JSON.stringify({ mqtt: 1, http: 2, sql: 3, socketFolder: join(root, 'none'), walls }))
+    chmodSync(lock, 0o600)
+    try {
+      const { stdout } = await runCommand(['doctor'], system)
+      expect(stdout).toMatch(/ok +data files +open to its user only/)
+      expect(stdout).toMatch(/WARN +SQL engine +walled from network and programs; not from files: of a test/)
+      expect(stdout).toMatch(/WARN +clickhouse .*its sockets in .*none, which is not to be seen from here/)
+      expect((await runCommand(['verify'], system)).stderr).toContain('which is not to be seen from here')
+      chmodSync(lock, 0o644)
+      expect((await runCommand(['doctor'], system)).stdout).toContain(`chown -R ${ANOTHER_USER} ${system.dataDir} `)
+    } finally {
+      holder.kill('SIGKILL')
+    }
   })
 
   it('and is closed to this one is said so by every command', async () => {
@@ -196,6 +261,16 @@ function entriesOf(dir: string): string[] {
   } catch {
     return []
   }
+}
+
+function statOf(pid: number | undefined): string {
+  return readFileSync(`/proc/${pid}/stat`, 'utf8')
+}
+
+/** When a process started. */
+function ticksOf(pid: number | undefined): string | undefined {
+  const stat = statOf(pid)
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
 }
 
 function sizeOf({ dataDir }: SystemOptions, file: string): number {

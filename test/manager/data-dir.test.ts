@@ -1,7 +1,7 @@
 /** The lock of a data directory: who counts as running on it, and that two never hold it, however they start. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -29,6 +29,22 @@ describe('a data directory', () => {
     data.release()
     expect(findRunning(dir)).toBeNull()
     expect(locks()).toEqual([])
+  })
+
+  it('tells where the sockets are, at first, and what the engine is walled from, with the ports', () => {
+    const data = openDataDir(dir)
+    const nothing = { ports: null, socketFolder: null, walls: null }
+    const user = process.geteuid?.()
+    expect(findRunning(dir)).toMatchObject({ ...nothing, user })
+    data.announce({ socketFolder: '/tmp/surgetank-sockets-a1B2c3' })
+    expect(findRunning(dir)).toMatchObject({ ...nothing, socketFolder: '/tmp/surgetank-sockets-a1B2c3' })
+    const walls = { files: 'this kernel has no Landlock', network: true, programs: true } as const
+    data.announce({ ...PORTS, walls })
+    expect(findRunning(dir)).toMatchObject({ ports: PORTS, socketFolder: '/tmp/surgetank-sockets-a1B2c3', walls })
+    // As versions before wrote it.
+    writeFileSync(join(dir, locks()[0] ?? ''), JSON.stringify(PORTS))
+    expect(findRunning(dir)).toMatchObject({ ...nothing, ports: PORTS })
+    data.release()
   })
 
   it('in use is refused with the id of its process, and stays in use', () => {
@@ -98,6 +114,21 @@ describe('a lock is stale, and is taken over, when it names', () => {
       await end(parent)
     }
   })
+})
+
+it('of a killed process the folder of its sockets is removed, when it was a temporary one', async () => {
+  const folder = mkdtempSync(join(root, 'surgetank-sockets-'))
+  put(lockOf(await endedProcess()), JSON.stringify({ socketFolder: folder }))
+  expect(findRunning(dir)).toBeNull()
+  expect(existsSync(folder)).toBe(true)
+  const data = openDataDir(dir)
+  expect(existsSync(folder)).toBe(false)
+  const kept = join(dir, 'sockets')
+  mkdirSync(kept)
+  data.release()
+  put(lockOf(await endedProcess()), JSON.stringify({ ...PORTS, socketFolder: kept }))
+  openDataDir(dir).release()
+  expect(existsSync(kept)).toBe(true)
 })
 
 it('files that are no locks are neither read nor removed', () => {

@@ -1,4 +1,5 @@
 /** The modes of a data directory, corrected and looked at: what is closed, what is left, and what is never touched. */
+import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -8,7 +9,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { checkDataFiles, closeDataFiles } from '../../manager/data-files.ts'
 import { examineDataFiles } from '../../manager/doctor.ts'
 
-const ALL = { correct: true, seenMax: 1_000, atOnceMsMax: 1_000 }
+const USER = process.geteuid?.() ?? null
+const ALL = { correct: true, owner: USER, seenMax: 1_000, atOnceMsMax: 1_000 }
 let [root, dir] = ['', '']
 
 beforeEach(() => {
@@ -99,6 +101,19 @@ describe('a look', () => {
     expect(report.seen).toBeLessThan(150)
   })
 
+  it('goes on after what cannot be looked at, and tells it', async () => {
+    makeFile(join(dir, 'a'), 0o644)
+    // So deep that no path leads there.
+    const name = 'd'.repeat(250)
+    const deep = `for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18; do mkdir ${name} && cd -P ${name} || exit; done`
+    execFileSync('sh', ['-c', deep], { cwd: dir })
+    makeFile(join(dir, 'z'), 0o644)
+    const report = await checkDataFiles(dir, ALL)
+    expect([modeOf(join(dir, 'a')), modeOf(join(dir, 'z'))]).toEqual([0o600, 0o600])
+    expect(report).toMatchObject({ exposed: 1, first: { why: 'it cannot be looked at: ENAMETOOLONG' }, whole: true })
+    execFileSync('rm', ['-rf', dir])
+  })
+
   it('takes it well that files vanish and come meanwhile, also where it goes slowly', async () => {
     for (let at = 0; at < 50; at++) {
       makeFolder(join(dir, `${at}`), 0o755)
@@ -122,7 +137,7 @@ describe('a look', () => {
 describe('doctor', () => {
   it('finds what is open to others, changes nothing, and says what to do', async () => {
     makeFile(join(dir, 'a'), 0o644)
-    const [finding] = await examineDataFiles(dir)
+    const [finding] = await examineDataFiles(dir, null)
     expect(finding).toMatchObject({
       what: 'data files',
       found: `open to others: 2 of 2, such as ${dir}`,
@@ -131,10 +146,28 @@ describe('doctor', () => {
     expect(finding?.advice).toContain(`chmod -R go= ${dir}`)
     expect(modeOf(dir)).toBe(0o755)
     await checkDataFiles(dir, ALL)
-    expect(await examineDataFiles(dir)).toEqual([
-      { what: 'data files', found: 'open to this user only', verdict: 'ok' },
+    expect(await examineDataFiles(dir, null)).toEqual([
+      { what: 'data files', found: 'open to its user only', verdict: 'ok' },
     ])
-    expect(await examineDataFiles(join(dir, 'none'))).toEqual([])
+    expect(await examineDataFiles(join(dir, 'none'), null)).toEqual([])
+  })
+
+  it('quotes the directory for the shell that a superuser copies it to', async () => {
+    const odd = join(root, "my data; $(it's)")
+    makeFolder(odd, 0o755)
+    const [finding] = await examineDataFiles(odd, null)
+    const [, words = ''] = /chmod -R go= (.*)$/.exec(finding?.advice ?? '') ?? []
+    expect(execFileSync('sh', ['-c', `printf %s ${words}`], { encoding: 'utf8' })).toBe(odd)
+  })
+
+  it('compares with the user that surgetank runs as, whoever asks', async () => {
+    chmodSync(dir, 0o700)
+    const running = { pid: 1, startedAt: '', ports: null, socketFolder: null, walls: null }
+    expect(await examineDataFiles(dir, { ...running, user: USER })).toMatchObject([{ verdict: 'ok' }])
+    expect(await examineDataFiles(dir, { ...running, user: null })).toMatchObject([{ verdict: 'ok' }])
+    const [finding] = await examineDataFiles(dir, { ...running, user: 61_184 })
+    expect(finding).toMatchObject({ verdict: 'warn', found: expect.stringContaining(`it belongs to user ${USER}`) })
+    expect(finding?.advice).toContain(`chown -R 61184 ${dir} `)
   })
 })
 

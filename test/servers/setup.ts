@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs'
 import { anotherUserHere } from './another-user.ts'
 import { kafkaGiven, kafkaHere } from './kafka-server.ts'
+import { npmCacheHere } from './npm-cache.ts'
 import { redisHere } from './redis-server.ts'
 import { judgedEngineHere, wallsHere } from './walls-here.ts'
 
@@ -45,6 +46,12 @@ export const NEEDS: readonly Need[] = [
     isHere: judgedEngineHere,
     suites: 'the names that the SQL engine has, as they were judged',
     how: 'run the tests there',
+  },
+  {
+    name: "packages in npm's cache",
+    isHere: npmCacheHere,
+    suites: 'a start of what `npm ci --ignore-scripts` installs',
+    how: 'npm ci, with the cache of this user',
   },
   {
     name: 'recorded series',

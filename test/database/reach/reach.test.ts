@@ -3,12 +3,13 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { type IncomingMessage, request } from 'node:http'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { ClickHouseClient } from '@clickhouse/client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../../database/clickhouse-database.ts'
-import { ACCESS_DEFAULTS } from '../../../database/database.ts'
+
 import { noneStands } from '../../../database/embedded/walls/walls.ts'
+import { embeddedAccess } from '../../../manager/adapters.ts'
 import { openOwnClient, type RawAnswer, raw, scalar } from '../database-fixture.ts'
 import { end, type Lone, startLone } from '../lone.ts'
 import { type Canaries, openCanaries, WORD } from './canaries.ts'
@@ -23,8 +24,7 @@ beforeAll(async () => {
   const lone = await startLone('./open-parent.mjs', folder)
   expect(noneStands(lone.walls)).toBe(true)
   on = { folder, url: `http://127.0.0.1:${lone.port}`, writer: openOwnClient(lone.own), lone }
-  const access = { ...ACCESS_DEFAULTS, url: 'http://localhost', socketPath: lone.own, user: 'default', password: '' }
-  const database = openDatabase(access)
+  const database = openDatabase(embeddedAccess(dirname(lone.own)))
   await database.migrate()
   await database.close()
   canaries = await openCanaries(folder)
