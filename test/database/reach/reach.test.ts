@@ -47,7 +47,7 @@ async function send({ sent }: Pick<Attempt, 'sent'>): Promise<RawAnswer> {
 
 /** It reaches nothing but files, writes none, and comes to an end. */
 function isAlone(sql: string): boolean {
-  return !/OUTFILE|\b(?:url|s3|gcs|oss|cosn|hdfs|remote|mysql|\w+Cluster|iceberg|executable|loop|fuzzQuery)\b|http/i.test(
+  return !/OUTFILE|\b(?:url|s3|gcs|oss|cosn|hdfs|remote|mysql|\w+Cluster|iceberg|executable|loop|fuzzQuery|generateRandom)\b|http/i.test(
     sql,
   )
 }
