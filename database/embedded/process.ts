@@ -20,6 +20,7 @@ import { CHANNEL, openChannel } from './channel.ts'
 import { type Engine, loadEngine, openEngine } from './engine.ts'
 import { EngineError } from './engine-error.ts'
 import { openExecutor } from './execute.ts'
+import { closePipesByName } from './own-pipes.ts'
 import { openOwnServer, type SocketServer } from './server.ts'
 import type { Sockets } from './sockets.ts'
 import { openSpool } from './spool.ts'
@@ -90,6 +91,7 @@ async function open({ sockets, limits, folderMsMax }: OpenMessage): Promise<void
     // Beside the engine's folder, not in it: the engine clears folders of its own at start.
     const executor = await openExecutor({ engine, spool: openSpool('../tmp'), limits })
     servers = await Promise.all([openOwnServer(executor, sockets.own), openAnalystServer(executor, sockets.analysts)])
+    closePipesByName()
     await parent.send<ChildMessage>({ ready: true, version: engine.version })
   } catch (error) {
     const detail = error instanceof Error ? error.message : String(error)

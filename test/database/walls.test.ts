@@ -32,6 +32,8 @@ import { ONCE, type Targets, type Try, triesOf } from './walls-corpus.ts'
 const NO_ANSWER = 'no answer'
 const SECRET = 'what-nobody-may-read-4711'
 const ALL_STAND: Walls = { files: true, network: true, programs: true }
+/** Runs a program as root without root's powers, as any other user. */
+const POWERLESS = ['setpriv', '--no-new-privs', '--bounding-set=-all', '--inh-caps=-all']
 const LAUNCHER = resolve('dist/database/embedded/walls/launch.js')
 
 /** Everything that the engine is not to reach, and what became of it. */
@@ -316,9 +318,23 @@ function ended(folder: string): boolean {
 describe.runIf(wallsHere)('a user without any right', () => {
   test('has all walls: none of them needs a capability', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'surgetank-bare-'))
-    const bare = ['setpriv', '--no-new-privs', '--bounding-set=-all', '--inh-caps=-all']
-    const { parent, walls } = await startLone('./lone-parent.mjs', folder, process.getuid?.() === 0 ? bare : [])
+    const { parent, walls } = await startLone('./lone-parent.mjs', folder, process.getuid?.() === 0 ? POWERLESS : [])
     expect(walls).toEqual(ALL_STAND)
+    await end(parent)
+    await isGone(folder)
+  })
+
+  test('is not held up by a time zone that is the name of a pipe of its own', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'surgetank-pipes-'))
+    const { parent, own } = await startLone('./lone-parent.mjs', folder, process.getuid?.() === 0 ? POWERLESS : [])
+    const client = openOwnClient(own)
+    for (let fd = 3; fd < 64; fd++) {
+      const zone = `concat('fi', 'le:/proc/self/fd/${fd}')`
+      const asked = client.query({ query: `SELECT toDateTime(0, ${zone})` }).then(result => result.text())
+      await asked.catch(() => {})
+    }
+    expect(await rows(client, 'SELECT 1')).toEqual([[1]])
+    await client.close()
     await end(parent)
     await isGone(folder)
   })
