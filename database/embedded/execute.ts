@@ -81,11 +81,15 @@ const STREAMED = new Set(
   ),
 )
 
+/** How long a client of an analyst may read nothing of an answer that is there. */
+const UNREAD_MS_MAX = 30_000
+
 /** The first word of what gives rows as they are computed. */
 const QUERY = /^(?:SELECT|WITH|FROM|\()$/
 
 export async function openExecutor({ engine, spool, limits }: ExecutorOptions): Promise<Executor> {
   const { control } = engine
+  const unreadMsMax = Math.min(UNREAD_MS_MAX, limits.secondsMax * 1_000)
   const admission = openAdmission(await readTableFunctions(control))
   const canceller = openCanceller(control)
   const sessions = openSessions(() => engine.connect())
@@ -159,7 +163,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     const started = performance.now()
     const shape = shapeOf(request, { format: resultFormat(sql), streams: QUERY.test(firstWord(sql)) })
     await prepareWriter(connection, request, sql)
-    return run(connection, { sql, ...shape, gone, started, msMax: null }, respond)
+    return run(connection, { sql, ...shape, gone, started, unreadMsMax: null }, respond)
   }
 
   /** Nothing of an analyst outlives the request, and no session: a read-only user can make no temporary table to keep. */
@@ -186,16 +190,16 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
       return isThere
     }
     return kept.use({ database, settings, params, gone }, prepare, connection =>
-      run(connection, { sql, ...shape, gone, started, msMax: limits.secondsMax * 1_000 }, respond),
+      run(connection, { sql, ...shape, gone, started, unreadMsMax }, respond),
     )
   }
 
   async function run(
     connection: EngineConnection,
-    { sql, format, streamed, gone, started, msMax }: Run,
+    { sql, format, streamed, gone, started, unreadMsMax }: Run,
     respond: (format: string) => Answer,
   ): Promise<() => Promise<void>> {
-    const answer = patient(respond(format), msMax === null ? null : started + msMax)
+    const answer = patient(respond(format), unreadMsMax)
     const { readRows, readBytes } = await canceller.during(gone, mark =>
       streamed ? stream(connection, mark + sql, format, answer, gone) : whole(connection, mark + sql, format, answer),
     )
@@ -244,8 +248,8 @@ interface Run extends Shape {
   readonly sql: string
   readonly gone: AbortSignal
   readonly started: number
-  /** How long it may take, its client's reading included; null for as long as it takes. */
-  readonly msMax: number | null
+  /** How long its client may read nothing; null for as long as it likes. */
+  readonly unreadMsMax: number | null
 }
 
 const UNPREPARED = { database: null, settings: [], params: [] }
@@ -258,20 +262,21 @@ function shapeOf(
   return { format, streamed: !whole && STREAMED.has(format) && statement.streams }
 }
 
-/** Waits no longer than that for a client that reads slowly: its statement holds a place in the lane, and memory. */
-function patient(answer: Answer, endsAt: number | null): Pick<Answer, 'write' | 'end'> {
+/** Waits no longer than that for a client to read on: its statement holds a place in the lane, and memory. */
+function patient(answer: Answer, unreadMsMax: number | null): Pick<Answer, 'write' | 'end'> {
   const write = (bytes: Uint8Array) => {
     const taken = answer.write(bytes)
-    return taken === null || endsAt === null ? taken : readInTime(taken, endsAt)
+    return taken === null || unreadMsMax === null ? taken : readWithin(taken, unreadMsMax)
   }
   return { write, end: answer.end }
 }
 
-async function readInTime(taken: Promise<void>, endsAt: number): Promise<void> {
+async function readWithin(taken: Promise<void>, msMax: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    const fail = () => reject(new EngineError(159, 'Timeout exceeded: the result was not read in the time of a query'))
-    timer = setTimeout(fail, Math.max(1, endsAt - performance.now()))
+    const seconds = msMax / 1_000
+    const fail = () => reject(new EngineError(159, `Timeout exceeded: nothing of the result was read for ${seconds} s`))
+    timer = setTimeout(fail, msMax)
   })
   await Promise.race([taken, late]).finally(() => clearTimeout(timer))
 }

@@ -275,7 +275,7 @@ describe('a client that reads slowly', () => {
 })
 
 describe('clients that read nothing', () => {
-  test('hold no place of other analysts longer than a query may take', async () => {
+  test('hold no place of other analysts for long', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'surgetank-unread-'))
     const child = await startEmbeddedDatabase({ dataDir: folder, limits: { secondsMax: 1 } })
     const sql = await startSqlPort({ port: 0, analystsSocket: child.sockets.analysts })
