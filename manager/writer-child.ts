@@ -1,9 +1,10 @@
 /** The writer's process, started and kept running. Its metrics come back once a second. */
-import { type ChildProcess, fork } from 'node:child_process'
+import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
+import { stopChild } from '../stop-child.ts'
 import type { ChildMessage, WriterConfig } from './child-messages.ts'
 import { type Child, type ChildEnd, supervise } from './supervise.ts'
 
@@ -41,17 +42,11 @@ async function startWriter(
       else resolve(true)
     })
   })
-  if (isReady) return { ended, stop: () => stop(child, ended), kill: () => void child.kill('SIGKILL') }
+  if (isReady)
+    return { ended, stop: () => stopChild(child, ended, STOP_MS_MAX), kill: () => void child.kill('SIGKILL') }
   child.kill('SIGKILL')
   if (child.pid !== undefined) await ended
   throw error ?? new SurgetankError('child_failed', 'The writer did not become ready.')
-}
-
-async function stop(child: ChildProcess, ended: Promise<ChildEnd>): Promise<void> {
-  child.kill('SIGTERM')
-  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS_MAX)
-  await ended
-  clearTimeout(timer)
 }
 
 /** Node runs the compiled child, also for tests that run these sources: `npm run build` comes first. */

@@ -21,6 +21,7 @@ const roots = [
   'main.ts',
   'settings.ts',
   'shown-text.ts',
+  'stop-child.ts',
   'setting-kinds.ts',
   'errors.ts',
   'http-host.ts',

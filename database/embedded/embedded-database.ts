@@ -6,6 +6,7 @@
  */
 import { availableParallelism } from 'node:os'
 import { SurgetankError } from '../../errors.ts'
+import { stopChild } from '../../stop-child.ts'
 import type { AnalystLimits } from './analyst-settings.ts'
 import type { ChildMessage, OpenMessage } from './process.ts'
 import { keepPrivate, openSocketPlace, type Sockets, socketsIn } from './sockets.ts'
@@ -97,12 +98,9 @@ async function startIn(socketFolder: string, options: EmbeddedDatabaseOptions): 
   void exited.then(exit => options.onExit?.(exit))
   return { sockets, version, walls, pid: child.pid ?? 0, stop, kill }
 
-  async function stop(): Promise<void> {
+  function stop(): Promise<void> {
     expected = true
-    child.kill('SIGTERM')
-    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS_MAX)
-    await exited
-    clearTimeout(timer)
+    return stopChild(child, exited, STOP_MS_MAX)
   }
 
   function kill(): void {

@@ -22,8 +22,8 @@ import { openSessions } from './sessions.ts'
 import type { Spool, Statement } from './spool.ts'
 import { firstWord, resultFormat } from './sql-text.ts'
 
-/** By the socket that a request comes by: `writer` is surgetank itself, everyone else is an analyst. */
-export type Role = 'writer' | 'analyst'
+/** By the socket that a request comes by: `own` is surgetank itself, everyone else is an analyst. */
+export type Role = 'own' | 'analyst'
 
 export interface Execution {
   readonly request: StatementRequest
@@ -110,7 +110,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     const lane = role === 'analyst' ? 'analyst' : statement.sql === PING ? 'ping' : 'own'
     const leave = await lanes[lane].enter(execution.gone)
     const running =
-      role === 'writer'
+      role === 'own'
         ? withConnection(request, connection => ownQuery(connection, execution, statement.sql, respond))
         : analystQuery(execution, statement.sql, respond)
     const end = await running.finally(leave)
@@ -123,7 +123,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     { insert, data, encoding }: Statement & { kind: 'insert' },
     respond: (format: string) => Answer,
   ): Promise<void> {
-    if (role !== 'writer' || request.readonly) throw new EngineError(164, 'Cannot execute query in readonly mode')
+    if (role !== 'own' || request.readonly) throw new EngineError(164, 'Cannot execute query in readonly mode')
     const started = performance.now()
     const file = await spool.write(data)
     let rows = 0
@@ -162,7 +162,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
   ): Promise<() => Promise<void>> {
     const started = performance.now()
     const shape = shapeOf(request, { format: resultFormat(sql), streams: QUERY.test(firstWord(sql)) })
-    await prepareWriter(connection, request, sql)
+    await prepareOwn(connection, request, sql)
     return run(connection, { sql, ...shape, gone, started, unreadMsMax: null }, respond)
   }
 
@@ -209,7 +209,7 @@ export async function openExecutor({ engine, spool, limits }: ExecutorOptions): 
     }
   }
 
-  async function prepareWriter(connection: EngineConnection, request: StatementRequest, sql: string): Promise<void> {
+  async function prepareOwn(connection: EngineConnection, request: StatementRequest, sql: string): Promise<void> {
     await useDatabase(connection, request.database)
     if (request.readonly) await refuseUnlessRead(connection, sql)
     else if (((await connection.classify(sql))?.statements ?? 1) > 1)

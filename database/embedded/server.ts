@@ -53,7 +53,7 @@ export async function openOwnServer(executor: Executor, path: string): Promise<S
       const request = parseRequest(incoming.method ?? 'GET', url, incoming.headers)
       queryId = request.queryId ?? queryId
       const statement = await readStatement(request.sql, incoming, request.bodyEncoding)
-      await executor.execute({ request, role: 'writer', statement, gone }, format => {
+      await executor.execute({ request, role: 'own', statement, gone }, format => {
         answer = openAnswer(response, { queryId, format, encoding: request.answerEncoding })
         return answer
       })

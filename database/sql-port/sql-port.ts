@@ -7,6 +7,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { SurgetankError } from '../../errors.ts'
+import { stopChild } from '../../stop-child.ts'
 import type { ChildMessage, OpenMessage } from './process.ts'
 
 export interface SqlPortOptions {
@@ -52,12 +53,9 @@ export async function startSqlPort({ port: asked, analystsSocket, onExit }: SqlP
   void exited.then(exit => onExit?.(exit))
   return { port, pid: child.pid ?? 0, stop, kill }
 
-  async function stop(): Promise<void> {
+  function stop(): Promise<void> {
     expected = true
-    child.kill('SIGTERM')
-    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS_MAX)
-    await exited
-    clearTimeout(timer)
+    return stopChild(child, exited, STOP_MS_MAX)
   }
 
   function kill(): void {
