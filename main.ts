@@ -7,7 +7,6 @@ import { existsSync } from 'node:fs'
 import { Command } from 'commander'
 import { openDatabase } from './database/clickhouse-database.ts'
 import type { DatabaseAccess } from './database/database.ts'
-import { nearFolder } from './database/embedded/sockets.ts'
 import { SurgetankError } from './errors.ts'
 import { choosePlaces, embeddedAccess, openView } from './manager/adapters.ts'
 import { tellBuild } from './manager/build-info.ts'
@@ -181,17 +180,18 @@ async function withView(settings: Settings, use: (view: PumpView) => Promise<voi
 /** Where the readings of this log are. */
 function databaseAccess(settings: Settings): DatabaseAccess {
   const { database } = choosePlaces(settings)
-  return database.kind === 'server' ? database.access : embeddedAccess(socketFolderOf(database.dir, settings))
+  return database.kind === 'server' ? database.access : embeddedAccess(socketFolderOf(settings))
 }
 
 /** Only the process that runs on the data directory has its engine. */
-function socketFolderOf(engineDir: string, { SURGETANK_DATA_DIR: dir }: Settings): string {
+function socketFolderOf({ SURGETANK_DATA_DIR: dir }: Settings): string {
   const running = findRunning(dir)
   if (running === null) fail(`surgetank does not run on ${dir}; start it first, or set SURGETANK_DATA_DIR.`)
   if (running.ports === null) fail(`Process ${running.pid} is still starting on ${dir}; ask again in a moment.`)
   if (running.ports.sql === null)
     fail(`Process ${running.pid} uses a ClickHouse server; set CLICKHOUSE_URL as it has it.`)
-  const folder = running.socketFolder ?? nearFolder(engineDir)
+  const folder = running.socketFolder
+  if (folder === null) fail(`Process ${running.pid} is of an earlier version: ask it by its own \`surgetank\`.`)
   if (!existsSync(folder))
     fail(`Process ${running.pid} has its sockets in ${folder}, which is not to be seen from here. ${SEEN_FROM}`)
   return folder

@@ -1,12 +1,13 @@
 /** What `doctor` finds out about the servers that are configured: does each answer as a start needs it, and with these credentials? */
 import { existsSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { pino } from 'pino'
 import { type DatabaseOptions, openDatabase } from '../database/clickhouse-database.ts'
 import { ACCESS_DEFAULTS, type DatabaseAccess, internalOf, type ServerFound } from '../database/database.ts'
 import { SurgetankError } from '../errors.ts'
 import { RECEIPT_AHEAD_MS_MAX } from '../pump/pump.ts'
 import { within } from '../within.ts'
-import { embeddedAccess, examineLog, openSpace, openView, type Places } from './adapters.ts'
+import { examineLog, openSpace, openView, type Places } from './adapters.ts'
 import type { Finding } from './doctor.ts'
 import { isOutOfReach } from './doctor-grants.ts'
 
@@ -97,20 +98,21 @@ async function newestReceipt(place: Places['log'], answerMsMax: number): Promise
 /** Who is in another container, or in a unit with its own /tmp, sees another folder for temporary files. */
 export const SEEN_FROM = 'Run this where it runs: in its container, or with the same temporary folder.'
 
-/** The embedded engine, of which only one process can read: asked where it runs, by its socket. Null where none runs. */
-export function examineEngine(socketFolder: string | null): Promise<Finding> {
+/** The embedded engine, of which only one process can read: asked where it runs. Null where none runs. */
+export function examineEngine(access: DatabaseAccess | null): Promise<Finding> {
   const what = 'clickhouse'
-  if (socketFolder === null) {
+  if (access === null) {
     const found = 'embedded, and not running: its schema is looked at when it starts, and by doctor while it runs'
     return Promise.resolve({ what, found, verdict: 'ok' })
   }
-  if (!existsSync(socketFolder)) {
+  const socketFolder = access.socketPath === null ? null : dirname(access.socketPath)
+  if (socketFolder !== null && !existsSync(socketFolder)) {
     const found = `embedded, with its sockets in ${socketFolder}, which is not to be seen from here`
     return Promise.resolve({ what, found, verdict: 'warn', advice: SEEN_FROM })
   }
   const advice = 'Readings wait in the log, and no history is served.'
   return examine({ what, down: 'warn', advice }, async () => {
-    const found = await askSchema(embeddedAccess(socketFolder), { readonly: true })
+    const found = await askSchema(access, { readonly: true })
     return {
       found: `embedded, ClickHouse ${found.version}; ${describeSchema(found)}`,
       toMend: schemaToMend(found, ACCESS_DEFAULTS.database),

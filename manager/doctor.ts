@@ -4,14 +4,14 @@ import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { totalmem } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { nearFolder } from '../database/embedded/sockets.ts'
+import { ACCESS_DEFAULTS, type DatabaseAccess } from '../database/database.ts'
 import { tryWalls } from '../database/embedded/walls/fork.ts'
 import { allStand, describeWalls, WALLS_ADVICE } from '../database/embedded/walls/walls.ts'
 import { SurgetankError } from '../errors.ts'
 import type { Settings } from '../settings.ts'
 import { shownText } from '../shown-text.ts'
 import { VERSION } from '../version.ts'
-import { choosePlaces, isEmbedded, type Places } from './adapters.ts'
+import { choosePlaces, embeddedAccess, isEmbedded, type Places } from './adapters.ts'
 import { SCHEMA_VERSION } from './build-info.ts'
 import { findRunning, type Running } from './data-dir.ts'
 import { checkDataFiles } from './data-files.ts'
@@ -53,7 +53,7 @@ export async function examine(settings: Settings): Promise<Finding[]> {
     ...(await examineServers(places)),
     ...(await examineReceipts(places.log, Date.now())),
     ...(places.database.kind === 'embedded'
-      ? [await examineEngine(socketFolderOf(running, places.database.dir)), await examineWalls(running)]
+      ? [await examineEngine(accessTo(running)), await examineWalls(running)]
       : []),
   ]
 }
@@ -69,9 +69,15 @@ function packagesOf({ log, space, database }: Places): string[] {
   ]
 }
 
-/** Null where no engine runs that has its schema, or all that can be brought to it. */
-function socketFolderOf(running: Running | null, engineDir: string): string | null {
-  return typeof running?.ports?.sql === 'number' ? (running.socketFolder ?? nearFolder(engineDir)) : null
+/**
+ * Null where no engine runs that has its schema, or all that can be brought to it. One of an earlier version, which told of no
+ * sockets, is asked by its SQL port: what an upgrade will do is asked while it runs.
+ */
+function accessTo(running: Running | null): DatabaseAccess | null {
+  const port = running?.ports?.sql ?? null
+  if (running === null || port === null) return null
+  if (running.socketFolder !== null) return embeddedAccess(running.socketFolder)
+  return { ...ACCESS_DEFAULTS, url: `http://127.0.0.1:${port}`, socketPath: null, user: 'default', password: '' }
 }
 
 interface DataDirLook {
