@@ -10,7 +10,7 @@ import { openAdmission, readTableFunctions, refuseUnlessRead } from './analyst.t
 import { analystDatabase } from './analyst-names.ts'
 import { type AnalystLimits, analystSettings, type Setting } from './analyst-settings.ts'
 import { refuseFormat } from './analyst-shape.ts'
-import type { Answer, Summary } from './answer.ts'
+import type { Answer } from './answer.ts'
 import { openCanceller } from './cancel.ts'
 import type { Engine, EngineConnection } from './engine.ts'
 import { EngineError } from './engine-error.ts'
@@ -18,6 +18,7 @@ import { quote } from './engine-tokens.ts'
 import { openKeptConnections } from './kept-connections.ts'
 import { openLane } from './lanes.ts'
 import type { StatementRequest } from './request.ts'
+import { patient, stream, whole } from './results.ts'
 import { openSessions } from './sessions.ts'
 import type { Spool, Statement } from './spool.ts'
 import { firstWord, resultFormat } from './sql-text.ts'
@@ -260,52 +261,6 @@ function shapeOf(
 ): Shape {
   const format = statement.format ?? defaultFormat
   return { format, streamed: !whole && STREAMED.has(format) && statement.streams }
-}
-
-/** Waits no longer than that for a client to read on: its statement holds a place in the lane, and memory. */
-function patient(answer: Answer, unreadMsMax: number | null): Pick<Answer, 'write' | 'end'> {
-  const write = (bytes: Uint8Array) => {
-    const taken = answer.write(bytes)
-    return taken === null || unreadMsMax === null ? taken : readWithin(taken, unreadMsMax)
-  }
-  return { write, end: answer.end }
-}
-
-async function readWithin(taken: Promise<void>, msMax: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    const seconds = msMax / 1_000
-    const fail = () => reject(new EngineError(159, `Timeout exceeded: nothing of the result was read for ${seconds} s`))
-    timer = setTimeout(fail, msMax)
-  })
-  await Promise.race([taken, late]).finally(() => clearTimeout(timer))
-}
-
-type Read = Pick<Summary, 'readRows' | 'readBytes'>
-
-async function whole(
-  connection: EngineConnection,
-  sql: string,
-  format: string,
-  answer: Pick<Answer, 'write'>,
-): Promise<Read> {
-  const { bytes, rows, bytesRead } = await connection.run(sql, format)
-  if (bytes.length > 0) await answer.write(bytes)
-  return { readRows: rows, readBytes: bytesRead }
-}
-
-async function stream(
-  connection: EngineConnection,
-  sql: string,
-  format: string,
-  answer: Pick<Answer, 'write'>,
-  gone: AbortSignal,
-): Promise<Read> {
-  for await (const bytes of connection.stream(sql, format)) {
-    if (gone.aborted) break
-    await answer.write(bytes)
-  }
-  return { readRows: 0, readBytes: 0 }
 }
 
 /** `default` is what clients say when they mean none. */
