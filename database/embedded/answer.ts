@@ -121,15 +121,15 @@ export function openAnswer(response: ServerResponse, options: AnswerOptions): An
   }
 }
 
-/** Resolves when a stream takes more, or when what is behind it is closed. */
+/** Resolves when a stream takes more, or has ended, or when what is behind it is closed: one that has ended never says that it takes more. */
 export function drained(stream: Writable, closing: Writable = stream): Promise<void> {
   return new Promise(resolve => {
     const done = () => {
-      stream.off('drain', done)
+      stream.off('drain', done).off('finish', done).off('close', done)
       closing.off('close', done)
       resolve()
     }
-    stream.on('drain', done)
+    stream.on('drain', done).on('finish', done).on('close', done)
     closing.on('close', done)
   })
 }

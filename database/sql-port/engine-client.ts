@@ -101,6 +101,8 @@ export function openEngineClient(path: string): EngineClient {
       const error = kind === 'X' ? toError(content) : new EngineError(210, ENDED)
       const summary = toObject<Summary>(content)
       connection.turn = null
+      // Whoever is still reading this answer holds back no other one.
+      socket.resume()
       if (idle.size < IDLE_MAX) idle.add(connection)
       else socket.destroy()
       if (kind === 'X' || turn.answer === null) refuse(turn, error)

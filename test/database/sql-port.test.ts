@@ -274,6 +274,15 @@ describe('a client that reads slowly', () => {
   })
 })
 
+test('an answer that was long leaves its connection to the engine free for the next one', async () => {
+  const query = 'SELECT number, toString(number) FROM numbers(20000)'
+  for (let round = 0; round < 100; round++) {
+    const result = await on.analyst.query({ query, format: 'CSV' })
+    expect((await result.text()).length).toBe(257_780)
+    expect(await scalar(on.analyst, 'SELECT 1')).toBe(1)
+  }
+})
+
 describe('clients that read nothing', () => {
   test('hold no place of other analysts for long', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'surgetank-unread-'))
