@@ -44,7 +44,7 @@ afterAll(async () => {
 describe('under load', () => {
   it('SIGTERM drains, ends every process and exits with 0 [G1]', async () => {
     await acknowledgedMore()
-    const all = processes()
+    const all = await processes()
     const since = performance.now()
     expect(await running.stop(), running.output()).toBe(0)
     const stopMs = performance.now() - since
@@ -55,7 +55,7 @@ describe('under load', () => {
 
   it('SIGTERM ends it with 0 also while ClickHouse hangs [G5]', async () => {
     await acknowledgedMore()
-    const all = processes()
+    const all = await processes()
     process.kill(running.child('database'), 'SIGSTOP')
     const since = performance.now()
     expect(await running.stop(), running.output()).toBe(0)
@@ -67,7 +67,7 @@ describe('under load', () => {
 
   it('a second SIGTERM ends it at once, and no child outlives it', async () => {
     await acknowledgedMore()
-    const all = processes()
+    const all = await processes()
     // The first drain waits for it, so that the second signal comes in the middle.
     process.kill(running.child('database'), 'SIGSTOP')
     const exited = running.stop()
@@ -83,7 +83,7 @@ describe('under load', () => {
 
   it('SIGKILL of the process that was started takes its children along', async () => {
     await acknowledgedMore()
-    const all = processes()
+    const all = await processes()
     killProcess(running.pid)
     const goneMs = await untilGone(all)
     tell(`children gone ${Math.round(goneMs)} ms after SIGKILL of their parent`)
@@ -104,8 +104,17 @@ async function acknowledgedMore(): Promise<void> {
   await until(() => fleet.counts().acked > acked + RATE / 2, 'acknowledgements')
 }
 
-function processes(): number[] {
-  return [running.pid, running.child('writer'), running.child('database')]
+/** All of them: the writer may come a moment after devices are served. */
+async function processes(): Promise<number[]> {
+  const all = () => [running.pid, running.child('writer'), running.child('database')]
+  await until(() => {
+    try {
+      return all().length > 0
+    } catch {
+      return false
+    }
+  }, 'the writer runs')
+  return all()
 }
 
 async function startAgain(): Promise<number> {
