@@ -20,7 +20,7 @@ import { type EngineToken, isName, nameOf, quote, tokenize } from './engine-toke
 import { firstWord } from './sql-text.ts'
 
 /** Kinds of a statement as the engine's classifier numbers them. */
-export const READS = 0
+const READS = 0
 const UNKNOWN = 4
 
 /** What a parameter of the type Identifier may be: a name that needs no quotes, and so no path. */
@@ -85,6 +85,8 @@ export function openAdmission(tableFunctions: ReadonlySet<string>): Admission {
   }
 
   function keep(asked: string, admitted: Admitted): void {
+    // Judged twice at one time: counted once.
+    if (kept.has(asked)) return
     kept.set(asked, admitted)
     keptChars += asked.length
     for (const [oldest] of kept) {

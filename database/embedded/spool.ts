@@ -55,12 +55,21 @@ export async function readStatement(
   if (text.cut) {
     // The rest is read past the decoder then, which nobody reads from any more.
     body.unpipe()
-    throw new EngineError(307, `The text of a statement is longer than ${TEXT_BYTES_MAX} bytes`)
+    throw tooLong()
   }
-  const trimmed = statementText(sql, text.bytes)
-  if (trimmed === null) throw new EngineError(36, 'The text of the statement is not UTF-8')
-  if (trimmed === '') throw new EngineError(62, 'Empty query')
-  return { kind: 'query', sql: trimmed }
+  return { kind: 'query', sql: textOf(sql, text.bytes) }
+}
+
+/** The text of a statement from the address and the body. Throws 36 for what is no UTF-8, and 62 for nothing. */
+export function textOf(inAddress: string, body: Uint8Array): string {
+  const text = statementText(inAddress, body)
+  if (text === null) throw new EngineError(36, 'The text of the statement is not UTF-8')
+  if (text === '') throw new EngineError(62, 'Empty query')
+  return text
+}
+
+export function tooLong(): EngineError {
+  return new EngineError(307, `The text of a statement is longer than ${TEXT_BYTES_MAX} bytes`)
 }
 
 /** The head was looked at byte by byte, because the data behind it need not be text. */
@@ -69,7 +78,7 @@ function utf8(latin1: string): string {
 }
 
 /** The first bytes of a body, up to the most that a statement may have, and what follows. */
-export async function readText(body: Readable): Promise<{ bytes: Buffer; cut: boolean; rest: AsyncIterable<Buffer> }> {
+async function readText(body: Readable): Promise<{ bytes: Buffer; cut: boolean; rest: AsyncIterable<Buffer> }> {
   const chunks: Buffer[] = []
   let length = 0
   const iterator = body[Symbol.asyncIterator]() as AsyncIterator<Buffer>

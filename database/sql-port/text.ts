@@ -5,8 +5,8 @@
 import type { IncomingMessage } from 'node:http'
 import { BodyError, EngineError } from '../embedded/engine-error.ts'
 import type { BodyEncoding } from '../embedded/request.ts'
-import { decoded, TEXT_BYTES_MAX } from '../embedded/spool.ts'
-import { parseInsert, statementText } from '../embedded/sql-text.ts'
+import { decoded, TEXT_BYTES_MAX, textOf, tooLong } from '../embedded/spool.ts'
+import { parseInsert } from '../embedded/sql-text.ts'
 
 /** What does not compress is a little longer compressed. */
 const COMPRESSED_BYTES_MAX = TEXT_BYTES_MAX + 64 * 1024
@@ -23,12 +23,8 @@ export async function readStatementText(
   if (parseInsert(inAddress) !== null) throw readonlyError()
   const { bytes, cut } = hasBody(body) ? await readBody(body, encoding) : NOTHING
   if (inAddress === '' && parseInsert(bytes.toString('latin1')) !== null) throw readonlyError()
-  if (cut || inAddress.length + bytes.length > TEXT_BYTES_MAX)
-    throw new EngineError(307, `The text of a statement is longer than ${TEXT_BYTES_MAX} bytes`)
-  const text = statementText(inAddress, bytes)
-  if (text === null) throw new EngineError(36, 'The text of the statement is not UTF-8')
-  if (text === '') throw new EngineError(62, 'Empty query')
-  return text
+  if (cut || inAddress.length + bytes.length > TEXT_BYTES_MAX) throw tooLong()
+  return textOf(inAddress, bytes)
 }
 
 function readonlyError(): EngineError {
