@@ -1,0 +1,72 @@
+/**
+ * Sessions: what is kept of a client that connects with clean=0 when its connection ends [MQTT-3.1.2-4], and the door of this
+ * folder. CONNACK says whether something was kept [MQTT-3.2.2-2]: a client that hears "no session" may throw away what was
+ * not acknowledged, and one that hears "session present" does not subscribe again.
+ *
+ * Nothing is queued for a client that is away, so a session is small: that it exists, the filters that were granted, and the
+ * QoS 2 messages that it sent and has not released.
+ *
+ * Which broker serves a client is another question: `Sessions` of `space/space.ts`.
+ */
+
+/** Whose session it is. `principal` is empty until there is authentication. */
+export interface SessionKey {
+  readonly principal: string
+  readonly client: string
+}
+
+/** A filter as it was granted. */
+export interface SessionFilter {
+  readonly filter: string
+  readonly qos: 0 | 1 | 2
+}
+
+/** A QoS 2 message between its PUBREC and its PUBREL. */
+export interface OpenMessage {
+  /** Its packet identifier, 1 to 65,535. */
+  readonly packet: number
+  /** A short text that is the same for the same topic and payload. */
+  readonly print: string
+}
+
+export interface SessionRecord {
+  /** Random; another one for each session that is begun anew, also of the same client. */
+  readonly life: string
+  readonly filters: readonly SessionFilter[]
+  /** How many QoS 2 messages it has opened; the log may hold newer ones, which say the session's `life` and their number. */
+  readonly opened: number
+  readonly open: readonly OpenMessage[]
+}
+
+/** The most QoS 2 messages that a record keeps; the oldest are forgotten, and one that is sent again is stored again. */
+export const OPEN_MESSAGES_MAX = 1_024
+
+export interface SessionStore {
+  /**
+   * The session of a client that connects with clean=0: the one that is kept, or a new one, durable when it resolves. Until
+   * `leave` it does not expire. Whoever opened it before can change it no more. Null when nothing can be kept: the bound is
+   * reached by clients that are connected, or the store is away. Within a second or two; never rejects.
+   */
+  open(key: SessionKey): Promise<StoredSession | null>
+  /** A client connects with clean=1: what was kept of it is gone, durably, when it resolves [MQTT-3.1.2-6]. Never rejects. */
+  discard(key: SessionKey): Promise<void>
+  /** Sessions that are kept, of clients connected or away; an estimate where several processes share the store. */
+  count(): Promise<number>
+  close(): Promise<void>
+}
+
+export interface StoredSession {
+  /** It was kept from an earlier connection: "session present" in CONNACK. */
+  readonly isPresent: boolean
+  /** As it was when it was opened, or saved last. */
+  readonly record: SessionRecord
+  /**
+   * Replaces the record; durable when it resolves. Calls at one time share a commit. Rejects (fate `retry`) when it cannot be
+   * made durable now. Of a session that somebody else has opened since, it changes nothing, and resolves.
+   */
+  save(record: SessionRecord): Promise<void>
+  /** As `save`, within a second or with the next commit, whichever comes first, and without a word when that fails. */
+  saveSoon(record: SessionRecord): void
+  /** The client has left: what was saved last is durable when it resolves, and expires from now on. Never rejects. */
+  leave(): Promise<void>
+}
