@@ -34,6 +34,8 @@ export interface Machines {
   readonly redis: TestRedis
   readonly kafka: KafkaServer
   pidOf(part: PartName): number
+  /** Where a broker listens itself, past the balancer. */
+  mqttPortOf(part: PartName): number
   /** `/readyz` of a role. */
   ready(part: PartName): Promise<{ readonly status: number; readonly body: unknown }>
   metrics(part: PartName): Promise<string>
@@ -77,7 +79,21 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
   const balancer: Balancer = await openBalancer(['broker-a', 'broker-b'].map(part => role(part as PartName).ports.mqtt))
   await Promise.all([...roles.keys()].map(untilReady))
   const ports = { mqtt: balancer.port, http: role('api').ports.http, sql: clickhouse.sqlPort }
-  return { ports, env, redis, kafka, pidOf, ready, metrics, killAndRestart, freeze, stop, output: () => output, close }
+  return {
+    ports,
+    env,
+    redis,
+    kafka,
+    pidOf,
+    mqttPortOf,
+    ready,
+    metrics,
+    killAndRestart,
+    freeze,
+    stop,
+    output: () => output,
+    close,
+  }
 
   function launch(words: readonly string[], { mqtt, http }: Role['ports']): ChildProcess {
     const own = { SURGETANK_MQTT_PORT: String(mqtt), SURGETANK_HTTP_PORT: String(http) }
@@ -103,6 +119,10 @@ export async function startMachines(more: Readonly<Record<string, string>> = {})
     if (part === 'clickhouse') return clickhouse.pid
     if (part === 'redis') return redis.pid
     return part === 'kafka' ? kafka.pid : (role(part).child.pid ?? 0)
+  }
+
+  function mqttPortOf(part: PartName): number {
+    return role(part).ports.mqtt
   }
 
   async function ready(part: PartName): Promise<{ status: number; body: unknown }> {
