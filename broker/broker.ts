@@ -167,6 +167,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
       waits: () => flow.waits(connection),
       heard: () => keepAwake(client),
       take: (known, frame, payload) => publishing.takeKnown(connection, known, frame, payload),
+      release: packet => publishing.release(connection, packet),
       readAgain: () => queueMicrotask(() => readOn(client)),
     })
     attach(client, connection)

@@ -25,6 +25,8 @@ export interface Publishing {
   readonly authorizePublish: NonNullable<AedesOptions['authorizePublish']>
   /** A message to a topic that `authorizePublish` has seen on this connection. */
   takeKnown(connection: Connection, known: KnownTopic, frame: PublishFrame, payload: Buffer): void
+  /** The client has let go of a packet identifier of QoS 2 (PUBREL): PUBCOMP is written, in the order of these calls [MQTT-4.3.3-2]. */
+  release(connection: Connection, packet: number): void
   /** Adds what was counted since the last call to the metrics: a labelled counter is too dear per message. */
   count(): void
 }
@@ -45,7 +47,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
   let dropped = 0
   let statuses = 0
 
-  return { authorizePublish, takeKnown, count }
+  return { authorizePublish, takeKnown, release, count }
 
   function authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void {
     // Aedes gives a will without a type, and one that it swept up without a client.
@@ -103,6 +105,11 @@ export function openPublishing(options: PublishingOptions): Publishing {
     if (dup) connection.marksDup = true
     // One literal, and no spread: this is the hot path.
     ingest.offer({ device, metric, topic, payload, receivedAt, held, connection: number, packet, dup, marksDup })
+  }
+
+  /** Known or not: a PUBREL sent again is answered again [MQTT-4.3.3-2]. */
+  function release(connection: Connection, packet: number): void {
+    acknowledger.complete(connection, packet)
   }
 
   /** What acknowledges the message; null for QoS 0; undefined when it was dropped: QoS 0 never waits. */
