@@ -42,6 +42,10 @@ export const metrics = {
     'telemetry_sessions_taken_total',
     'Connections closed because another broker serves their client.',
   ),
+  openForgotten: counter(
+    'telemetry_qos2_forgotten_total',
+    'QoS 2 messages between PUBREC and PUBREL that were forgotten for want of room; one that is sent again is stored again.',
+  ),
   clients: gauge('telemetry_clients_connected', 'MQTT connections.'),
   devices: gauge('telemetry_devices', 'Devices whose state is held.'),
   devicesOnline: gauge('telemetry_devices_online', 'Devices that are online.'),

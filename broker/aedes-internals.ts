@@ -13,6 +13,8 @@
  *    `readOn` makes Aedes ask again.
  * 4. `client._keepaliveTimer` closes a client that sent no packet for 1.5 times its keepalive; a client whose socket we do
  *    not read is kept by `keepAwake`.
+ * 5. Aedes is told that every session is clean, so that it keeps nothing, and would say "no session". It writes CONNACK in
+ *    pieces, before anything else that a connection gets; `tellSessionPresent` sets the flag in passing [MQTT-3.2.2-2].
  *
  * test/broker/aedes-internals.test.ts notices when an Aedes does any of this in another way.
  */
@@ -40,6 +42,25 @@ export function readOn(client: Client): void {
 /** Starts the client's keepalive period anew. */
 export function keepAwake(client: Client): void {
   inner(client)._keepaliveTimer?.refresh()
+}
+
+/** The third byte of CONNACK: its flags, of which only "session present" may be set [MQTT 3.1.1, 3.2.2.1]. */
+const FLAGS_AT = 2
+
+/** The CONNACK that Aedes is about to write, and that accepts, says that a session is present. Nothing was written before. */
+export function tellSessionPresent(client: Client): void {
+  const { conn } = client
+  const write = conn.write
+  let written = 0
+  conn.write = ((bytes: Buffer, ...rest: []) => {
+    const at = FLAGS_AT - written
+    written += bytes.length
+    if (at >= bytes.length) return write.call(conn, bytes, ...rest)
+    conn.write = write
+    const flagged = Buffer.from(bytes)
+    flagged[at] = 1
+    return write.call(conn, flagged, ...rest)
+  }) as typeof conn.write
 }
 
 export function attach(client: Client, connection: Connection): void {

@@ -12,7 +12,9 @@
  *   every peer is trusted [G6].
  * - Where several brokers share a space, a client is served by one of them at a time (`takeover.ts`).
  *
- * Not promised: sessions end with their connection; nothing is retained, queued or fanned out; MQTT 5 is refused with
+ * - Of a client that connects with clean=0 its session is kept where there is a store for it (`client-sessions.ts`).
+ *
+ * Not promised: nothing is retained, queued or fanned out; MQTT 5 is refused with
  * CONNACK 1, as a client expects from a 3.1.1 server.
  */
 import { type EventEmitter, once } from 'node:events'
@@ -22,12 +24,14 @@ import type { Logger } from 'pino'
 import { cannotListen } from '../errors.ts'
 import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import type { SessionStore } from '../sessions/sessions.ts'
 import type { Settings } from '../settings.ts'
 import type { Sessions, Space } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { openAdmission } from './admission.ts'
 import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
+import { openClientSessions } from './client-sessions.ts'
 import { openConnectRate } from './connect-rate.ts'
 import { Connection, type Held } from './connection.ts'
 import { openFlow } from './flow.ts'
@@ -35,7 +39,7 @@ import { FrameGate } from './frame-gate.ts'
 import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
-import { openTakeover, type Takeover } from './takeover.ts'
+import { openTakeover } from './takeover.ts'
 
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
@@ -49,6 +53,8 @@ export interface BrokerOptions {
   readonly space: Pick<Space, 'mergePresence'>
   /** Null where this is the only broker. */
   readonly sessions: Sessions | null
+  /** What is kept of clients that connect with clean=0; null where nothing is. */
+  readonly sessionStore: SessionStore | null
   readonly settings: Pick<
     Settings,
     | 'SURGETANK_LISTEN'
@@ -104,8 +110,16 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     settled: acknowledger.settled,
     pressureChanged: flow.pressureChanged,
   })
+  const clientSessions = openClientSessions({
+    store: options.sessionStore,
+    ingest,
+    complete: acknowledger.complete,
+    violated: refuse,
+    log,
+  })
   const publishing = openPublishing({
     ingest,
+    sessions: clientSessions,
     acknowledger,
     presence,
     floodgate: flow.floodgate,
@@ -116,13 +130,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const takeover = sessions === null ? null : openTakeover({ sessions, ingest, lost: presence.lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const aedes = await openAedes(publishing, takeover, refuseConnect)
+  const aedes = await openAedes(publishing, openAdmission(takeover, clientSessions, refuseConnect))
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
   aedes.on('keepaliveTimeout', client => countRefusal(connectionOf(client), 'keepalive'))
   aedes.on('unsubscribe', (topics, client) =>
-    topics.forEach(topic => void connectionOf(client).subscriptions.delete(topic)),
+    topics.forEach(topic => void clientSessions.unsubscribe(connectionOf(client), topic)),
   )
   // A listener must be there: without one an error of Aedes' own, such as a will that it may not publish, would end the process.
   const emitter: EventEmitter = aedes
@@ -189,6 +203,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connections.delete(connection)
     connection.endedAt = clock()
     flow.ended(connection)
+    clientSessions.ended(connection)
     if (connection.connected) metrics.clients.dec()
     if (takeover === null) {
       presence.ended(connection, 'ours')
@@ -254,13 +269,9 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   }
 }
 
-function openAedes(
-  publishing: Publishing,
-  takeover: Takeover | null,
-  refused: (client: Client, reason: string) => void,
-): Promise<Aedes> {
+function openAedes(publishing: Publishing, admission: ReturnType<typeof openAdmission>): Promise<Aedes> {
   return Aedes.createBroker({
-    ...openAdmission(takeover, refused),
+    ...admission,
     authorizePublish: publishing.authorizePublish,
     connectTimeout: CONNECT_MS_MAX,
     drainTimeout: UNREAD_MS_MAX,

@@ -39,6 +39,7 @@ export async function openBrokerPart(options: BrokerPartOptions): Promise<Broker
     },
     space,
     sessions,
+    sessionStore: null,
     settings,
     clock: Date.now,
     log,
