@@ -42,6 +42,14 @@ export const metrics = {
     'telemetry_sessions_taken_total',
     'Connections closed because another broker serves their client.',
   ),
+  takeovers: counter(
+    'telemetry_takeovers_total',
+    'Connections that were served and closed because their client connected anew, here or at another broker.',
+  ),
+  takeoversSlowed: counter(
+    'telemetry_takeovers_slowed_total',
+    'Take-overs that had to wait, because the client id is taken over again and again: two devices use it.',
+  ),
   clients: gauge('telemetry_clients_connected', 'MQTT connections.'),
   devices: gauge('telemetry_devices', 'Devices whose state is held.'),
   devicesOnline: gauge('telemetry_devices_online', 'Devices that are online.'),

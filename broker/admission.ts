@@ -24,8 +24,10 @@ const SERVER_UNAVAILABLE: AuthErrorCode.SERVER_UNAVAILABLE = 3
 
 type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizeSubscribe'>>
 
-/** `takeover` is null where this is the only broker. */
-export function openAdmission(takeover: Takeover | null, refused: (client: Client, reason: string) => void): Hooks {
+export function openAdmission(
+  takeover: Pick<Takeover, 'admit'>,
+  refused: (client: Client, reason: string) => void,
+): Hooks {
   return { preConnect, authenticate, authorizeSubscribe }
 
   /** Looks at the CONNECT before Aedes does. Never refuses here: Aedes would close without the return code. */
@@ -58,7 +60,7 @@ export function openAdmission(takeover: Takeover | null, refused: (client: Clien
     const connection = connectionOf(client)
     const { refusal, anonymous } = connection
     if (refusal !== 0) done(refuseWith(refusal), null)
-    else if (takeover === null || anonymous) done(null, true)
+    else if (anonymous) done(null, true)
     else void takeover.admit(connection, client.id).then(outcome => answer(client, outcome, done))
   }
 

@@ -58,7 +58,7 @@ describe('admission', () => {
     const packet = { ...connectPacket({ keepalive: given }), cmd: 'connect' as const }
     const client = {} as Client
     attach(client, new Connection(new Socket()))
-    openAdmission(null, () => undefined).preConnect(client, packet, () => undefined)
+    openAdmission({ admit: async () => 'serve' }, () => undefined).preConnect(client, packet, () => undefined)
     expect(packet.keepalive).toBe(taken)
   })
 
