@@ -46,6 +46,14 @@ export const metrics = {
     'telemetry_qos2_forgotten_total',
     'QoS 2 messages between PUBREC and PUBREL that were forgotten for want of room; one that is sent again is stored again.',
   ),
+  takeovers: counter(
+    'telemetry_takeovers_total',
+    'Connections that were served and closed because their client connected anew, here or at another broker.',
+  ),
+  takeoversSlowed: counter(
+    'telemetry_takeovers_slowed_total',
+    'Take-overs that had to wait, because the client id is taken over again and again: two devices use it.',
+  ),
   clients: gauge('telemetry_clients_connected', 'MQTT connections.'),
   devices: gauge('telemetry_devices', 'Devices whose state is held.'),
   devicesOnline: gauge('telemetry_devices_online', 'Devices that are online.'),

@@ -25,10 +25,9 @@ const SERVER_UNAVAILABLE: AuthErrorCode.SERVER_UNAVAILABLE = 3
 
 type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizeSubscribe'>>
 
-/** `takeover` is null where this is the only broker. */
 export function openAdmission(
-  takeover: Takeover | null,
-  sessions: ClientSessions,
+  takeover: Pick<Takeover, 'admit'>,
+  sessions: Pick<ClientSessions, 'begin' | 'subscribe'>,
   refused: (client: Client, reason: string) => void,
 ): Hooks {
   return { preConnect, authenticate, authorizeSubscribe }
@@ -64,7 +63,6 @@ export function openAdmission(
     const { refusal, anonymous } = connection
     if (refusal !== 0) done(refuseWith(refusal), null)
     else if (anonymous) done(null, true)
-    else if (takeover === null) void serve(client, done)
     else void takeover.admit(connection, client.id).then(outcome => answer(client, outcome, done))
   }
 

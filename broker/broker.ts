@@ -10,8 +10,7 @@
  * - Bad topics and statuses are refused through ingest, kept with their reason, and acknowledged.
  * - It takes every user name: there is no authentication yet, so it listens on 127.0.0.1 unless the operator says that
  *   every peer is trusted [G6].
- * - Where several brokers share a space, a client is served by one of them at a time (`takeover.ts`).
- *
+ * - A client is served by one connection at a time, also where several brokers share a space (`takeover.ts`).
  * - Of a client that connects with clean=0 its session is kept where there is a store for it (`client-sessions.ts`).
  *
  * Not promised: nothing is retained, queued or fanned out; MQTT 5 is refused with
@@ -26,7 +25,7 @@ import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { SessionStore } from '../sessions/sessions.ts'
 import type { Settings } from '../settings.ts'
-import type { Sessions, Space } from '../space/space.ts'
+import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { openAdmission } from './admission.ts'
@@ -34,6 +33,7 @@ import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
 import { openClientSessions } from './client-sessions.ts'
 import { openConnectRate } from './connect-rate.ts'
 import { Connection, type Held } from './connection.ts'
+import { endConnection } from './end-connection.ts'
 import { openFlow } from './flow.ts'
 import { FrameGate } from './frame-gate.ts'
 import { openPresence } from './presence.ts'
@@ -127,7 +127,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     violated: refuse,
   })
   const { sessions } = options
-  const takeover = sessions === null ? null : openTakeover({ sessions, ingest, lost: presence.lost, clock, log })
+  const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost: presence.lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
   const aedes = await openAedes(publishing, openAdmission(takeover, clientSessions, refuseConnect))
@@ -195,8 +195,12 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.connected = true
     connection.gate?.connected()
     metrics.clients.inc()
-    // Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt.
-    presence.hold(connection, client.id, false)
+    holdOwn(connection, client.id)
+  }
+
+  /** Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt. */
+  function holdOwn(connection: Connection, client: string): void {
+    presence.hold(connection, client, false)
   }
 
   function ended(connection: Connection): void {
@@ -205,14 +209,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     flow.ended(connection)
     clientSessions.ended(connection)
     if (connection.connected) metrics.clients.dec()
-    if (takeover === null) {
-      presence.ended(connection, 'ours')
-      return
-    }
-    const end = takeover.ended(connection).then(whose => {
-      presence.ended(connection, whose)
-      ending.delete(end)
-    })
+    const tell = (whose: Whose) => presence.ended(connection, whose)
+    const end = takeover.ended(connection, tell).then(() => void ending.delete(end))
     ending.add(end)
   }
 
@@ -256,7 +254,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 
   async function close(): Promise<void> {
     stopReading()
-    const ends = [...connections].map(end)
+    const ends = [...connections].map(endConnection)
     await within(CLOSE_STEP_MS_MAX, Promise.all(ends))
     for (const { socket } of connections) socket.destroy()
     await within(
@@ -292,16 +290,4 @@ async function listen(server: Server, host: string, port: number): Promise<numbe
     throw cannotListen('MQTT', host, port, error)
   }
   return (server.address() as AddressInfo).port
-}
-
-/**
- * Resolves when the peer has closed too. What it still sends is read and thrown away: left unread it would reset the
- * connection, and with it the acknowledgements under way.
- */
-function end({ socket, gate, client }: Connection): Promise<void> {
-  const closed = new Promise<void>(resolve => socket.once('close', () => resolve()))
-  gate?.discard()
-  if (client !== null) readOn(client)
-  socket.end()
-  return closed
 }

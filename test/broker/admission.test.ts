@@ -5,7 +5,6 @@ import * as mqtt from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { openAdmission } from '../../broker/admission.ts'
 import { attach } from '../../broker/aedes-internals.ts'
-import type { ClientSessions } from '../../broker/client-sessions.ts'
 import { openConnectRate } from '../../broker/connect-rate.ts'
 import { Connection } from '../../broker/connection.ts'
 import { registry } from '../../metrics.ts'
@@ -59,7 +58,8 @@ describe('admission', () => {
     const packet = { ...connectPacket({ keepalive: given }), cmd: 'connect' as const }
     const client = {} as Client
     attach(client, new Connection(new Socket()))
-    openAdmission(null, {} as ClientSessions, () => undefined).preConnect(client, packet, () => undefined)
+    const sessions = { begin: async () => false, subscribe: async () => true }
+    openAdmission({ admit: async () => 'serve' }, sessions, () => undefined).preConnect(client, packet, () => undefined)
     expect(packet.keepalive).toBe(taken)
   })
 

@@ -111,7 +111,7 @@ async function offerAll(write: (index: number) => string): Promise<number> {
     for (let index = 0; index < count; index++) {
       const payload = payloads[index] as Buffer
       const packet = (index & 0xff) + 1
-      const came = { connection: 1, packet, dup: false, marksDup: false }
+      const came = { connection: 1, packet, dup: false, marksDup: false, mark: null }
       ingest.offer({ device: 'press-17', metric: null, topic: '', payload, receivedAt: NOW, held: null, ...came })
       if (index % 500 === 499) await turn()
     }
