@@ -58,11 +58,14 @@ export interface SessionStore {
 export interface StoredSession {
   /** It was kept from an earlier connection: "session present" in CONNACK. */
   readonly isPresent: boolean
-  /** As it was when it was opened, or saved last. */
+  /**
+   * As it was when it was opened, or as it was handed over last, durable or not; what a rejected `save` brought is taken back. The
+   * later of two calls replaces the earlier one whole, so whoever changes something begins with this.
+   */
   readonly record: SessionRecord
   /**
-   * Replaces the record; durable when it resolves. Calls at one time share a commit. Rejects (fate `retry`) when it cannot be
-   * made durable now. Of a session that somebody else has opened since, it changes nothing, and resolves.
+   * Replaces the record; durable when it resolves. Calls at one time share a commit. Rejects with `sessions_unavailable` (retry)
+   * when it is not durable within two seconds, and with `session_too_large` (reject) beyond 64 KiB. Of a session that somebody else has opened since, it changes nothing, and resolves.
    */
   save(record: SessionRecord): Promise<void>
   /** As `save`, within a second or with the next commit, whichever comes first, and without a word when that fails. */
