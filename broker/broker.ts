@@ -22,6 +22,7 @@ import type { Logger } from 'pino'
 import { cannotListen } from '../errors.ts'
 import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import type { SessionStore } from '../sessions/sessions.ts'
 import type { Settings } from '../settings.ts'
 import type { Sessions, Space } from '../space/space.ts'
 import { within } from '../within.ts'
@@ -49,6 +50,8 @@ export interface BrokerOptions {
   readonly space: Pick<Space, 'mergePresence'>
   /** Null where this is the only broker. */
   readonly sessions: Sessions | null
+  /** Null where nothing is kept of a client that leaves. */
+  readonly sessionStore: SessionStore | null
   readonly settings: Pick<
     Settings,
     | 'SURGETANK_LISTEN'

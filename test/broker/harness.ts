@@ -10,6 +10,7 @@ import { onTestFinished } from 'vitest'
 import { type Broker, type Held, openBroker } from '../../broker/broker.ts'
 import type { Ingest, IngestEvents, Publish } from '../../ingest/ingest.ts'
 import type { DeviceState, Presence } from '../../model/device-state.ts'
+import type { SessionStore } from '../../sessions/sessions.ts'
 import type { Sessions } from '../../space/space.ts'
 
 type Offered = Publish<Held | null> & { readonly reason?: string; readonly detail?: string }
@@ -61,6 +62,7 @@ export interface BenchOptions {
   readonly port?: number
   readonly listen?: string
   readonly sessions?: Sessions
+  readonly sessionStore?: SessionStore
   /** Shared by brokers of one test. */
   readonly space?: HandSpace
   /** Takes the lines of the log, for a broker that does not open. */
@@ -77,6 +79,7 @@ export async function openBench(options: BenchOptions = {}): Promise<Bench> {
     openIngest: events => ingest.connect(events),
     space,
     sessions: options.sessions ?? null,
+    sessionStore: options.sessionStore ?? null,
     settings: {
       SURGETANK_LISTEN: options.listen ?? '127.0.0.1',
       SURGETANK_MQTT_PORT: options.port ?? 0,
