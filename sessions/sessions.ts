@@ -67,12 +67,15 @@ export interface SessionStore {
 export interface StoredSession {
   /** It was kept from an earlier connection: "session present" in CONNACK. */
   readonly isPresent: boolean
-  /** As it was when it was opened, or saved last. */
+  /**
+   * As it was when it was opened, or as it was handed over last, durable or not; what a rejected `save` brought is taken back. The
+   * later of two calls replaces the earlier one whole, so whoever changes something begins with this.
+   */
   readonly record: SessionRecord
   /**
-   * Replaces the record; durable when it resolves. Calls at one time share a commit. Rejects (fate `retry`) when it cannot be
-   * made durable now; it may become so later, unless another call replaces it. Of a session that somebody else has opened since, it
-   * changes nothing, and resolves with false.
+   * Replaces the record; durable when it resolves. Calls at one time share a commit. Rejects with `sessions_unavailable` (retry)
+   * when it is not durable within two seconds, and with `session_too_large` (reject) beyond 64 KiB; it may become durable later,
+   * unless another call replaces it. Of a session that somebody else has opened since, it changes nothing, and resolves with false.
    */
   save(record: SessionRecord): Promise<boolean>
   /** As `save`, within a second or with the next commit, whichever comes first, and without a word when that fails. */
