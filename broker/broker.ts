@@ -29,7 +29,7 @@ import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { openAdmission } from './admission.ts'
-import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
+import { attach, connectionOf, keepAwake, onUnsubscribe, readOn } from './aedes-internals.ts'
 import { openClientSessions } from './client-sessions.ts'
 import { openConnectRate } from './connect-rate.ts'
 import { Connection, type Held } from './connection.ts'
@@ -135,9 +135,6 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
   aedes.on('keepaliveTimeout', client => countRefusal(connectionOf(client), 'keepalive'))
-  aedes.on('unsubscribe', (topics, client) =>
-    topics.forEach(topic => void clientSessions.unsubscribe(connectionOf(client), topic)),
-  )
   // A listener must be there: without one an error of Aedes' own, such as a will that it may not publish, would end the process.
   const emitter: EventEmitter = aedes
   emitter.on('error', error => log.warn('broker error', { err: error }))
@@ -185,6 +182,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
       readAgain: () => queueMicrotask(() => readOn(client)),
     })
     attach(client, connection)
+    onUnsubscribe(client, filter => clientSessions.unsubscribe(connection, filter))
     socket.once('close', () => ended(connection))
   }
 

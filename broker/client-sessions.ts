@@ -108,7 +108,9 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     connection.leaving = async () => {
       await beginning
       const { own } = connection
-      if (own?.kept) await (own.kept.leaving ??= leave(connection, own.open, own.kept))
+      if (own === null || own.kept === null) return
+      own.kept.leaving ??= leave(connection, own.open, own.kept)
+      await own.kept.leaving
     }
     return beginning
   }

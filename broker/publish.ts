@@ -116,7 +116,19 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const isNew = isOpened(held, topic, payload)
     const mark = held === null || held.opened === null ? null : held.opened.mark
     // One literal, and no spread: this is the hot path.
-    const publish = { device, metric, topic, payload, receivedAt, held, connection: number, packet, dup, marksDup, mark }
+    const publish = {
+      device,
+      metric,
+      topic,
+      payload,
+      receivedAt,
+      held,
+      connection: number,
+      packet,
+      dup,
+      marksDup,
+      mark,
+    }
     if (isNew) ingest.offer(publish)
     else ingest.offerRepeated(publish)
   }
