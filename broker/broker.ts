@@ -241,6 +241,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     flow.keepWaitingAwake(connections)
     publishing.count()
     rate.tick()
+    clientSessions.tick()
     log.tick()
     void presence.flush()
   }

@@ -7,8 +7,9 @@
  * - A granted filter is durable before its SUBACK. An UNSUBSCRIBE is saved soon: nothing is sent to a filter yet.
  * - PUBCOMP waits until the release is durable. One save is under way for each client, and what is released meanwhile shares the
  *   next. While the store takes nothing PUBCOMP waits, and its message stays acknowledged.
- * - A client that heard "no session" although an earlier one may be kept has its record wiped before the next CONNACK that could say
- *   otherwise: it has forgotten what it sent, and a message of its own must not be taken for one that is open.
+ * - A client that heard "no session" although an earlier one may be kept has forgotten what it sent, and a message of its own must not
+ *   be taken for one that is open then. So what is kept of it is discarded as soon as the store is back, and wiped at the latest
+ *   before a CONNACK that could say otherwise. A broker that is killed before, or that the client leaves before, cannot do that.
  *
  * Bounds: OPEN_MESSAGES_MAX of a session and OPEN_IN_ALL_MAX of all; beyond them the oldest of that session is forgotten, and
  * counted. RELEASES_MAX of all wait for their record; beyond them a client that has OPEN_MESSAGES_MAX of its own waiting is closed.
@@ -48,6 +49,8 @@ export interface ClientSessions {
   /** The filter is granted, and durable where a session is kept, when this resolves with true. Never rejects. */
   subscribe(connection: Connection, filter: string, qos: 0 | 1 | 2): Promise<boolean>
   unsubscribe(connection: Connection, filter: string): void
+  /** Every second. */
+  tick(): void
   /** The connection has ended. What is kept is left by `connection.leaving`. */
   ended(connection: Connection): void
 }
@@ -96,10 +99,12 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
   /** Those of `known` whose connection has left. */
   const left = new Map<string, OpenMessages>()
   const toWipe = new Set<string>()
+  /** The client that is being discarded late, and until when. */
+  let wiping: { readonly client: string; readonly ended: Promise<unknown> } | null = null
   let releases = 0
   const room: OpenRoom = { used: 0, max: openMax, makeRoom, forgot: () => metrics.openForgotten.inc() }
 
-  return { begin, open, release, subscribe, unsubscribe, ended }
+  return { begin, open, release, subscribe, unsubscribe, tick, ended }
 
   async function begin(connection: Connection, client: string, clean: boolean): Promise<boolean> {
     if (store === null) return false
@@ -117,20 +122,23 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
 
   async function discard(from: SessionStore, key: SessionKey): Promise<boolean> {
     forget(key.client)
-    if (await from.discard(key)) toWipe.delete(key.client)
-    else wipeLater(key.client)
+    toWipe.delete(key.client)
+    if (wiping?.client === key.client) await wiping.ended
+    if (!(await from.discard(key))) wipeLater(key.client)
     return false
   }
 
   async function openKept(from: SessionStore, key: SessionKey, connection: Connection): Promise<boolean> {
     const { client } = key
+    const mustWipe = toWipe.delete(client)
+    if (wiping?.client === client) await wiping.ended
     const stored = await from.open(key)
     if (stored === null) {
       forget(client)
       wipeLater(client)
       return false
     }
-    const isNew = !stored.isPresent || toWipe.has(client)
+    const isNew = !stored.isPresent || mustWipe
     if (isNew) forget(client)
     const { record } = stored
     const marks = isNew ? [] : ingest.marksOf(record.life)
@@ -150,7 +158,6 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
       void stored.leave()
       return false
     }
-    toWipe.delete(client)
     forget(client)
     known.set(client, messages)
     return !isNew
@@ -310,6 +317,22 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     const [oldest] = left.keys()
     if (oldest !== undefined) forget(oldest)
     return room.used < room.max
+  }
+
+  function tick(): void {
+    if (store !== null && toWipe.size > 0 && wiping === null) void wipeAll(store)
+  }
+
+  /** One after another, until one fails; a client that connects meanwhile sees to itself. */
+  async function wipeAll(from: SessionStore): Promise<void> {
+    for (const client of toWipe) {
+      const ended = from.discard({ principal: '', client })
+      wiping = { client, ended }
+      const isGone = await ended
+      wiping = null
+      if (!isGone) return
+      toWipe.delete(client)
+    }
   }
 
   function wipeLater(client: string): void {
