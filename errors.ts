@@ -35,6 +35,8 @@ export const ERRORS = {
   space_unavailable: { fate: 'retry', sentence: 'Redis does not answer, or asks to wait.' },
   space_refuses: { fate: 'reject', sentence: 'Redis refuses what was asked of it.' },
   space_misconfigured: { fate: 'stop', sentence: 'Redis cannot be used as it is set up.' },
+  sessions_unavailable: { fate: 'retry', sentence: 'What a client holds cannot be kept at the moment.' },
+  session_too_large: { fate: 'reject', sentence: 'A client holds more than is kept of it.' },
   walls_lost: { fate: 'retry', sentence: 'A wall around the SQL engine that stood before cannot be raised.' },
   child_failed: { fate: 'retry', sentence: 'A child process ended.' },
   unknown_device: { fate: 'reject', sentence: 'No reading of this device was ever received.' },

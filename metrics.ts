@@ -42,6 +42,27 @@ export const metrics = {
     'telemetry_sessions_taken_total',
     'Connections closed because another broker serves their client.',
   ),
+  openForgotten: counter(
+    'telemetry_qos2_forgotten_total',
+    'QoS 2 messages between PUBREC and PUBREL that were forgotten for want of room; one that is sent again is stored again.',
+  ),
+  takeovers: counter(
+    'telemetry_takeovers_total',
+    'Connections that were served and closed because their client connected anew, here or at another broker.',
+  ),
+  takeoversSlowed: counter(
+    'telemetry_takeovers_slowed_total',
+    'Take-overs that had to wait, because the client id is taken over again and again: two devices use it.',
+  ),
+  sessionsOpened: counter(
+    'telemetry_sessions_opened_total',
+    'CONNECTs with clean=0: present, the session was kept from an earlier connection; new; not_kept, at the bound or while it cannot be kept, so that the client hears of none next time.',
+    ['result'],
+  ),
+  sessionsKept: gauge(
+    'telemetry_sessions_kept',
+    'Sessions of clients, connected or away; where several brokers share them, each tells the number of all.',
+  ),
   clients: gauge('telemetry_clients_connected', 'MQTT connections.'),
   devices: gauge('telemetry_devices', 'Devices whose state is held.'),
   devicesOnline: gauge('telemetry_devices_online', 'Devices that are online.'),
@@ -111,6 +132,7 @@ export const metrics = {
   childRestarts: counter('telemetry_child_restarts_total', 'Restarts of child processes.', ['child']),
 } as const
 
+for (const result of ['present', 'new', 'not_kept']) metrics.sessionsOpened.inc({ result }, 0)
 // A reason that nothing was let go for yet is 0 and not missing.
 for (const reason of ['qos0_overload', 'presence']) metrics.letGo.inc({ reason }, 0)
 

@@ -145,6 +145,18 @@ const PACE = {
     'connections',
     'MQTT connections at one time; more are closed at once.',
   ),
+  SURGETANK_SESSIONS_MAX: kind.number(
+    100_000,
+    [16, 10_000_000],
+    'sessions',
+    'Sessions of clients with clean=0 that are kept while they are away, in Redis with REDIS_URL; the one away longest makes room. About 0.5 kB each on disk or in Redis, 2 kB at most on disk on average, and 0.3 kB in memory.',
+  ),
+  SURGETANK_SESSION_HOURS: kind.number(
+    168,
+    [1, 8760],
+    'hours',
+    'How long a session is kept after its client has left. It then connects as a new one.',
+  ),
   SURGETANK_DEVICES_MAX: kind.number(
     1_000_000,
     [1, 10_000_000],

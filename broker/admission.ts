@@ -6,7 +6,8 @@
  */
 import type { AedesOptions, AuthErrorCode, AuthenticateError, Client } from 'aedes'
 import { DEVICE_ID } from '../model/limits.ts'
-import { connectionOf } from './aedes-internals.ts'
+import { connectionOf, tellSessionPresent } from './aedes-internals.ts'
+import type { ClientSessions } from './client-sessions.ts'
 import type { Takeover } from './takeover.ts'
 import { isOwnCommandTopic } from './topics.ts'
 
@@ -24,8 +25,11 @@ const SERVER_UNAVAILABLE: AuthErrorCode.SERVER_UNAVAILABLE = 3
 
 type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizeSubscribe'>>
 
-/** `takeover` is null where this is the only broker. */
-export function openAdmission(takeover: Takeover | null, refused: (client: Client, reason: string) => void): Hooks {
+export function openAdmission(
+  takeover: Pick<Takeover, 'admit'>,
+  sessions: Pick<ClientSessions, 'begin' | 'subscribe'>,
+  refused: (client: Client, reason: string) => void,
+): Hooks {
   return { preConnect, authenticate, authorizeSubscribe }
 
   /** Looks at the CONNECT before Aedes does. Never refuses here: Aedes would close without the return code. */
@@ -42,8 +46,8 @@ export function openAdmission(takeover: Takeover | null, refused: (client: Clien
       refused(client, 'client_id')
     }
     connectionOf(client).anonymous = clientId === ''
-    // A session ends with its connection: nothing is queued for a device that is away, so there is nothing to keep, and a
-    // session kept for every id that was ever seen would have no bound. CONNACK says "no session", so clients subscribe again.
+    connectionOf(client).clean = clean === true
+    // What is kept of a client is ours to keep; Aedes keeps nothing.
     packet.clean = true
     packet.keepalive = keepalive === 0 ? KEEPALIVE_SECONDS_MAX : Math.min(keepalive, KEEPALIVE_SECONDS_MAX)
     done(null, true)
@@ -58,7 +62,7 @@ export function openAdmission(takeover: Takeover | null, refused: (client: Clien
     const connection = connectionOf(client)
     const { refusal, anonymous } = connection
     if (refusal !== 0) done(refuseWith(refusal), null)
-    else if (takeover === null || anonymous) done(null, true)
+    else if (anonymous) done(null, true)
     else void takeover.admit(connection, client.id).then(outcome => answer(client, outcome, done))
   }
 
@@ -67,10 +71,16 @@ export function openAdmission(takeover: Takeover | null, refused: (client: Clien
     outcome: Awaited<ReturnType<Takeover['admit']>>,
     done: (error: AuthenticateError | null, success: boolean | null) => void,
   ): void {
-    if (outcome === 'serve') done(null, true)
+    if (outcome === 'serve') void serve(client, done)
     if (outcome !== 'busy') return
     refused(client, 'connects_waiting')
     done(refuseWith(SERVER_UNAVAILABLE), null)
+  }
+
+  async function serve(client: Client, done: (error: null, success: boolean) => void): Promise<void> {
+    const connection = connectionOf(client)
+    if (await sessions.begin(connection, client.id, connection.clean)) tellSessionPresent(client)
+    done(null, true)
   }
 
   /** Anything but an own command topic gets 0x80 in its SUBACK: wildcards, $SYS and telemetry of any device [MQTT-3.9.3]. */
@@ -83,8 +93,11 @@ export function openAdmission(takeover: Takeover | null, refused: (client: Clien
     const { topic } = subscription
     const known = subscriptions.has(topic)
     const granted = isOwnCommandTopic(client.id, topic) && (known || subscriptions.size < SUBSCRIPTIONS_MAX)
-    if (granted) subscriptions.add(topic)
-    done(null, granted ? subscription : null)
+    if (!granted) done(null, null)
+    else {
+      const saved = sessions.subscribe(connectionOf(client), topic, subscription.qos)
+      void saved.then(isSaved => done(null, isSaved ? subscription : null))
+    }
   }
 }
 

@@ -13,16 +13,23 @@
  *    `readOn` makes Aedes ask again.
  * 4. `client._keepaliveTimer` closes a client that sent no packet for 1.5 times its keepalive; a client whose socket we do
  *    not read is kept by `keepAwake`.
+ * 5. Aedes is told that every session is clean, so that it keeps nothing, and would say "no session". It writes CONNACK in
+ *    pieces, before anything else that a connection gets; `tellSessionPresent` sets the flag in passing [MQTT-3.2.2-2].
+ * 6. `client._parser` emits each packet that Aedes gets to see, before anything is done about it. The event 'unsubscribe' comes
+ *    later, after a SUBSCRIBE that was sent behind it, and of all filters when a client closes.
  *
  * test/broker/aedes-internals.test.ts notices when an Aedes does any of this in another way.
  */
+import type { EventEmitter } from 'node:events'
 import type { Client } from 'aedes'
+import type { Packet } from 'mqtt-packet'
 import type { Connection } from './connection.ts'
 
 interface InnerClient {
   _parsingBatch: number
   readonly _nextBatch: () => void
   readonly _keepaliveTimer: NodeJS.Timeout | null
+  readonly _parser: EventEmitter<{ packet: [Packet] }>
   /** Ours: spares a look-up per message. */
   ownConnection?: Connection
 }
@@ -40,6 +47,32 @@ export function readOn(client: Client): void {
 /** Starts the client's keepalive period anew. */
 export function keepAwake(client: Client): void {
   inner(client)._keepaliveTimer?.refresh()
+}
+
+/** Called with each filter of an UNSUBSCRIBE, in order with the hooks of other packets. */
+export function onUnsubscribe(client: Client, unsubscribed: (filter: string) => void): void {
+  inner(client)._parser.prependListener('packet', packet => {
+    if (packet.cmd === 'unsubscribe') for (const filter of packet.unsubscriptions) unsubscribed(filter)
+  })
+}
+
+/** The third byte of CONNACK: its flags, of which only "session present" may be set [MQTT 3.1.1, 3.2.2.1]. */
+const FLAGS_AT = 2
+
+/** The CONNACK that Aedes is about to write, and that accepts, says that a session is present. Nothing was written before. */
+export function tellSessionPresent(client: Client): void {
+  const { conn } = client
+  const write = conn.write
+  let written = 0
+  conn.write = ((bytes: Buffer, ...rest: []) => {
+    const at = FLAGS_AT - written
+    written += bytes.length
+    if (at >= bytes.length) return write.call(conn, bytes, ...rest)
+    conn.write = write
+    const flagged = Buffer.from(bytes)
+    flagged[at] = 1
+    return write.call(conn, flagged, ...rest)
+  }) as typeof conn.write
 }
 
 export function attach(client: Client, connection: Connection): void {

@@ -10,9 +10,10 @@
  * - Bad topics and statuses are refused through ingest, kept with their reason, and acknowledged.
  * - It takes every user name: there is no authentication yet, so it listens on 127.0.0.1 unless the operator says that
  *   every peer is trusted [G6].
- * - Where several brokers share a space, a client is served by one of them at a time (`takeover.ts`).
+ * - A client is served by one connection at a time, also where several brokers share a space (`takeover.ts`).
+ * - Of a client that connects with clean=0 its session is kept where there is a store for it (`client-sessions.ts`).
  *
- * Not promised: sessions end with their connection; nothing is retained, queued or fanned out; MQTT 5 is refused with
+ * Not promised: nothing is retained, queued or fanned out; MQTT 5 is refused with
  * CONNACK 1, as a client expects from a 3.1.1 server.
  */
 import { type EventEmitter, once } from 'node:events'
@@ -22,20 +23,23 @@ import type { Logger } from 'pino'
 import { cannotListen } from '../errors.ts'
 import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import type { SessionStore } from '../sessions/sessions.ts'
 import type { Settings } from '../settings.ts'
-import type { Sessions, Space } from '../space/space.ts'
+import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { openAdmission } from './admission.ts'
-import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
+import { attach, connectionOf, keepAwake, onUnsubscribe, readOn } from './aedes-internals.ts'
+import { openClientSessions } from './client-sessions.ts'
 import { openConnectRate } from './connect-rate.ts'
 import { Connection, type Held } from './connection.ts'
+import { endConnection } from './end-connection.ts'
 import { openFlow } from './flow.ts'
 import { FrameGate } from './frame-gate.ts'
 import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
-import { openTakeover, type Takeover } from './takeover.ts'
+import { openTakeover } from './takeover.ts'
 
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
@@ -49,6 +53,8 @@ export interface BrokerOptions {
   readonly space: Pick<Space, 'mergePresence'>
   /** Null where this is the only broker. */
   readonly sessions: Sessions | null
+  /** What is kept of clients that connect with clean=0; null where nothing is. */
+  readonly sessionStore: SessionStore | null
   readonly settings: Pick<
     Settings,
     | 'SURGETANK_LISTEN'
@@ -104,8 +110,16 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     settled: acknowledger.settled,
     pressureChanged: flow.pressureChanged,
   })
+  const clientSessions = openClientSessions({
+    store: options.sessionStore,
+    ingest,
+    complete: acknowledger.complete,
+    violated: refuse,
+    log,
+  })
   const publishing = openPublishing({
     ingest,
+    sessions: clientSessions,
     acknowledger,
     presence,
     floodgate: flow.floodgate,
@@ -113,17 +127,14 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     violated: refuse,
   })
   const { sessions } = options
-  const takeover = sessions === null ? null : openTakeover({ sessions, ingest, lost: presence.lost, clock, log })
+  const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost: presence.lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const aedes = await openAedes(publishing, takeover, refuseConnect)
+  const aedes = await openAedes(publishing, openAdmission(takeover, clientSessions, refuseConnect))
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
   aedes.on('keepaliveTimeout', client => countRefusal(connectionOf(client), 'keepalive'))
-  aedes.on('unsubscribe', (topics, client) =>
-    topics.forEach(topic => void connectionOf(client).subscriptions.delete(topic)),
-  )
   // A listener must be there: without one an error of Aedes' own, such as a will that it may not publish, would end the process.
   const emitter: EventEmitter = aedes
   emitter.on('error', error => log.warn('broker error', { err: error }))
@@ -167,9 +178,11 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
       waits: () => flow.waits(connection),
       heard: () => keepAwake(client),
       take: (known, frame, payload) => publishing.takeKnown(connection, known, frame, payload),
+      release: packet => publishing.release(connection, packet),
       readAgain: () => queueMicrotask(() => readOn(client)),
     })
     attach(client, connection)
+    onUnsubscribe(client, filter => clientSessions.unsubscribe(connection, filter))
     socket.once('close', () => ended(connection))
   }
 
@@ -180,23 +193,22 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.connected = true
     connection.gate?.connected()
     metrics.clients.inc()
-    // Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt.
-    presence.hold(connection, client.id, false)
+    holdOwn(connection, client.id)
+  }
+
+  /** Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt. */
+  function holdOwn(connection: Connection, client: string): void {
+    presence.hold(connection, client, false)
   }
 
   function ended(connection: Connection): void {
     connections.delete(connection)
     connection.endedAt = clock()
     flow.ended(connection)
+    clientSessions.ended(connection)
     if (connection.connected) metrics.clients.dec()
-    if (takeover === null) {
-      presence.ended(connection, 'ours')
-      return
-    }
-    const end = takeover.ended(connection).then(whose => {
-      presence.ended(connection, whose)
-      ending.delete(end)
-    })
+    const tell = (whose: Whose) => presence.ended(connection, whose)
+    const end = takeover.ended(connection, tell).then(() => void ending.delete(end))
     ending.add(end)
   }
 
@@ -229,6 +241,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     flow.keepWaitingAwake(connections)
     publishing.count()
     rate.tick()
+    clientSessions.tick()
     log.tick()
     void presence.flush()
   }
@@ -240,7 +253,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 
   async function close(): Promise<void> {
     stopReading()
-    const ends = [...connections].map(end)
+    const ends = [...connections].map(endConnection)
     await within(CLOSE_STEP_MS_MAX, Promise.all(ends))
     for (const { socket } of connections) socket.destroy()
     await within(
@@ -253,13 +266,9 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   }
 }
 
-function openAedes(
-  publishing: Publishing,
-  takeover: Takeover | null,
-  refused: (client: Client, reason: string) => void,
-): Promise<Aedes> {
+function openAedes(publishing: Publishing, admission: ReturnType<typeof openAdmission>): Promise<Aedes> {
   return Aedes.createBroker({
-    ...openAdmission(takeover, refused),
+    ...admission,
     authorizePublish: publishing.authorizePublish,
     connectTimeout: CONNECT_MS_MAX,
     drainTimeout: UNREAD_MS_MAX,
@@ -280,16 +289,4 @@ async function listen(server: Server, host: string, port: number): Promise<numbe
     throw cannotListen('MQTT', host, port, error)
   }
   return (server.address() as AddressInfo).port
-}
-
-/**
- * Resolves when the peer has closed too. What it still sends is read and thrown away: left unread it would reset the
- * connection, and with it the acknowledgements under way.
- */
-function end({ socket, gate, client }: Connection): Promise<void> {
-  const closed = new Promise<void>(resolve => socket.once('close', () => resolve()))
-  gate?.discard()
-  if (client !== null) readOn(client)
-  socket.end()
-  return closed
 }

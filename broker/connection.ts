@@ -4,7 +4,9 @@
  */
 import type { Socket } from 'node:net'
 import type { AuthErrorCode, Client } from 'aedes'
+import type { ClientSession } from './client-sessions.ts'
 import type { FrameGate } from './frame-gate.ts'
+import type { Opened } from './open-messages.ts'
 import { KnownTopics } from './publish-frame.ts'
 
 /** A message handed to ingest, and what it takes to acknowledge it. */
@@ -16,6 +18,8 @@ export class Held {
   readonly receivedAt: number
   /** A message after this one that needs no ingest but must not be acknowledged before it [MQTT-4.6.0-2]. */
   follower: Held | null = null
+  /** Of a QoS 2 message that was not open before. */
+  opened: Opened | null = null
 
   constructor(connection: Connection, answer: number, messageId: number, receivedAt: number) {
     this.connection = connection
@@ -42,6 +46,8 @@ export class Connection {
   gate: FrameGate | null = null
   /** The return code that refuses this CONNECT; 0 lets it in [MQTT 3.1.1, 3.2.2.3]. */
   refusal: 0 | AuthErrorCode = 0
+  /** Its CONNECT says clean=1: nothing is kept of it [MQTT-3.1.2-6]. */
+  clean = true
   /** The server made up its client id: nobody else can have the same. */
   anonymous = false
   /** True when a guard of ours closed it, so that what Aedes says about that is not counted again. */
@@ -53,6 +59,14 @@ export class Connection {
   session: string | null = null
   /** Another broker serves the client now. */
   taken = false
+  /**
+   * Leaves what is kept of the client, once nothing of the connection is on its way into the log any more. Called once when it
+   * ends or is taken over, here or by another broker, and awaited for a second at most before the client is served anew. Must
+   * be set no later than in the turn of the event loop in which `admit` said `serve`. Must not reject.
+   */
+  leaving: (() => Promise<void>) | null = null
+  /** Resolves when it has settled and left, with false when something of it may still become durable. */
+  left: Promise<boolean> | null = null
   /** When it ended, ms since 1970 UTC. */
   endedAt = 0
   /** Called once nothing of it is on its way into the log any more; set by whoever waits for that. */
@@ -74,8 +88,10 @@ export class Connection {
   readonly devices = new Map<string, boolean>()
   /** The newest time at which it said of any device that it is online, ms since 1970 UTC. */
   onlineAt = 0
-  /** Topics subscribed. */
-  readonly subscriptions = new Set<string>()
+  /** Filters granted, with their QoS; those of a session that was kept, too. */
+  readonly subscriptions = new Map<string, 0 | 1 | 2>()
+  /** Its QoS 2 messages and what is kept of its client; null while there is nothing to say. */
+  own: ClientSession | null = null
 
   constructor(socket: Socket) {
     this.socket = socket

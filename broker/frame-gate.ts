@@ -11,6 +11,9 @@
  *   before the next one; every other packet before it still passes, PINGREQ too. The kernel then slows the sender down.
  * - A whole PUBLISH whose topic the connection used before is taken out here and never reaches Aedes, which saves half of what
  *   a message costs. It is taken only when everything before it has been handed over, so order is kept [MQTT-4.6.0-2].
+ * - PUBREL never reaches Aedes either: what it releases is ours [MQTT-4.3.3-2]. It too is taken when everything before it has
+ *   been handed over.
+ * - What is too short to be judged, at the end of what was read, stays here until there is more: a few bytes at most.
  * - While the broker is under pressure no PUBLISH of QoS 1 or 2 passes at all. QoS 0 passes: it is dropped, never waits.
  */
 import type { Socket } from 'node:net'
@@ -38,9 +41,16 @@ export interface GateEvents {
   heard(): void
   /** A message that Aedes does not get to see; `payload` is a view of the socket's bytes. */
   take(known: KnownTopic, frame: PublishFrame, payload: Buffer): void
+  /** A PUBREL, with its packet identifier. Aedes does not get to see it. */
+  release(packet: number): void
   /** There is more to read as soon as Aedes has looked at what it has. */
   readAgain(): void
 }
+
+/** PUBREL with the flags it must have [MQTT-3.6.1-1], its length, and its whole size in bytes. */
+const PUBREL = 0x62
+const PUBREL_LENGTH = 2
+const PUBREL_BYTES = 4
 
 /** Of the frame at hand; no gate keeps anything in it. */
 const frame = new PublishFrame()
@@ -66,6 +76,10 @@ export class FrameGate {
   /** Of the last look at bytes: Aedes gets those from `#from` up to `#to`. */
   #from = 0
   #to = 0
+  /** What follows `#to` is the beginning of something that cannot be judged yet. */
+  #short = false
+  /** That beginning, until the next read. */
+  #kept: Buffer | null = null
 
   constructor(socket: Socket, floodgate: Floodgate, topics: KnownTopics, events: GateEvents) {
     this.#socket = socket
@@ -101,12 +115,13 @@ export class FrameGate {
       return null
     }
     if (this.#wait !== 'none' || this.#socket.destroyed) return null
-    const bytes = this.#read()
+    const bytes = this.#next()
     if (bytes === null) return null
     this.#follow(bytes)
     if (this.#from > 0) this.#events.heard()
     if (this.#socket.destroyed) return null
-    if (this.#to < bytes.length) {
+    if (this.#short) this.#kept = Buffer.from(bytes.subarray(this.#to))
+    else if (this.#to < bytes.length) {
       this.#socket.unshift(bytes.subarray(this.#to))
       if (this.#wait === 'none') this.#events.readAgain()
     }
@@ -114,9 +129,19 @@ export class FrameGate {
     return this.#from === 0 && this.#to === bytes.length ? bytes : bytes.subarray(this.#from, this.#to)
   }
 
+  /** What the socket has, after what was kept of the read before. */
+  #next(): Buffer | null {
+    const read = this.#read()
+    const kept = this.#kept
+    if (read === null || kept === null) return read
+    this.#kept = null
+    return Buffer.concat([kept, read])
+  }
+
   /** Looks at the bytes up to where the gate shuts, or to a message that may be taken out once Aedes has had what is before it. */
   #follow(bytes: Buffer): void {
     this.#from = 0
+    this.#short = false
     let at = 0
     while (at < bytes.length) {
       if (this.#body > 0) {
@@ -125,6 +150,11 @@ export class FrameGate {
         at += step
       } else if (this.#lengthBits >= 0) {
         if (!this.#lengthByte(bytes[at++] ?? 0)) break
+      } else if ((bytes[at] ?? 0) >> 4 === PUBREL >> 4 && this.#isConnected) {
+        // What is before it comes first.
+        if (at > this.#from || !this.#takeRelease(bytes, at)) break
+        at += PUBREL_BYTES
+        this.#from = at
       } else {
         const known = this.#knownAt(bytes, at)
         if (known !== null && at > this.#from) break
@@ -149,6 +179,25 @@ export class FrameGate {
     return this.#topics.find(bytes, frame.topicAt, frame.topicLength)
   }
 
+  /** False: it is not whole yet, or malformed and the socket is gone. */
+  #takeRelease(bytes: Buffer, at: number): boolean {
+    const length = bytes[at + 1] ?? PUBREL_LENGTH
+    if (bytes[at] !== PUBREL || length !== PUBREL_LENGTH) {
+      this.#events.refuse('malformed_packet')
+      return false
+    }
+    this.#short = bytes.length - at < PUBREL_BYTES
+    if (this.#short) return false
+    const packet = ((bytes[at + 2] ?? 0) << 8) | (bytes[at + 3] ?? 0)
+    if (packet === 0) this.#events.refuse('malformed_packet')
+    else this.#events.release(packet)
+    return packet !== 0
+  }
+
+  get #isConnected(): boolean {
+    return this.#bytesMax !== LIMITS.packetBytesMaxBeforeConnack
+  }
+
   /** Judges a packet by its first byte: type and flags. False: the gate has shut before it, or the socket is gone. */
   #mayEnter(first: number): boolean {
     if (!this.#connectSeen) {
@@ -156,7 +205,7 @@ export class FrameGate {
       if (first !== 0x10) this.#events.refuse('not_mqtt')
       return first === 0x10
     }
-    if (this.#bytesMax === LIMITS.packetBytesMaxBeforeConnack) {
+    if (!this.#isConnected) {
       this.#wait = 'connack'
       return false
     }

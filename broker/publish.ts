@@ -11,6 +11,7 @@ import type { Ingest, Publish } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import type { Acknowledger } from './acknowledge.ts'
 import { connectionOf, leaveToUs } from './aedes-internals.ts'
+import type { ClientSessions } from './client-sessions.ts'
 import { type Connection, Held } from './connection.ts'
 import type { Floodgate } from './frame-gate.ts'
 import type { PresenceKeeper } from './presence.ts'
@@ -25,6 +26,11 @@ export interface Publishing {
   readonly authorizePublish: NonNullable<AedesOptions['authorizePublish']>
   /** A message to a topic that `authorizePublish` has seen on this connection. */
   takeKnown(connection: Connection, known: KnownTopic, frame: PublishFrame, payload: Buffer): void
+  /**
+   * The client has let go of a packet identifier of QoS 2 (PUBREL), known or not: PUBCOMP is written, in the order of these calls
+   * [MQTT-4.3.3-2].
+   */
+  release(connection: Connection, packet: number): void
   /** Adds what was counted since the last call to the metrics: a labelled counter is too dear per message. */
   count(): void
 }
@@ -32,6 +38,7 @@ export interface Publishing {
 export interface PublishingOptions {
   readonly ingest: Ingest<Held | null>
   readonly acknowledger: Acknowledger
+  readonly sessions: Pick<ClientSessions, 'open' | 'release'>
   readonly presence: PresenceKeeper
   readonly floodgate: Floodgate
   readonly clock: () => number
@@ -40,12 +47,12 @@ export interface PublishingOptions {
 }
 
 export function openPublishing(options: PublishingOptions): Publishing {
-  const { ingest, acknowledger, presence, floodgate, clock, violated } = options
+  const { ingest, acknowledger, sessions, presence, floodgate, clock, violated } = options
   const received = [0, 0, 0]
   let dropped = 0
   let statuses = 0
 
-  return { authorizePublish, takeKnown, count }
+  return { authorizePublish, takeKnown, release: sessions.release, count }
 
   function authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void {
     // Aedes gives a will without a type, and one that it swept up without a client.
@@ -80,14 +87,19 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const held = admit(connection, qos, messageId, receivedAt)
     if (held === undefined) return
     const payload = packet.payload as Buffer
-    const came = originOf(connection, { messageId, dup })
+    const isNew = isOpened(held, topic, payload)
+    const mark = held?.opened?.mark ?? null
+    const came = { ...originOf(connection, { messageId, dup }), mark }
     if (route.kind !== 'telemetry') {
       const { device, reason, detail } = route.kind === 'status' ? refuseStatus(route.device) : route
       const kept = { device, metric: null, topic: keptTopic(topic), payload, receivedAt, held, ...came }
-      ingest.offerRefused(kept, reason, detail)
+      if (isNew) ingest.offerRefused(kept, reason, detail)
+      else ingest.offerRepeated(kept)
       return
     }
-    ingest.offer({ device: route.device, metric: route.metric, topic, payload, receivedAt, held, ...came })
+    const publish = { device: route.device, metric: route.metric, topic, payload, receivedAt, held, ...came }
+    if (isNew) ingest.offer(publish)
+    else ingest.offerRepeated(publish)
     connection.topics.add(topic, route)
     // After the offer, so that the space knows the device by now.
     presence.hold(connection, route.device, true)
@@ -101,8 +113,34 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const { number, marksDup } = connection
     const { messageId: packet, dup } = frame
     if (dup) connection.marksDup = true
+    const isNew = isOpened(held, topic, payload)
+    const mark = held === null || held.opened === null ? null : held.opened.mark
     // One literal, and no spread: this is the hot path.
-    ingest.offer({ device, metric, topic, payload, receivedAt, held, connection: number, packet, dup, marksDup })
+    const publish = {
+      device,
+      metric,
+      topic,
+      payload,
+      receivedAt,
+      held,
+      connection: number,
+      packet,
+      dup,
+      marksDup,
+      mark,
+    }
+    if (isNew) ingest.offer(publish)
+    else ingest.offerRepeated(publish)
+  }
+
+  /**
+   * False for a QoS 2 message that is open: it rides through ingest as a repetition, behind its original, which gives it its
+   * PUBREC when both are durable [MQTT-4.3.3-2].
+   */
+  function isOpened(held: Held | null, topic: string, payload: Buffer): boolean {
+    if (held === null || held.answer !== PUBREC) return true
+    held.opened = sessions.open(held.connection, held.messageId, topic, payload)
+    return held.opened !== null
   }
 
   /** What acknowledges the message; null for QoS 0; undefined when it was dropped: QoS 0 never waits. */

@@ -14,15 +14,16 @@ import { metrics } from '../metrics.ts'
 import { encodeReadings, lineHead } from '../model/message.ts'
 import type { Reading } from '../model/reading.ts'
 import { toMs } from '../model/time.ts'
-import { type PumpInlet, RECEIPT_AHEAD_MS_MAX, type Repeated } from '../pump/pump.ts'
+import { type Chunk, type PumpInlet, RECEIPT_AHEAD_MS_MAX, type Repeated } from '../pump/pump.ts'
 import type { Space } from '../space/space.ts'
 import { type IngestLog, openCommitLoop } from './commit-loop.ts'
 import { decodePayload, openWritten } from './decode.ts'
 import type { Ingest, IngestEvents, Publish } from './ingest.ts'
+import { openMarks } from './marks.ts'
 import { MESSAGE_BYTES, type Part } from './part.ts'
 import { crossesMidnight, openReceipts } from './receipts.ts'
 import { REASONS, Refusal } from './refusal.ts'
-import { openRepetitions, type Repetition } from './repetitions.ts'
+import { openRepetitions } from './repetitions.ts'
 import { openSpaceFeed } from './space-feed.ts'
 import { openTally } from './tally.ts'
 
@@ -60,9 +61,8 @@ const TALLY_MS = 1_000
 export async function openIngest<Held>(options: IngestOptions, events: IngestEvents<Held>): Promise<OpenIngest<Held>> {
   const { pump, space, limits, log, failed, clock = () => performance.now(), wallClock = Date.now } = options
   const repetitions = openRepetitions(() => randomInt(2 ** 32))
-  for (const { lines, format } of await pump.tail(limits.tailMessagesMax ?? TAIL_MESSAGES_MAX)) {
-    repetitions.rememberLines(lines, format)
-  }
+  const marks = openMarks()
+  for (const chunk of await pump.tail(limits.tailMessagesMax ?? TAIL_MESSAGES_MAX)) rememberLines(chunk)
   const receipts = openReceipts(pump.newestReceivedAt)
   checkReceipts()
   const tally = openTally()
@@ -86,6 +86,8 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
   return {
     offer,
     offerRefused,
+    offerRepeated,
+    marksOf: marks.of,
     letGo: tally.letGo,
     get pressure() {
       return pressure
@@ -108,7 +110,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
   }
 
   function offer(publish: Publish<Held>): void {
-    const { device, payload, packet, held } = publish
+    const { device, payload, packet, mark, held } = publish
     const readings = receive(publish)
     if (readings instanceof Refusal) {
       offerRefused(publish, readings.reason, readings.detail)
@@ -121,7 +123,7 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     }
     const receivedAt = (readings[0] as Reading).receivedAt
     const encoded = encodeReadings(readings, written.values, written.sent)
-    const head = lineHead(device, receivedAt, packet)
+    const head = lineHead(device, receivedAt, packet, mark)
     const part = loop.partFor(toMs(receivedAt), head.length + encoded.length)
     const bytes = MESSAGE_BYTES + Math.max(payload.length, part.write(head, encoded))
     // At QoS 0, without a packet identifier, nothing is ever sent again [MQTT-3.3.1-2].
@@ -153,6 +155,14 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     const bytes = MESSAGE_BYTES + payload.length + topic.length + detail.length
     // By the receipt that a line would get: where receipts run ahead of the clock, the two must not be of two days.
     loop.partFor(toMs(receipts.next(receivedAt)), payload.length).addRefused(held, bytes, refused)
+    hold(bytes)
+  }
+
+  function offerRepeated(publish: Publish<Held>): void {
+    const { receivedAt, payload, held } = publish
+    const bytes = MESSAGE_BYTES + payload.length
+    const part = loop.partFor(toMs(receipts.next(receivedAt)), 0)
+    part.addRepetition(held, bytes, part.listsMore ? describeRepetition(publish, 'qos2') : null)
     hold(bytes)
   }
 
@@ -224,8 +234,13 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
 
   async function lookOnce(): Promise<void> {
     for await (const chunks of pump.appendedByOthers()) {
-      for (const { lines, format } of chunks) repetitions.rememberLines(lines, format)
+      for (const chunk of chunks) rememberLines(chunk)
     }
+  }
+
+  function rememberLines({ lines, format }: Pick<Chunk, 'lines' | 'format'>): void {
+    repetitions.rememberLines(lines, format)
+    marks.rememberLines(lines)
   }
 
   /** Said at each start: receipts go on from there, hardly moving, until the clock is past it. */
@@ -272,7 +287,7 @@ function lastReceipt(readings: readonly Reading[]): number {
 }
 
 /** The payload as a copy: it is a view of a whole read of its socket. */
-function describeRepetition({ receivedAt, device, topic, payload }: Publish<unknown>, why: Repetition): Repeated {
+function describeRepetition({ receivedAt, device, topic, payload }: Publish<unknown>, why: Repeated['why']): Repeated {
   return { receivedAt, device, topic, why, payload: Buffer.from(payload) }
 }
 

@@ -6,7 +6,10 @@
  * the commit everything of the batch is handed back in order of arrival, to be acknowledged; the space is merged beside
  * it, so that a space that is away never holds a PUBACK [G1].
  */
+import type { FoundMark } from './marks.ts'
 import type { Origin } from './repetitions.ts'
+
+export type { FoundMark } from './marks.ts'
 
 /** A publish as the broker hands it over. `held` is the broker's own: what it needs to acknowledge. */
 export interface Publish<Held> extends Origin {
@@ -17,6 +20,8 @@ export interface Publish<Held> extends Origin {
   readonly payload: Buffer
   /** When the broker read it, ms since 1970 UTC. */
   readonly receivedAt: number
+  /** Stands in the message's line: `encodeMark` of `model/message.ts`; null nearly always. */
+  readonly mark: string | null
   readonly held: Held
 }
 
@@ -31,6 +36,16 @@ export interface Ingest<Held> {
    * is none. `reason` is a fixed word, never text of a device; `publish.device` may be empty.
    */
   offerRefused(publish: Publish<Held>, reason: string, detail: string): void
+  /**
+   * As `offer`, of a QoS 2 message that was offered before, here or by who served the client before, and was not released since:
+   * it is counted and listed as a repetition, and settled after all that was offered before it [MQTT-4.3.3-2].
+   */
+  offerRepeated(publish: Publish<Held>): void
+  /**
+   * QoS 2 messages that a session opened and that its record may not say yet, oldest first: those that the log was found to
+   * hold with one of these lives. A bounded number of the newest.
+   */
+  marksOf(life: string): readonly FoundMark[]
   /** Counts messages that are neither stored nor kept; the log keeps how many [G7]. `reason` is a fixed word. */
   letGo(reason: string, messages: number): void
   /** True while what is held is over the bound. */

@@ -44,7 +44,7 @@ export interface WrittenLine {
   readonly readingsEnd: number
 }
 
-/** Why a message is taken for a repetition. */
+/** Why this window takes a message for a repetition. */
 export type Repetition = 'dup' | 'other_connection'
 
 export interface Repetitions {

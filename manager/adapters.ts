@@ -12,6 +12,8 @@ import { openLmdbInlet } from '../pump/lmdb-inlet.ts'
 import { openLmdbOutlet } from '../pump/lmdb-outlet.ts'
 import { openLmdbView } from '../pump/lmdb-view.ts'
 import type { PumpInlet, PumpOutlet, PumpView } from '../pump/pump.ts'
+import { openLmdbSessions } from '../sessions/lmdb-sessions.ts'
+import type { SessionStore } from '../sessions/sessions.ts'
 import type { Settings } from '../settings.ts'
 import { openMemorySpace } from '../space/memory-space.ts'
 import type { Older } from '../space/redis-marks.ts'
@@ -60,6 +62,7 @@ export const SHARED_BY: Readonly<Record<PortName, keyof Settings>> = {
 }
 
 const MIB = 1 << 20
+const HOUR_MS = 3_600_000
 /** Whoever asks once says by itself what came of it. */
 const SILENT = pino({ level: 'silent' })
 
@@ -174,16 +177,51 @@ function kafka(): Promise<typeof import('../pump/kafka-pump.ts')> {
 export interface OpenSpace {
   readonly space: Space
   /** The rest is null for a space that only this process has. */
+  readonly openSessionStore: ((bounds: SessionBounds) => SessionStore) | null
   readonly sessions: Sessions | null
   readonly older: (() => Promise<Older>) | null
 }
 
 /** `unit`: this process has a broker, whose presence ends with it. Of a space of its own there is nobody to take sessions from. */
 export async function openSpace(place: SpacePlace, unit: boolean, log: Logger): Promise<OpenSpace> {
-  if (place.kind === 'memory') return { space: openMemorySpace(place), sessions: null, older: null }
+  if (place.kind === 'memory') {
+    return { space: openMemorySpace(place), openSessionStore: null, sessions: null, older: null }
+  }
   const { openRedisSpace } = await import('../space/redis-space.ts')
   const space = await openRedisSpace({ ...place, unit, log })
-  return { space, sessions: space.sessions, older: space.older }
+  return { space, openSessionStore: null, sessions: space.sessions, older: space.older }
+}
+
+interface SessionBounds {
+  readonly sessionsMax: number
+  readonly expiryMs: number
+}
+
+/** Where what clients hold is kept, unless the space is shared: then it is there, too. */
+export interface SessionsPlace extends SessionBounds {
+  /** Null where this process has no place on a disk. */
+  readonly dir: string | null
+}
+
+/** Its folder in the data directory. */
+export const SESSIONS_FOLDER = 'sessions'
+
+export function placeSessions(settings: Settings, dataDir: string | null): SessionsPlace {
+  return {
+    dir: dataDir === null ? null : `${dataDir}/${SESSIONS_FOLDER}`,
+    sessionsMax: settings.SURGETANK_SESSIONS_MAX,
+    expiryMs: settings.SURGETANK_SESSION_HOURS * HOUR_MS,
+  }
+}
+
+/** Null where nothing can be kept, so that each client hears of no session. */
+export async function openSessionStore(
+  place: SessionsPlace,
+  space: OpenSpace,
+  log: Logger,
+): Promise<SessionStore | null> {
+  if (space.openSessionStore !== null) return space.openSessionStore(place)
+  return place.dir === null ? null : openLmdbSessions({ ...place, dir: place.dir, log })
 }
 
 function orNull(text: string): string | null {

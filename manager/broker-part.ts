@@ -4,6 +4,7 @@ import { type Broker, type Held, openBroker } from '../broker/broker.ts'
 import type { SurgetankError } from '../errors.ts'
 import { type OpenIngest, openIngest } from '../ingest/group-commit.ts'
 import type { PumpInlet } from '../pump/pump.ts'
+import type { SessionStore } from '../sessions/sessions.ts'
 import type { Settings } from '../settings.ts'
 import type { Sessions, Space } from '../space/space.ts'
 
@@ -23,13 +24,15 @@ export interface BrokerPartOptions {
   readonly inlet: PumpInlet
   readonly space: Space
   readonly sessions: Sessions | null
+  /** Null where nothing is kept of a client that leaves. Closed by the caller, after the drain. */
+  readonly sessionStore: SessionStore | null
   readonly log: Logger
   /** The log can never be written again. */
   readonly failed: (error: SurgetankError) => void
 }
 
 export async function openBrokerPart(options: BrokerPartOptions): Promise<BrokerPart> {
-  const { settings, inlet, space, sessions, log, failed } = options
+  const { settings, inlet, space, sessions, sessionStore, log, failed } = options
   const limits = { heldBytesMax: settings.SURGETANK_INFLIGHT_MB * MIB }
   let opened: OpenIngest<Held | null> | null = null
   const broker = await openBroker({
@@ -39,6 +42,7 @@ export async function openBrokerPart(options: BrokerPartOptions): Promise<Broker
     },
     space,
     sessions,
+    sessionStore,
     settings,
     clock: Date.now,
     log,

@@ -7,12 +7,14 @@ import type { Logger } from 'pino'
 import type { Ingest } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
 import { BATCH_BYTES_MAX, type PumpLag, type PumpView } from '../pump/pump.ts'
+import type { SessionStore } from '../sessions/sessions.ts'
 import type { Space } from '../space/space.ts'
 
 export interface GaugeOptions {
   readonly view?: Pick<PumpView, 'lag'>
   readonly space?: Pick<Space, 'counts' | 'warm'>
   readonly ingest?: Pick<Ingest<unknown>, 'held' | 'heldBytes'>
+  readonly sessionStore?: Pick<SessionStore, 'count'> | null
   readonly log: Logger
 }
 
@@ -26,7 +28,7 @@ export interface Sample {
 }
 
 /** Starts; the returned function stops. */
-export function openGauges({ view, space, ingest, log }: GaugeOptions): () => void {
+export function openGauges({ view, space, ingest, sessionStore, log }: GaugeOptions): () => void {
   const samples: Sample[] = []
   /** What did not answer last time: said once. */
   const away = new Set<string>()
@@ -43,6 +45,7 @@ export function openGauges({ view, space, ingest, log }: GaugeOptions): () => vo
     running = true
     if (view !== undefined) await ask('the log', () => readLag(view))
     if (space !== undefined) await ask('the state', () => readSpace(space))
+    if (sessionStore) await ask('the sessions of clients', () => readSessions(sessionStore))
     running = false
   }
 
@@ -72,6 +75,10 @@ async function readSpace(space: Pick<Space, 'counts' | 'warm'>): Promise<void> {
   const { devices, online } = await space.counts()
   metrics.devices.set(devices)
   metrics.devicesOnline.set(online)
+}
+
+async function readSessions(sessionStore: Pick<SessionStore, 'count'>): Promise<void> {
+  metrics.sessionsKept.set(await sessionStore.count())
 }
 
 function setLag({ readings, oldestUnwrittenAt, bytes, bytesMax }: PumpLag, now: number): void {

@@ -3,7 +3,11 @@ import type { RepeatedEntry } from '../pump/pump.ts'
 import { shownText } from '../shown-text.ts'
 
 const COLUMNS = { at: 24, device: 24, why: 18 }
-const WHY: Readonly<Record<RepeatedEntry['why'], string>> = { dup: 'DUP', other_connection: 'another connection' }
+const WHY: Readonly<Record<RepeatedEntry['why'], string>> = {
+  dup: 'DUP',
+  other_connection: 'another connection',
+  qos2: 'QoS 2, not released',
+}
 /** Of a payload, on the line of its message. */
 const PAYLOAD_CHARS = 80
 
@@ -15,7 +19,8 @@ export function describeRepeated(entries: readonly RepeatedEntry[]): string {
     row({
       at: new Date(receivedAt).toISOString(),
       device: shownText(device),
-      why: WHY[why],
+      // A newer version may know of more.
+      why: WHY[why] ?? why,
       topic: shownText(topic),
       payload: beginningOf(payload, payloadBytes),
     }),

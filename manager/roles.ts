@@ -5,7 +5,15 @@ import { SurgetankError } from '../errors.ts'
 import { registry } from '../metrics.ts'
 import { openReader } from '../readers/reader.ts'
 import { within } from '../within.ts'
-import { type OpenSpace, openInlet, openSpace, openView, type PortName } from './adapters.ts'
+import {
+  type OpenSpace,
+  openInlet,
+  openSessionStore,
+  openSpace,
+  openView,
+  type PortName,
+  placeSessions,
+} from './adapters.ts'
 import { openApiPart } from './api-part.ts'
 import { openBrokerPart } from './broker-part.ts'
 import { openGauges } from './gauges.ts'
@@ -53,11 +61,16 @@ const READER_CLOSE_MS_MAX = 2_000
 async function startBroker(own: RoleProcess): Promise<number> {
   const { settings, places, log, failed } = own
   const inlet = await own.open('the log', () => openInlet(places.log, log))
-  const { space, sessions, older } = await openSharedSpace(own, true)
+  const opened = await openSharedSpace(own, true)
+  const { space, sessions, older } = opened
   await own.beside(patience => refuseBeforeReaders({ log: places.log, inlet, older }, patience))
-  const broker = await own.wait('the log', () => openBrokerPart({ settings, inlet, space, sessions, log, failed }))
+  const sessionStore = await openSessionStore(placeSessions(settings, null), opened, log)
+  own.closers.add(() => sessionStore?.close())
+  const broker = await own.wait('the log', () =>
+    openBrokerPart({ settings, inlet, space, sessions, sessionStore, log, failed }),
+  )
   own.closers.add(broker.drain)
-  own.closers.add(openGauges({ ingest: broker.ingest, log }))
+  own.closers.add(openGauges({ ingest: broker.ingest, sessionStore, log }))
   own.readyWhen(() => checkBroker(broker.ingest.stalled))
   return broker.port
 }

@@ -13,11 +13,20 @@ import type { Logger } from 'pino'
 import { openDatabase } from '../database/clickhouse-database.ts'
 import type { MigrationStep } from '../database/database.ts'
 import type { Walls } from '../database/embedded/walls/walls.ts'
-import type { SurgetankError } from '../errors.ts'
+import { logFields, type SurgetankError } from '../errors.ts'
 import { openReader } from '../readers/reader.ts'
 import type { Settings } from '../settings.ts'
 import { within } from '../within.ts'
-import { choosePlaces, openInlet, openSpace, openView, type Places } from './adapters.ts'
+import {
+  choosePlaces,
+  openInlet,
+  openSessionStore,
+  openSpace,
+  openView,
+  type Places,
+  placeSessions,
+  SESSIONS_FOLDER,
+} from './adapters.ts'
 import { openAllMetrics } from './all-metrics.ts'
 import { openApiPart } from './api-part.ts'
 import { type BrokerPart, openBrokerPart } from './broker-part.ts'
@@ -98,7 +107,7 @@ async function startParts(options: StartOptions, closers: Closers): Promise<Surg
 async function openStores({ settings, log, stopping }: StartOptions, closers: Closers) {
   const places = choosePlaces(settings)
   const patience = { log, stopping }
-  const data = takeDataDir(settings, places)
+  const data = takeDataDir(settings, places, log)
   closers.add(() => data?.release())
   if (data !== null) await closeDataFiles(settings.SURGETANK_DATA_DIR, log, stopping)
   const engine = await startEngine(places, data, log)
@@ -115,18 +124,21 @@ async function openStores({ settings, log, stopping }: StartOptions, closers: Cl
   closers.add(view.close)
   const opened = await openPatiently('Redis', patience, () => openSpace(places.space, true, log))
   closers.add(opened.space.close)
-  return { places, data, engine, sql, access, database, inlet, view, ...opened }
+  const place = placeSessions(settings, data === null ? null : settings.SURGETANK_DATA_DIR)
+  const sessionStore = await openSessionStore(place, opened, log)
+  closers.add(() => sessionStore?.close())
+  return { places, data, engine, sql, access, database, inlet, view, sessionStore, ...opened }
 }
 
 type Stores = Awaited<ReturnType<typeof openStores>>
 
 async function openDevices(options: StartOptions, stores: Stores, closers: Closers): Promise<BrokerPart> {
   const { settings, log, stopping, failed } = options
-  const { places, inlet, space, sessions, older } = stores
+  const { places, inlet, space, sessions, sessionStore, older } = stores
   const patience = { log, stopping }
   await refuseBeforeReaders({ log: places.log, inlet, older }, patience)
   const broker = await openPatiently('the log', patience, () =>
-    openBrokerPart({ settings, inlet, space, sessions, log, failed }),
+    openBrokerPart({ settings, inlet, space, sessions, sessionStore, log, failed }),
   )
   closers.add(broker.drain)
   return broker
@@ -208,11 +220,11 @@ async function openServing({ settings, log }: StartOptions, parts: Parts, closer
 
 /** The rebuild of the state, and what is measured of it all. */
 function startFollowing({ log }: StartOptions, { stores, broker, schema }: Omit<Parts, 'writing'>) {
-  const { space, database, view } = stores
+  const { space, database, view, sessionStore } = stores
   let isEnding = false
   // What the views of the first two versions take for the newest need not be it, and they are replaced before rows are.
   const reading = schema.known.then(() => (isEnding ? null : openReader({ space, database, view, log })))
-  const closeGauges = openGauges({ view, space, ingest: broker.ingest, log })
+  const closeGauges = openGauges({ view, space, ingest: broker.ingest, sessionStore, log })
   return { close }
 
   function close(): void {
@@ -225,7 +237,7 @@ function startFollowing({ log }: StartOptions, { stores, broker, schema }: Omit<
 type Ends = Parts & { readonly following: ReturnType<typeof startFollowing> } & Awaited<ReturnType<typeof openServing>>
 
 function endsOf({ stores, broker, schema, writing, following, watch, api }: Ends): Pick<Surgetank, 'stop' | 'abort'> {
-  const { data, engine, sql, database, inlet, view, space } = stores
+  const { data, engine, sql, database, inlet, view, space, sessionStore } = stores
   return { stop, abort }
 
   /** A service manager signals every process at once: from here on the children may end before they are told to. */
@@ -237,9 +249,15 @@ function endsOf({ stores, broker, schema, writing, following, watch, api }: Ends
     following.close()
     watch.close()
     await Promise.all([broker.drain(), stopWriting()])
-    await Promise.all([view.close(), space.close()])
+    await Promise.all([view.close(), closeKept()])
     await inlet.close()
     data?.release()
+  }
+
+  /** What clients hold may be beside the state. */
+  async function closeKept(): Promise<void> {
+    await sessionStore?.close()
+    await space.close()
   }
 
   /** Beside the drain: what becomes durable meanwhile waits in the log for the next start. */
@@ -254,16 +272,29 @@ function endsOf({ stores, broker, schema, writing, following, watch, api }: Ends
     writing.writer?.kill()
     engine?.kill()
     sql?.kill()
-    await inlet.close()
+    await Promise.all([inlet.close(), sessionStore?.close()])
     data?.release()
   }
 }
 
-/** Null where nothing is embedded that lies on a disk. */
-function takeDataDir(settings: Settings, { log, database }: Places): DataDir | null {
-  const dirs = [log.kind === 'directory' ? log.dir : null, database.kind === 'embedded' ? database.dir : null]
+/** Null where nothing lies on a disk. Where that would only be what clients hold, a start does not depend on it. */
+function takeDataDir(settings: Settings, { log: logPlace, database, space }: Places, log: Logger): DataDir | null {
+  const dirs = [logPlace.kind === 'directory' ? logPlace.dir : null, database.kind === 'embedded' ? database.dir : null]
   const folders = dirs.filter(dir => dir !== null).map(dir => basename(dir))
-  return folders.length === 0 ? null : openDataDir(settings.SURGETANK_DATA_DIR, folders)
+  if (folders.length > 0) {
+    const ofClients = space.kind === 'memory' ? [SESSIONS_FOLDER] : []
+    return openDataDir(settings.SURGETANK_DATA_DIR, [...folders, ...ofClients])
+  }
+  if (space.kind !== 'memory') return null
+  try {
+    return openDataDir(settings.SURGETANK_DATA_DIR, [SESSIONS_FOLDER])
+  } catch (error) {
+    log.warn(
+      logFields(error),
+      'what clients hold is not kept while they are away: set REDIS_URL, or SURGETANK_DATA_DIR',
+    )
+    return null
+  }
 }
 
 async function startEngine({ database }: Places, data: DataDir | null, log: Logger): Promise<DatabaseChild | null> {

@@ -7,6 +7,7 @@
  * nearest IEEE 754 double. An object of readings is an element; a list has several. Element k was received at `receivedAt` + k.
  *
  * - `receivedAt`: µs, of the first element.
+ * - `qos2`: what a session must know of a QoS 2 message after a crash (`encodeMark`); left out where no session is kept.
  * - `packet`: the MQTT packet identifier; left out at QoS 0, which has none.
  * - `times`: for each element the time that the device gave in µs, or null; left out when it gave none. The time of a
  *   reading follows by `effectiveTs`.
@@ -38,6 +39,8 @@ export const LINE_FORMAT = 2
 export interface LineExtras {
   /** The MQTT packet identifier; 0 for none. */
   readonly packet?: number
+  /** `encodeMark`; null for none. */
+  readonly mark?: string | null
   /** For each element `encodeSent`; '' for one of which there is nothing to say. */
   readonly sent?: readonly string[]
 }
@@ -48,15 +51,53 @@ const WHOLE_MS_DIGITS = 13
 /** The message as a line of the log, without the newline. */
 export function encodeLine(
   { device, receivedAt, readings }: Message,
-  { packet = 0, sent = [] }: LineExtras = {},
+  { packet = 0, mark = null, sent = [] }: LineExtras = {},
 ): string {
-  return `${lineHead(device, receivedAt, packet)}${encodeReadings(readings, [], sent)}}`
+  return `${lineHead(device, receivedAt, packet, mark)}${encodeReadings(readings, [], sent)}}`
 }
 
-/** Everything of a line before its readings. `device` must match DEVICE_ID; `packet` is 0 for none. */
-export function lineHead(device: string, receivedAt: number, packet: number): string {
+/** Everything of a line before its readings. `device` must match DEVICE_ID; `packet` is 0 for none, `mark` of `encodeMark`. */
+export function lineHead(device: string, receivedAt: number, packet: number, mark: string | null): string {
   const received = `{"device":"${device}","receivedAt":${timeDigits(receivedAt)},`
-  return packet === 0 ? `${received}"readings":` : `${received}"packet":${packet},"readings":`
+  if (packet === 0) return `${received}"readings":`
+  if (mark === null) return `${received}"packet":${packet},"readings":`
+  return `${received}"qos2":"${mark}","packet":${packet},"readings":`
+}
+
+/** The mark of a QoS 2 message that a session has opened [MQTT-4.3.3-2]. */
+export interface Mark {
+  /** The life of the session's record when its connection opened it, and the life that the connection gives it. */
+  readonly before: string
+  readonly life: string
+  /** Of the connection's QoS 2 messages in turn, from 1. */
+  readonly number: number
+  /** The same for the same topic and payload. */
+  readonly print: string
+}
+
+/** All but `number` are printable ASCII without space, quote and backslash. */
+export function encodeMark({ before, life, number, print }: Mark): string {
+  return `${before} ${life} ${number} ${print}`
+}
+
+const MARK_BEGIN = ',"qos2":"'
+const MARK = /^(\S+) (\S+) (\d+) (\S+)","packet":(\d+),/
+const MARK_CHARS_MAX = 512
+
+/**
+ * The marks in lines of the log, with their packet identifiers, oldest first. Looks for their beginning only, which stands nowhere
+ * else in a line because the quotes of a text are escaped: parsing every line that a restart reads would hold it up.
+ */
+export function findMarks(lines: Buffer): (Mark & { readonly packet: number })[] {
+  const marks = []
+  for (let at = lines.indexOf(MARK_BEGIN); at !== -1; at = lines.indexOf(MARK_BEGIN, at + 1)) {
+    const from = at + MARK_BEGIN.length
+    const found = MARK.exec(lines.toString('latin1', from, from + MARK_CHARS_MAX))
+    if (found === null) continue
+    const [, before = '', life = '', number, print = '', packet] = found
+    marks.push({ before, life, number: Number(number), print, packet: Number(packet) })
+  }
+  return marks
 }
 
 /**

@@ -29,8 +29,11 @@ export interface Repeated {
   readonly receivedAt: number
   readonly device: string
   readonly topic: string
-  /** `dup`: it came with DUP=1. `other_connection`: another connection had brought the original. */
-  readonly why: 'dup' | 'other_connection'
+  /**
+   * `dup`: it came with DUP=1. `other_connection`: another connection had brought the original. `qos2`: its packet identifier
+   * was not released since [MQTT-4.3.3-2].
+   */
+  readonly why: 'dup' | 'other_connection' | 'qos2'
   readonly payload: Uint8Array
 }
 

@@ -30,10 +30,16 @@ export interface OpenMessage {
 }
 
 export interface SessionRecord {
-  /** Random; another one for each session that is begun anew, also of the same client. */
+  /**
+   * Random: another one for each session that is begun anew, also of the same client, and for each connection that has saved it.
+   * Up to 32 characters, printable ASCII without space, quote and backslash. A store keeps it and makes nothing of it.
+   */
   readonly life: string
   readonly filters: readonly SessionFilter[]
-  /** How many QoS 2 messages it has opened; the log may hold newer ones, which say the session's `life` and their number. */
+  /**
+   * How many QoS 2 messages the connection that gave it its `life` had opened; the log may hold newer ones, which say that life and
+   * their number.
+   */
   readonly opened: number
   readonly open: readonly OpenMessage[]
 }
@@ -48,8 +54,11 @@ export interface SessionStore {
    * reached by clients that are connected, or the store is away. Within a second or two; never rejects.
    */
   open(key: SessionKey): Promise<StoredSession | null>
-  /** A client connects with clean=1: what was kept of it is gone, durably, when it resolves [MQTT-3.1.2-6]. Never rejects. */
-  discard(key: SessionKey): Promise<void>
+  /**
+   * A client connects with clean=1: what was kept of it is gone, durably, when it resolves [MQTT-3.1.2-6]. With false when that is
+   * not known. Never rejects.
+   */
+  discard(key: SessionKey): Promise<boolean>
   /** Sessions that are kept, of clients connected or away; an estimate where several processes share the store. */
   count(): Promise<number>
   close(): Promise<void>
@@ -58,13 +67,17 @@ export interface SessionStore {
 export interface StoredSession {
   /** It was kept from an earlier connection: "session present" in CONNACK. */
   readonly isPresent: boolean
-  /** As it was when it was opened, or saved last. */
+  /**
+   * As it was when it was opened, or as it was handed over last, durable or not; what a rejected `save` brought is taken back. The
+   * later of two calls replaces the earlier one whole, so whoever changes something begins with this.
+   */
   readonly record: SessionRecord
   /**
-   * Replaces the record; durable when it resolves. Calls at one time share a commit. Rejects (fate `retry`) when it cannot be
-   * made durable now. Of a session that somebody else has opened since, it changes nothing, and resolves.
+   * Replaces the record; durable when it resolves. Calls at one time share a commit. Rejects with `sessions_unavailable` (retry)
+   * when it is not durable within two seconds, and with `session_too_large` (reject) beyond 64 KiB; it may become durable later,
+   * unless another call replaces it. Of a session that somebody else has opened since, it changes nothing, and resolves with false.
    */
-  save(record: SessionRecord): Promise<void>
+  save(record: SessionRecord): Promise<boolean>
   /** As `save`, within a second or with the next commit, whichever comes first, and without a word when that fails. */
   saveSoon(record: SessionRecord): void
   /** The client has left: what was saved last is durable when it resolves, and expires from now on. Never rejects. */

@@ -48,6 +48,7 @@ describe('acknowledgement', () => {
         packet: 1,
         dup: false,
         marksDup: false,
+        mark: null,
       },
       {
         device: 'press-18',
@@ -59,6 +60,7 @@ describe('acknowledgement', () => {
         packet: 2,
         dup: false,
         marksDup: false,
+        mark: null,
       },
     ])
   })

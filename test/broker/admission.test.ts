@@ -58,7 +58,8 @@ describe('admission', () => {
     const packet = { ...connectPacket({ keepalive: given }), cmd: 'connect' as const }
     const client = {} as Client
     attach(client, new Connection(new Socket()))
-    openAdmission(null, () => undefined).preConnect(client, packet, () => undefined)
+    const sessions = { begin: async () => false, subscribe: async () => true }
+    openAdmission({ admit: async () => 'serve' }, sessions, () => undefined).preConnect(client, packet, () => undefined)
     expect(packet.keepalive).toBe(taken)
   })
 

@@ -8,8 +8,9 @@ import * as mqtt from 'mqtt-packet'
 import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
 import { type Broker, type Held, openBroker } from '../../broker/broker.ts'
-import type { Ingest, IngestEvents, Publish } from '../../ingest/ingest.ts'
+import type { FoundMark, Ingest, IngestEvents, Publish } from '../../ingest/ingest.ts'
 import type { DeviceState, Presence } from '../../model/device-state.ts'
+import type { SessionStore } from '../../sessions/sessions.ts'
 import type { Sessions } from '../../space/space.ts'
 
 type Offered = Publish<Held | null> & { readonly reason?: string; readonly detail?: string }
@@ -19,6 +20,10 @@ export interface HandIngest extends Ingest<Held | null> {
   readonly offered: Offered[]
   /** Messages that the broker let go, by reason. */
   readonly gone: Record<string, number>
+  /** QoS 2 messages that came again while they were open. */
+  readonly repeated: Offered[]
+  /** What the log was found to hold. */
+  marks: FoundMark[]
   /** Called with each message when it is offered. */
   onOffer: (publish: Offered) => void
   /** Makes the oldest `count` held messages durable; all when not given. */
@@ -61,6 +66,7 @@ export interface BenchOptions {
   readonly port?: number
   readonly listen?: string
   readonly sessions?: Sessions
+  readonly sessionStore?: SessionStore
   /** Shared by brokers of one test. */
   readonly space?: HandSpace
   /** Takes the lines of the log, for a broker that does not open. */
@@ -77,6 +83,7 @@ export async function openBench(options: BenchOptions = {}): Promise<Bench> {
     openIngest: events => ingest.connect(events),
     space,
     sessions: options.sessions ?? null,
+    sessionStore: options.sessionStore ?? null,
     settings: {
       SURGETANK_LISTEN: options.listen ?? '127.0.0.1',
       SURGETANK_MQTT_PORT: options.port ?? 0,
@@ -106,6 +113,13 @@ export function openHandIngest(): HandIngest & { connect(events: IngestEvents<He
   const ingest = {
     offered: [] as Offered[],
     gone: {} as Record<string, number>,
+    repeated: [] as Offered[],
+    marks: [] as FoundMark[],
+    marksOf: (life: string) => ingest.marks.filter(mark => mark.before === life || mark.life === life),
+    offerRepeated(publish: Offered) {
+      ingest.repeated.push(publish)
+      waiting.push(publish.held)
+    },
     letGo(reason: string, messages: number) {
       ingest.gone[reason] = (ingest.gone[reason] ?? 0) + messages
     },

@@ -197,6 +197,7 @@ describe('presence', () => {
       ingest: openHandIngest(),
       acknowledger: openAcknowledger({ clock, released: () => undefined, notReading: () => undefined }),
       presence: openPresence({ space, devicesMax: 10, clock, disown: () => {}, log }),
+      sessions: { open: () => null, release: () => undefined },
       floodgate: { shut: false, inFlightMax: 1 },
       clock,
       violated: () => undefined,

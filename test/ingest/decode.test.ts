@@ -109,7 +109,7 @@ describe('a payload', () => {
         expect(written.values.filter(text => text !== null)).toEqual(
           readings.flatMap(({ value }) => (isNumber(value) ? [literal] : [])),
         )
-        const line = `${lineHead('d', NOW, packet)}${encodeReadings(readings, written.values, written.sent)}}`
+        const line = `${lineHead('d', NOW, packet, null)}${encodeReadings(readings, written.values, written.sent)}}`
         expect(parseLines(line, LINE_FORMAT)).toEqual([{ device: 'd', receivedAt: NOW, readings }])
         expect(JSON.parse(line)).toMatchObject(packet === 0 ? {} : { packet })
       }),

@@ -51,7 +51,7 @@ const messages = Array.from({ length: 512 }, (_, index) => {
   return decodePayload(Buffer.from(`{"ts":${NOW - index},"values":${five(index)}}`), null, RECEIVED_AT) as Reading[]
 })
 const line = (index: number) =>
-  `${lineHead('press-17', RECEIVED_AT, 17)}${encodeReadings(messages[index & 511] ?? [])}}`
+  `${lineHead('press-17', RECEIVED_AT, 17, null)}${encodeReadings(messages[index & 511] ?? [])}}`
 print(
   'line: five metrics with ts, flattened',
   best(100_000, index => line(index).charCodeAt(3)),
@@ -61,7 +61,7 @@ const repetitions = openRepetitions(() => randomInt(2 ** 32))
 const texts = Array.from({ length: 100_000 }, (_, index) =>
   Buffer.from(`[["temperature",${NOW + index}000,21.5],["rpm",${NOW}000,1480]]`),
 )
-const origin = { connection: 1, packet: 17, dup: false, marksDup: false }
+const origin = { connection: 1, packet: 17, dup: false, marksDup: false, mark: null }
 print(
   'window: one message',
   best(texts.length, index => {
@@ -111,7 +111,7 @@ async function offerAll(write: (index: number) => string): Promise<number> {
     for (let index = 0; index < count; index++) {
       const payload = payloads[index] as Buffer
       const packet = (index & 0xff) + 1
-      const came = { connection: 1, packet, dup: false, marksDup: false }
+      const came = { connection: 1, packet, dup: false, marksDup: false, mark: null }
       ingest.offer({ device: 'press-17', metric: null, topic: '', payload, receivedAt: NOW, held: null, ...came })
       if (index % 500 === 499) await turn()
     }

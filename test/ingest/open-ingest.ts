@@ -57,15 +57,15 @@ export async function open(opening: Opening = {}) {
 }
 
 export type Given = Partial<
-  Pick<Publish<string>, 'device' | 'receivedAt' | 'connection' | 'packet' | 'dup' | 'marksDup'>
+  Pick<Publish<string>, 'device' | 'receivedAt' | 'connection' | 'packet' | 'dup' | 'marksDup' | 'mark'>
 > & {
   readonly json?: string
 }
 
 export function publish(held: string, given: Given = {}): Publish<string> {
   const { device = 'd', json = `{"v":${JSON.stringify(held)}}`, receivedAt = NOW } = given
-  const { connection = 1, packet = 1, dup = false, marksDup = false } = given
-  const came = { receivedAt, connection, packet, dup, marksDup }
+  const { connection = 1, packet = 1, dup = false, marksDup = false, mark = null } = given
+  const came = { receivedAt, connection, packet, dup, marksDup, mark }
   return { device, metric: null, topic: `devices/${device}/telemetry`, payload: Buffer.from(json), held, ...came }
 }
 

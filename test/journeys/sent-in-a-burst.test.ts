@@ -157,7 +157,7 @@ async function startUnit(): Promise<Unit> {
   const failed = (error: Error) => {
     throw error
   }
-  const part = await openBrokerPart({ settings, inlet, space, sessions: null, log: SILENT, failed })
+  const part = await openBrokerPart({ settings, inlet, space, sessions: null, sessionStore: null, log: SILENT, failed })
   let stopping: Promise<void> | null = null
   const stop = () => {
     stopping ??= part.drain().then(inlet.close)

@@ -1,8 +1,20 @@
 /** Which adapter each port gets, by settings alone. */
 
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
-import { choosePlaces, isEmbedded, openInlet, openOutlet, openSpace, openView } from '../../manager/adapters.ts'
+import {
+  choosePlaces,
+  isEmbedded,
+  openInlet,
+  openOutlet,
+  openSessionStore,
+  openSpace,
+  openView,
+  placeSessions,
+} from '../../manager/adapters.ts'
 import { readSettings } from '../../settings.ts'
 import { onlyLines } from '../contracts/pump-samples.ts'
 import { openLmdbHarness } from '../pump/lmdb-harness.ts'
@@ -85,5 +97,21 @@ describe('adapters', () => {
     const { space, sessions } = await openSpace({ kind: 'memory', devicesMax: 10 }, true, log)
     expect(sessions).toBeNull()
     await space.close()
+  })
+
+  it('keeps what clients hold in the data directory, and nothing where there is none', async () => {
+    const dir = await mkdtemp(join(tmpdir(), 'surgetank-adapters-'))
+    const space = await openSpace({ kind: 'memory', devicesMax: 10 }, true, log)
+    try {
+      const settings = readSettings({ SURGETANK_SESSIONS_MAX: '20', SURGETANK_SESSION_HOURS: '2' })
+      expect(placeSessions(settings, dir)).toEqual({ dir: `${dir}/sessions`, sessionsMax: 20, expiryMs: 7_200_000 })
+      const store = await openSessionStore(placeSessions(settings, dir), space, log)
+      expect(await store?.open({ principal: '', client: 'a' })).toMatchObject({ isPresent: false })
+      await store?.close()
+      expect(await openSessionStore(placeSessions(settings, null), space, log)).toBeNull()
+    } finally {
+      await space.space.close()
+      await rm(dir, { recursive: true, force: true })
+    }
   })
 })

@@ -1,0 +1,266 @@
+/**
+ * Sessions on this disk: an environment of their own (`lmdb-value.ts`), written by one process. It is not the log's on
+ * purpose: a PUBACK never waits for a fleet that connects.
+ *
+ * In memory there is of each session its name, its size and when its client was last seen; the records of connected clients
+ * are there, too, and those of the others are read when they connect.
+ *
+ * Bounds: `sessionsMax`, and 2 KiB for each of them in all. At the bound the client that has been away longest makes room,
+ * never one that is connected. Expired ones are removed a few at a time.
+ */
+import type { Logger } from 'pino'
+import { SurgetankError } from '../errors.ts'
+import { metrics } from '../metrics.ts'
+import { openEnv } from '../pump/lmdb-env.ts'
+import { within } from '../within.ts'
+import { openCommits } from './lmdb-commits.ts'
+import { openRoom, type Seat } from './lmdb-room.ts'
+import { bytesOf, keyOf, packValue, readHeads, unpackValue } from './lmdb-value.ts'
+import { checkSize, encodeRecord, nameOf, newRecord, type ParsedRecord, parseRecord } from './record.ts'
+import type { SessionKey, SessionRecord, SessionStore, StoredSession } from './sessions.ts'
+
+export interface LmdbSessionsOptions {
+  /** The folder; made where it is missing. */
+  readonly dir: string
+  readonly sessionsMax: number
+  /** From when the client left. */
+  readonly expiryMs: number
+  readonly log: Logger
+  /** ms since 1970 UTC. */
+  readonly clock?: () => number
+}
+
+export interface LmdbSessions extends SessionStore {
+  /** Removes what has expired, and tells the disk who is still connected: as happens every minute by itself. */
+  sweep(): Promise<void>
+}
+
+/** Address space, not disk. */
+const MAP_BYTES_MIN = 2 ** 30
+const BYTES_EACH = 2_048
+const BYTES_MIN = 2 ** 20
+const READ_MS_MAX = 1_000
+const SWEEP_EVERY_MS = 60_000
+/** The disk knows of a client that is connected within the hour, sweeps included: a kill takes no more from its expiry. */
+const SEEN_EVERY_MS = 40 * 60_000
+/** Of a sweep each: a fleet that connected at once is spread over some minutes. */
+const SEEN_AT_ONCE = 5_000
+const REMOVED_AT_ONCE = 1_000
+
+/** Throws `data_dir_unusable` when the folder cannot be made or opened. */
+export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<LmdbSessions> {
+  const { dir, sessionsMax, expiryMs, log, clock = Date.now } = options
+  const bytesMax = Math.max(BYTES_MIN, sessionsMax * BYTES_EACH)
+  const env = openEnv({ path: dir, writable: true, mapBytes: Math.max(MAP_BYTES_MIN, 8 * bytesMax) })
+  const commits = openCommits(env, keyOf)
+  const room = openRoom({ sessionsMax, bytesMax })
+  let newerFound = false
+  let sweeping: Promise<void> | null = null
+  try {
+    for await (const heads of readHeads(env)) for (const { name, seenAt, bytes } of heads) room.add(name, seenAt, bytes)
+  } catch (error) {
+    await env.close()
+    throw error
+  }
+  room.sort()
+  const timer = setInterval(() => void sweep(), SWEEP_EVERY_MS)
+  timer.unref()
+  void sweep()
+
+  return { open, discard, count: async () => room.count, sweep, close }
+
+  async function open(key: SessionKey): Promise<StoredSession | null> {
+    const name = nameOf(key)
+    const session = name === null ? null : await openNamed(name)
+    metrics.sessionsOpened.inc({ result: session === null ? 'not_kept' : session.isPresent ? 'present' : 'new' })
+    return session
+  }
+
+  async function openNamed(name: string): Promise<StoredSession | null> {
+    const seat = room.find(name)
+    if (seat === undefined || isExpired(seat)) return begin(name, seat)
+    const seenAt = seat.seenAt
+    const holder = Symbol(name)
+    room.sit(name, seat, holder)
+    const unwritten = commits.newest(name)
+    const found = await readKept(name, unwritten?.() ?? null)
+    const isOurs = seat.holder === holder
+    if (found === 'newer') return isOurs ? leaveAlone(name, seat) : null
+    if (found === null) return isOurs ? begin(name, seat) : null
+    const { stored, make } = hold({ name, seat, holder, from: found, isPresent: true })
+    // What is not on disk yet must be before the client hears of it. To be seen there late only shortens the expiry.
+    if (!isOurs || (unwritten === undefined && clock() - seenAt < SEEN_EVERY_MS)) return stored
+    const isWritten = await isDone(commits.put(name, make))
+    return isWritten || unwritten === undefined ? stored : giveUp(name, seat, holder)
+  }
+
+  /** Null when it is none that any surgetank wrote. */
+  async function readKept(name: string, unwritten: Uint8Array | null): Promise<ParsedRecord | 'newer' | null> {
+    try {
+      const value = unwritten ?? (await within(READ_MS_MAX, readValue(name)))
+      const parsed = parseRecord(unpackValue(value ?? Buffer.alloc(0)))
+      return parsed === 'damaged' ? null : parsed
+    } catch (error) {
+      log.warn({ err: error }, 'a session could not be read; its client begins a new one')
+      return null
+    }
+  }
+
+  async function readValue(name: string): Promise<Uint8Array | null> {
+    return env.read(db => db.getBinary(keyOf(name)) ?? null)
+  }
+
+  /** It stays as it is, for the version that wrote it; of this one the client hears that there is none. */
+  function leaveAlone(name: string, seat: Seat): null {
+    if (!newerFound) log.warn('sessions of a newer surgetank are left as they are; their clients have none here')
+    newerFound = true
+    room.leave(name, seat)
+    return null
+  }
+
+  async function begin(name: string, before: Seat | undefined): Promise<StoredSession | null> {
+    const from = newRecord()
+    const bytes = bytesOf(name, packValue(clock(), encodeRecord(from.record, null)))
+    if (before === undefined && !makeRoom(1, bytes)) return null
+    const seat = before ?? room.add(name, clock(), bytes)
+    const holder = Symbol(name)
+    room.sit(name, seat, holder)
+    const { stored, make } = hold({ name, seat, holder, from, isPresent: false })
+    return (await isDone(commits.put(name, make))) ? stored : giveUp(name, seat, holder)
+  }
+
+  /** The client hears that nothing is kept, so nothing may be found later. */
+  function giveUp(name: string, seat: Seat, holder: symbol): null {
+    if (seat.holder === holder) void isDone(remove(name, seat))
+    return null
+  }
+
+  function makeRoom(sessions: number, bytes: number): boolean {
+    while (!room.fits(sessions, bytes)) {
+      // While the disk takes nothing, nobody has to go for whoever could not stay anyway.
+      const [oldest] = commits.healthy ? room.away(1) : []
+      if (oldest === undefined) return false
+      void isDone(remove(...oldest))
+    }
+    return true
+  }
+
+  function remove(name: string, seat: Seat): Promise<void> {
+    room.remove(name, seat)
+    return commits.put(name, () => null, true)
+  }
+
+  async function discard(key: SessionKey): Promise<boolean> {
+    const name = nameOf(key)
+    if (name === null) return true
+    const seat = room.find(name)
+    if (seat !== undefined) return isDone(remove(name, seat))
+    // It may be on its way out.
+    return commits.newest(name) === undefined || isDone(commits.put(name, () => null, true))
+  }
+
+  interface Holding {
+    readonly name: string
+    readonly seat: Seat
+    readonly holder: symbol
+    readonly from: ParsedRecord
+    readonly isPresent: boolean
+  }
+
+  function hold({ name, seat, holder, from, isPresent }: Holding) {
+    const { fields } = from
+    let wanted = from.record
+    /** What is wanted when the save that is under way is refused. */
+    let certain = from.record
+    const isHolder = () => seat.holder === holder
+    if (isHolder()) seat.make = make
+    const stored: StoredSession = {
+      isPresent,
+      get record() {
+        return wanted
+      },
+      save,
+      saveSoon,
+      leave,
+    }
+    return { stored, make }
+
+    function make(): Buffer {
+      if (isHolder()) seat.seenAt = clock()
+      const value = packValue(seat.seenAt, encodeRecord(wanted, fields))
+      if (room.find(name) === seat) room.resize(seat, bytesOf(name, value))
+      return value
+    }
+
+    async function save(next: SessionRecord): Promise<boolean> {
+      if (!isHolder()) return false
+      const text = encodeRecord(next, fields)
+      checkSize(text)
+      const grows = bytesOf(name, packValue(0, text)) - seat.bytes
+      if (grows > 0 && !makeRoom(0, grows))
+        throw new SurgetankError('sessions_unavailable', 'There is no room for more.')
+      wanted = next
+      try {
+        await commits.put(name, make)
+        if (wanted === next) certain = next
+        return true
+      } catch (error) {
+        if (wanted === next) wanted = certain
+        throw error
+      }
+    }
+
+    function saveSoon(next: SessionRecord): void {
+      if (!isHolder()) return
+      wanted = next
+      certain = next
+      commits.putSoon(name, make)
+    }
+
+    async function leave(): Promise<void> {
+      if (!isHolder()) return
+      seat.seenAt = clock()
+      room.leave(name, seat)
+      await isDone(commits.put(name, make, true))
+    }
+  }
+
+  function isExpired({ seenAt, holder }: Seat): boolean {
+    return holder === null && clock() - seenAt > expiryMs
+  }
+
+  function sweep(): Promise<void> {
+    sweeping ??= sweepOnce().finally(() => {
+      sweeping = null
+    })
+    return sweeping
+  }
+
+  async function sweepOnce(): Promise<void> {
+    tellSeen(clock() - SEEN_EVERY_MS, SEEN_AT_ONCE)
+    for (;;) {
+      const gone = room.away(REMOVED_AT_ONCE).filter(([, seat], at) => isExpired(seat) || at < room.excess)
+      if (gone.length === 0 || !commits.healthy) return
+      await Promise.all(gone.map(entry => isDone(remove(...entry))))
+    }
+  }
+
+  function tellSeen(before: number, most: number): void {
+    for (const [name, { make }] of room.connectedBefore(before, most)) if (make !== null) commits.putSoon(name, make)
+  }
+
+  async function close(): Promise<void> {
+    clearInterval(timer)
+    await sweeping
+    tellSeen(Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY)
+    await commits.close()
+    await env.close()
+  }
+}
+
+function isDone(work: Promise<void>): Promise<boolean> {
+  return work.then(
+    () => true,
+    () => false,
+  )
+}
