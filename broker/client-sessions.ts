@@ -227,7 +227,8 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     for (let pauseMs = RETRY_MS_MIN; !hasGone(connection, kept); pauseMs = Math.min(2 * pauseMs, RETRY_MS_MAX)) {
       if (messages.isReleasedBy(kept.saved, released)) return true
       try {
-        if (!(await save(connection, kept))) return false
+        // By now the record says it; an identifier that it says is open was used anew before its PUBCOMP.
+        return await save(connection, kept)
       } catch (error) {
         log.warn('a session could not be saved; its PUBCOMPs wait', { client: kept.client, err: error })
         await pause(pauseMs)
