@@ -9,6 +9,11 @@
  * Which broker serves a client is another question: `Sessions` of `space/space.ts`.
  */
 
+/** What every store has in common. */
+export { type Commits, openCommits } from './commits.ts'
+export { encodeRecord, nameOf, newRecord, OPEN_MESSAGES_MAX, type ParsedRecord, parseRecord } from './record.ts'
+export { openStored } from './stored-session.ts'
+
 /** Whose session it is. `principal` is empty until there is authentication. */
 export interface SessionKey {
   readonly principal: string
@@ -30,16 +35,19 @@ export interface OpenMessage {
 }
 
 export interface SessionRecord {
-  /** Random; another one for each session that is begun anew, also of the same client. */
+  /**
+   * Random: another one for each session that is begun anew, also of the same client, and for each connection that has saved it.
+   * Up to 32 characters, printable ASCII without space, quote and backslash. A store keeps it and makes nothing of it.
+   */
   readonly life: string
   readonly filters: readonly SessionFilter[]
-  /** How many QoS 2 messages it has opened; the log may hold newer ones, which say the session's `life` and their number. */
+  /**
+   * How many QoS 2 messages the connection that gave it its `life` had opened; the log may hold newer ones, which say that life and
+   * their number.
+   */
   readonly opened: number
   readonly open: readonly OpenMessage[]
 }
-
-/** The most QoS 2 messages that a record keeps; the oldest are forgotten, and one that is sent again is stored again. */
-export const OPEN_MESSAGES_MAX = 1_024
 
 export interface SessionStore {
   /**
@@ -48,8 +56,11 @@ export interface SessionStore {
    * reached by clients that are connected, or the store is away. Within a second or two; never rejects.
    */
   open(key: SessionKey): Promise<StoredSession | null>
-  /** A client connects with clean=1: what was kept of it is gone, durably, when it resolves [MQTT-3.1.2-6]. Never rejects. */
-  discard(key: SessionKey): Promise<void>
+  /**
+   * A client connects with clean=1: what was kept of it is gone, durably, when it resolves [MQTT-3.1.2-6]. With false when that is
+   * not known. Never rejects.
+   */
+  discard(key: SessionKey): Promise<boolean>
   /** Sessions that are kept, of clients connected or away; an estimate where several processes share the store. */
   count(): Promise<number>
   close(): Promise<void>
@@ -65,9 +76,10 @@ export interface StoredSession {
   readonly record: SessionRecord
   /**
    * Replaces the record; durable when it resolves. Calls at one time share a commit. Rejects with `sessions_unavailable` (retry)
-   * when it is not durable within two seconds, and with `session_too_large` (reject) beyond 64 KiB. Of a session that somebody else has opened since, it changes nothing, and resolves.
+   * when it is not durable within two seconds, and with `session_too_large` (reject) beyond 64 KiB; it may become durable later,
+   * unless another call replaces it. Of a session that somebody else has opened since, it changes nothing, and resolves with false.
    */
-  save(record: SessionRecord): Promise<void>
+  save(record: SessionRecord): Promise<boolean>
   /** As `save`, within a second or with the next commit, whichever comes first, and without a word when that fails. */
   saveSoon(record: SessionRecord): void
   /** The client has left: what was saved last is durable when it resolves, and expires from now on. Never rejects. */
