@@ -9,10 +9,12 @@
 import type { AedesOptions, Client, PublishPacket } from 'aedes'
 import type { Ingest, Publish } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import { LIMITS } from '../model/limits.ts'
 import type { Acknowledger } from './acknowledge.ts'
 import { connectionOf, leaveToUs } from './aedes-internals.ts'
 import { type Connection, Held } from './connection.ts'
 import type { Floodgate } from './frame-gate.ts'
+import type { OversizedFrame } from './oversized-frame.ts'
 import type { PresenceKeeper } from './presence.ts'
 import type { KnownTopic, PublishFrame } from './publish-frame.ts'
 import { keptTopic, parseStatus, parseTopic, refuseStatus } from './topics.ts'
@@ -25,6 +27,8 @@ export interface Publishing {
   readonly authorizePublish: NonNullable<AedesOptions['authorizePublish']>
   /** A message to a topic that `authorizePublish` has seen on this connection. */
   takeKnown(connection: Connection, known: KnownTopic, frame: PublishFrame, payload: Buffer): void
+  /** A message that is too large, of which only the beginning was kept: quarantined with its size, and acknowledged. */
+  takeOversized(connection: Connection, frame: OversizedFrame): void
   /** The client has let go of a packet identifier of QoS 2 (PUBREL): PUBCOMP is written, in the order of these calls [MQTT-4.3.3-2]. */
   release(connection: Connection, packet: number): void
   /** Adds what was counted since the last call to the metrics: a labelled counter is too dear per message. */
@@ -35,7 +39,7 @@ export interface PublishingOptions {
   readonly ingest: Ingest<Held | null>
   readonly acknowledger: Acknowledger
   readonly presence: PresenceKeeper
-  readonly floodgate: Floodgate
+  readonly floodgate: Pick<Floodgate, 'shut'>
   readonly clock: () => number
   /** The client broke MQTT: must destroy its socket. */
   readonly violated: (connection: Connection, reason: string) => void
@@ -47,7 +51,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
   let dropped = 0
   let statuses = 0
 
-  return { authorizePublish, takeKnown, release, count }
+  return { authorizePublish, takeKnown, takeOversized, release, count }
 
   function authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void {
     // Aedes gives a will without a type, and one that it swept up without a client.
@@ -105,6 +109,23 @@ export function openPublishing(options: PublishingOptions): Publishing {
     if (dup) connection.marksDup = true
     // One literal, and no spread: this is the hot path.
     ingest.offer({ device, metric, topic, payload, receivedAt, held, connection: number, packet, dup, marksDup })
+  }
+
+  function takeOversized(connection: Connection, frame: OversizedFrame): void {
+    const { topic, qos, dup, messageId, payload, payloadBytes } = frame
+    const broken = brokenByOversized(frame, topic)
+    if (broken !== null) {
+      violated(connection, broken)
+      return
+    }
+    const receivedAt = clock()
+    const held = admit(connection, qos, messageId, receivedAt)
+    if (held === undefined) return
+    const route = frame.isTopicWhole ? parseTopic(topic) : null
+    const device = route === null || route.kind === 'reserved' ? '' : route.device
+    const came = originOf(connection, { messageId, dup })
+    const kept = { device, metric: null, topic, payload, payloadBytes, receivedAt, held, ...came }
+    ingest.offerRefused(kept, 'packet_too_large', describeOversized(frame))
   }
 
   /** Known or not: a PUBREL sent again is answered again [MQTT-4.3.3-2]. */
@@ -167,6 +188,17 @@ export function openPublishing(options: PublishingOptions): Publishing {
     metrics.letGo.inc({ reason }, messages)
     ingest.letGo(reason, messages)
   }
+}
+
+/** Why a client that sends this is closed, as it is when the message is smaller; null when it is not. */
+function brokenByOversized({ qos, messageId }: OversizedFrame, topic: string): string | null {
+  if (qos > 0 && messageId === 0) return 'message_id'
+  if (topic === '' || /[+#]/.test(topic)) return 'protocol'
+  return parseTopic(topic).kind === 'reserved' ? 'reserved_topic' : null
+}
+
+function describeOversized({ packetBytes, payload }: OversizedFrame): string {
+  return `A packet takes up to ${LIMITS.packetBytesMax} bytes; this one has ${packetBytes}. The first ${payload.length} bytes of its payload are kept.`
 }
 
 type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup'>
