@@ -8,7 +8,7 @@
  */
 import type { Connection } from './connection.ts'
 
-const HALF_OPEN_MS_MAX = 30_000
+const HALF_OPEN_MS_MAX = 5_000
 
 export interface HalfOpen {
   /** Everything that the peer has sent was read, and it sends nothing more. Once per connection. */
