@@ -1,7 +1,13 @@
 /** A PUBLISH of more than a packet may have: quarantined with its size, acknowledged, and never in memory. */
 import type { Socket } from 'node:net'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import fc from 'fast-check'
 import * as mqtt from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
+import { FixedHeader } from '../../broker/frame-header.ts'
+import { OversizedFrame } from '../../broker/oversized-frame.ts'
+import { keptTopic } from '../../broker/topics.ts'
 import { LIMITS } from '../../model/limits.ts'
 import { until } from '../waits.ts'
 import { acknowledged, openBench, openClient, ping, publishPacket, type RawClient } from './harness.ts'
@@ -152,39 +158,83 @@ describe('an oversized PUBLISH', () => {
       clients.push(...(await Promise.all(group)))
     }
     const bytes = 8 * MIB - 1_000
-    const head = headOf(1, bytes)
-    const piece = Buffer.alloc(128 * 1024)
-    for (const { socket } of clients) socket.write(head)
-    await Promise.all(clients.map(({ socket }) => drained(socket)))
-    global.gc?.()
-    const before = process.memoryUsage()
-    // 1 GiB in all would be held if it were kept; both ends are in this process.
-    for (let n = 0; n < 8; n++) {
-      for (const { socket } of clients) socket.write(piece)
-      await Promise.all(clients.map(({ socket }) => drained(socket)))
-    }
-    await Promise.all(clients.slice(0, 20).map(client => client.socket.write(Buffer.alloc(bytes - 8 * piece.length))))
-    await until(() => ingest.held === 20)
-    const { rss, arrayBuffers } = process.memoryUsage()
-    console.log('oversized', {
-      rss: (rss - before.rss) / MIB,
-      arrayBuffers: (arrayBuffers - before.arrayBuffers) / MIB,
-    })
-    expect(arrayBuffers - before.arrayBuffers).toBeLessThan(256 * MIB)
-  })
-
-  it('keeps its client awake while it comes, 64 KiB within each keepalive', async () => {
-    const { broker, ingest } = await openBench()
-    const client = await openClient(broker.port, { keepalive: 1 })
-    const bytes = 320 * 1024
-    client.socket.write(headOf(1, bytes))
-    // Two and a half seconds in all, and a keepalive of one ends after one and a half.
-    for (let sent = 0; sent < bytes; sent += 64 * 1024) {
-      await new Promise(resolve => setTimeout(resolve, 500))
-      client.socket.write(Buffer.alloc(64 * 1024))
-    }
-    await until(() => ingest.held === 1)
-    ingest.settle()
-    await until(() => acknowledged(client).length === 1)
+    const before = held()
+    // 256 MiB in all; both ends are in this process.
+    await sendAll(clients, Buffer.concat([headOf(1, bytes), Buffer.alloc(128 * 1024)]))
+    await sendAll(clients, Buffer.alloc(128 * 1024))
+    await until(() => clients.every(({ socket }) => socket.writableLength === 0))
+    expect(held() - before).toBeLessThan(16 * MIB)
+    await sendAll(clients.slice(0, 3), Buffer.alloc(bytes - 256 * 1024))
+    await until(() => ingest.held === 3)
   })
 })
+
+describe('the frame of an oversized PUBLISH', () => {
+  it('tells of progress once for each 64 KiB that came, and not of a byte now and then', () => {
+    const frame = new OversizedFrame(0x30, 5, 8 * MIB)
+    expect(frame.take(Buffer.from([0, 1, 0x61]), 0)).toBe(3)
+    for (let n = 3; n < 64 * 1024 - 1; n++) frame.take(Buffer.alloc(1), 0)
+    expect(frame.hasProgress()).toBe(false)
+    frame.take(Buffer.alloc(1), 0)
+    expect([frame.hasProgress(), frame.hasProgress()]).toEqual([true, false])
+    frame.take(Buffer.alloc(200_000), 0)
+    expect([frame.hasProgress(), frame.hasProgress()]).toEqual([true, false])
+  })
+
+  it('is malformed when its topic or its identifier goes on behind it', () => {
+    for (const [first, length, isMalformed] of [
+      [0x30, 65_537, false],
+      [0x30, 65_536, true],
+      [0x32, 65_539, false],
+      [0x32, 65_538, true],
+    ] as const) {
+      const frame = new OversizedFrame(first, 4, length)
+      frame.take(Buffer.from([0xff]), 0)
+      expect(frame.isMalformed).toBe(false)
+      frame.take(Buffer.from([0xff]), 0)
+      expect(frame.isMalformed).toBe(isMalformed)
+    }
+  })
+
+  it('keeps the same however it is cut, and no byte of what follows', () => {
+    const packets = fc.record({
+      topic: fc.string({ unit: 'grapheme', maxLength: 400 }),
+      payload: fc.uint8Array({ maxLength: 3_000 }),
+      qos: fc.constantFrom(0 as const, 1 as const, 2 as const),
+      cuts: fc.array(fc.nat(4_000), { maxLength: 8 }),
+    })
+    fc.assert(
+      fc.property(packets, ({ topic, payload, qos, cuts }) => {
+        fc.pre(topic !== '' && Buffer.byteLength(topic) < 4_000)
+        const bytes = mqtt.generate(publishPacket(7, { topic, payload: Buffer.from(payload), qos }))
+        const header = new FixedHeader()
+        header.read(bytes, 0)
+        const frame = new OversizedFrame(header.first, header.bodyAt, header.length)
+        const body = Buffer.concat([bytes.subarray(header.bodyAt), Buffer.from('next')])
+        let at = 0
+        for (const cut of [...cuts.toSorted((a, b) => a - b), body.length]) {
+          if (cut > at && !frame.isWhole) at += frame.take(body.subarray(at, cut), 0)
+        }
+        expect([at, frame.isWhole, frame.isMalformed]).toEqual([body.length - 4, true, false])
+        expect([frame.messageId, frame.payloadBytes, frame.packetBytes]).toEqual([
+          qos === 0 ? 0 : 7,
+          payload.length,
+          bytes.length,
+        ])
+        expect(frame.payload).toEqual(Buffer.from(payload.subarray(0, 1_024)))
+        expect(frame.topic).toBe(keptTopic(topic))
+      }),
+    )
+  })
+})
+
+async function sendAll(clients: readonly RawClient[], bytes: Buffer): Promise<void> {
+  await Promise.all(clients.map(({ socket }) => new Promise(resolve => void socket.write(bytes, resolve))))
+}
+
+/** Bytes of buffers that are in use. */
+function held(): number {
+  setFlagsFromString('--expose-gc')
+  runInNewContext('gc')()
+  return process.memoryUsage().arrayBuffers
+}
