@@ -9,11 +9,13 @@
 import type { AedesOptions, Client, PublishPacket } from 'aedes'
 import type { Ingest, Publish } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import { LIMITS } from '../model/limits.ts'
 import type { Acknowledger } from './acknowledge.ts'
 import { connectionOf, leaveToUs } from './aedes-internals.ts'
 import type { ClientSessions } from './client-sessions.ts'
 import { type Connection, Held } from './connection.ts'
 import type { Floodgate } from './frame-gate.ts'
+import type { OversizedFrame } from './oversized-frame.ts'
 import type { PresenceKeeper } from './presence.ts'
 import type { KnownTopic, PublishFrame } from './publish-frame.ts'
 import { keptTopic, parseStatus, parseTopic, refuseStatus } from './topics.ts'
@@ -26,6 +28,8 @@ export interface Publishing {
   readonly authorizePublish: NonNullable<AedesOptions['authorizePublish']>
   /** A message to a topic that `authorizePublish` has seen on this connection. */
   takeKnown(connection: Connection, known: KnownTopic, frame: PublishFrame, payload: Buffer): void
+  /** A message that is too large, of which only the beginning was kept: quarantined with its size, and acknowledged. */
+  takeOversized(connection: Connection, frame: OversizedFrame): void
   /**
    * The client has let go of a packet identifier of QoS 2 (PUBREL), known or not: PUBCOMP is written, in the order of these calls
    * [MQTT-4.3.3-2].
@@ -40,7 +44,7 @@ export interface PublishingOptions {
   readonly acknowledger: Acknowledger
   readonly sessions: Pick<ClientSessions, 'open' | 'release'>
   readonly presence: PresenceKeeper
-  readonly floodgate: Floodgate
+  readonly floodgate: Pick<Floodgate, 'shut'>
   readonly clock: () => number
   /** The client broke MQTT: must destroy its socket. */
   readonly violated: (connection: Connection, reason: string) => void
@@ -52,7 +56,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
   let dropped = 0
   let statuses = 0
 
-  return { authorizePublish, takeKnown, release: sessions.release, count }
+  return { authorizePublish, takeKnown, takeOversized, release: sessions.release, count }
 
   function authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void {
     // Aedes gives a will without a type, and one that it swept up without a client.
@@ -88,8 +92,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
     if (held === undefined) return
     const payload = packet.payload as Buffer
     const isNew = isOpened(held, topic, payload)
-    const mark = held?.opened?.mark ?? null
-    const came = { ...originOf(connection, { messageId, dup }), mark }
+    const came = originOf(connection, { messageId, dup, held })
     if (route.kind !== 'telemetry') {
       const { device, reason, detail } = route.kind === 'status' ? refuseStatus(route.device) : route
       const kept = { device, metric: null, topic: keptTopic(topic), payload, receivedAt, held, ...came }
@@ -131,6 +134,25 @@ export function openPublishing(options: PublishingOptions): Publishing {
     }
     if (isNew) ingest.offer(publish)
     else ingest.offerRepeated(publish)
+  }
+
+  function takeOversized(connection: Connection, frame: OversizedFrame): void {
+    const { topic, qos, dup, messageId, payload, payloadBytes } = frame
+    const broken = brokenByOversized(frame, topic)
+    if (broken !== null) {
+      violated(connection, broken)
+      return
+    }
+    const receivedAt = clock()
+    const held = admit(connection, qos, messageId, receivedAt)
+    if (held === undefined) return
+    const route = frame.isTopicWhole ? parseTopic(topic) : null
+    const device = route === null || route.kind === 'reserved' ? '' : route.device
+    const isNew = isOpened(held, `${topic} ${payloadBytes}`, payload)
+    const came = originOf(connection, { messageId, dup, held })
+    const kept = { device, metric: null, topic, payload, payloadBytes, receivedAt, held, ...came }
+    if (isNew) ingest.offerRefused(kept, 'packet_too_large', describeOversized(frame))
+    else ingest.offerRepeated(kept)
   }
 
   /**
@@ -200,12 +222,30 @@ export function openPublishing(options: PublishingOptions): Publishing {
   }
 }
 
-type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup'>
+/** Why a client that sends this is closed, as it is when the message is smaller; null when it is not. */
+function brokenByOversized({ qos, messageId }: OversizedFrame, topic: string): string | null {
+  if (qos > 0 && messageId === 0) return 'message_id'
+  if (topic === '' || /[+#]/.test(topic)) return 'protocol'
+  return parseTopic(topic).kind === 'reserved' ? 'reserved_topic' : null
+}
+
+function describeOversized({ packetBytes, payload }: OversizedFrame): string {
+  return `A packet takes up to ${LIMITS.packetBytesMax} bytes; this one has ${packetBytes}. The first ${payload.length} bytes of its payload are kept.`
+}
+
+type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup' | 'mark'>
+
+interface Coming {
+  readonly messageId: number
+  readonly dup: boolean
+  readonly held: Held | null
+}
 
 /** Where a message comes from, as ingest wants to know it. */
-function originOf(connection: Connection, { messageId, dup }: { messageId: number; dup: boolean }): Came {
+function originOf(connection: Connection, { messageId, dup, held }: Coming): Came {
   if (dup) connection.marksDup = true
-  return { connection: connection.number, packet: messageId, dup, marksDup: connection.marksDup }
+  const { number, marksDup } = connection
+  return { connection: number, packet: messageId, dup, marksDup, mark: held?.opened?.mark ?? null }
 }
 
 /**

@@ -54,6 +54,7 @@ function openProcess(store: HandStore, log: Log, openMax: number) {
     store,
     ingest: { marksOf: life => marks.of(life) },
     complete: (connection, packet) => void got.push({ connection, kind: 'pubcomp', packet }),
+    released: () => undefined,
     violated: connection => void connection.socket.destroy(),
     log: sampled,
     openMax,

@@ -198,7 +198,7 @@ describe('presence', () => {
       acknowledger: openAcknowledger({ clock, released: () => undefined, notReading: () => undefined }),
       presence: openPresence({ space, devicesMax: 10, clock, disown: () => {}, log }),
       sessions: { open: () => null, release: () => undefined },
-      floodgate: { shut: false, inFlightMax: 1 },
+      floodgate: { shut: false },
       clock,
       violated: () => undefined,
     })
