@@ -26,7 +26,7 @@ import type { Settings } from '../settings.ts'
 import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
-import { openAdmission } from './admission.ts'
+import { type AdmissionOptions, openAdmission } from './admission.ts'
 import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
 import { openConnectRate } from './connect-rate.ts'
 import { Connection, type Held } from './connection.ts'
@@ -36,7 +36,7 @@ import { FrameGate } from './frame-gate.ts'
 import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
-import { openTakeover, type Takeover } from './takeover.ts'
+import { openTakeover } from './takeover.ts'
 
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
@@ -117,7 +117,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost: presence.lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const aedes = await openAedes(publishing, takeover, refuseConnect)
+  const aedes = await openAedes(publishing, { takeover, refused: refuseConnect, log })
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
@@ -248,17 +248,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     )
     await within(CLOSE_STEP_MS_MAX, presence.flush())
     clearInterval(ticking)
-    publishing.count()
+    publishing.close()
   }
 }
 
-function openAedes(
-  publishing: Publishing,
-  takeover: Takeover,
-  refused: (client: Client, reason: string) => void,
-): Promise<Aedes> {
+function openAedes(publishing: Publishing, admission: AdmissionOptions): Promise<Aedes> {
   return Aedes.createBroker({
-    ...openAdmission(takeover, refused),
+    ...openAdmission(admission),
     authorizePublish: publishing.authorizePublish,
     connectTimeout: CONNECT_MS_MAX,
     drainTimeout: UNREAD_MS_MAX,
