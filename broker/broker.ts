@@ -229,7 +229,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     publishing.count()
     rate.tick()
     log.tick()
-    void presence.flush()
+    presence.tick()
   }
 
   function stopReading(): void {
