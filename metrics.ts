@@ -29,9 +29,11 @@ export const metrics = {
     'Messages neither stored nor kept: qos0_overload, QoS 0 in overload or while the log is unavailable; presence, statuses, which the state takes; reserved_..., messages to topics that are kept for what is to come; will_overload, wills beyond those that may wait while the log is unavailable.',
     ['reason'],
   ),
-  presenceIgnored: counter('telemetry_presence_ignored_total', 'Wills and presence changes that were not taken.', [
-    'reason',
-  ]),
+  presenceIgnored: counter(
+    'telemetry_presence_ignored_total',
+    'Presence changes that were not taken at first, and wills that say nothing of presence: too_many_devices and too_many_changes are asked again every second while the connection lives.',
+    ['reason'],
+  ),
   refusedConnections: counter('telemetry_connections_refused_total', 'Connections refused or closed by a guard.', [
     'reason',
   ]),
@@ -126,8 +128,11 @@ export const metrics = {
   childRestarts: counter('telemetry_child_restarts_total', 'Restarts of child processes.', ['child']),
 } as const
 
+const RESERVED = ['sys', 'share', 'cmd', 'reply', 'state'].map(topic => `reserved_${topic}`)
+const LET_GO = ['qos0_overload', 'presence', 'will_overload', ...RESERVED]
+
 // A reason that nothing was let go for yet is 0 and not missing.
-for (const reason of ['qos0_overload', 'presence']) metrics.letGo.inc({ reason }, 0)
+for (const reason of LET_GO) metrics.letGo.inc({ reason }, 0)
 
 function counter(name: string, help: string, labelNames: string[] = []): Counter {
   return new Counter({ name, help, labelNames, registers: [registry] })
