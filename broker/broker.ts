@@ -28,7 +28,7 @@ import type { Settings } from '../settings.ts'
 import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
-import { openAdmission } from './admission.ts'
+import { type AdmissionOptions, openAdmission } from './admission.ts'
 import { attach, connectionOf, keepAwake, keepHalfOpen, onUnsubscribe, readOn } from './aedes-internals.ts'
 import { openClientSessions } from './client-sessions.ts'
 import { judgeConnect } from './connect-frame.ts'
@@ -134,7 +134,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost: presence.lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const aedes = await openAedes(publishing, openAdmission(takeover, clientSessions, refuseConnect))
+  const admission = { takeover, sessions: clientSessions, refused: refuseConnect, log }
+  const aedes = await openAedes(publishing, admission)
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
@@ -276,7 +277,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     rate.tick()
     clientSessions.tick()
     log.tick()
-    void presence.flush()
+    presence.tick()
   }
 
   function stopReading(): void {
@@ -295,13 +296,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     )
     await within(CLOSE_STEP_MS_MAX, presence.flush())
     clearInterval(ticking)
-    publishing.count()
+    publishing.close()
   }
 }
 
-function openAedes(publishing: Publishing, admission: ReturnType<typeof openAdmission>): Promise<Aedes> {
+function openAedes(publishing: Publishing, admission: AdmissionOptions): Promise<Aedes> {
   return Aedes.createBroker({
-    ...admission,
+    ...openAdmission(admission),
     authorizePublish: publishing.authorizePublish,
     connectTimeout: CONNECT_MS_MAX,
     drainTimeout: UNREAD_MS_MAX,
