@@ -5,11 +5,14 @@
  * loopback unless the operator trusts every peer [G6].
  */
 import type { AedesOptions, AuthErrorCode, AuthenticateError, Client } from 'aedes'
+import { metrics } from '../metrics.ts'
 import { DEVICE_ID } from '../model/limits.ts'
+import { shownName } from '../shown-text.ts'
 import { connectionOf, tellSessionPresent } from './aedes-internals.ts'
 import type { ClientSessions } from './client-sessions.ts'
+import type { SampledLog } from './sampled-log.ts'
 import type { Takeover } from './takeover.ts'
-import { isOwnCommandTopic } from './topics.ts'
+import { isOwnCommandFilter } from './topics.ts'
 
 const SUBSCRIPTIONS_MAX = 10
 
@@ -25,11 +28,15 @@ const SERVER_UNAVAILABLE: AuthErrorCode.SERVER_UNAVAILABLE = 3
 
 type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizeSubscribe'>>
 
-export function openAdmission(
-  takeover: Pick<Takeover, 'admit'>,
-  sessions: Pick<ClientSessions, 'begin' | 'subscribe'>,
-  refused: (client: Client, reason: string) => void,
-): Hooks {
+export interface AdmissionOptions {
+  readonly takeover: Pick<Takeover, 'admit'>
+  readonly sessions: Pick<ClientSessions, 'begin' | 'subscribe'>
+  /** Aedes answers the CONNECT with a return code, and closes. */
+  readonly refused: (client: Client, reason: string) => void
+  readonly log: Pick<SampledLog, 'warn'>
+}
+
+export function openAdmission({ takeover, sessions, refused, log }: AdmissionOptions): Hooks {
   return { preConnect, authenticate, authorizeSubscribe }
 
   /** Looks at the CONNECT before Aedes does. Never refuses here: Aedes would close without the return code. */
@@ -39,9 +46,7 @@ export function openAdmission(
     done: Parameters<Hooks['preConnect']>[2],
   ): void {
     const { clientId, keepalive = 0, clean, protocolVersion } = packet
-    // MQTT 5 and older than 3.1: Aedes answers return code 1 [MQTT-3.1.2-2].
-    if (protocolVersion === 5) refused(client, 'protocol_version')
-    else if (!mayBeClientId(clientId, clean === true, protocolVersion)) {
+    if (!mayBeClientId(clientId, clean === true, protocolVersion)) {
       connectionOf(client).refusal = IDENTIFIER_REJECTED
       refused(client, 'client_id')
     }
@@ -83,7 +88,10 @@ export function openAdmission(
     done(null, true)
   }
 
-  /** Anything but an own command topic gets 0x80 in its SUBACK: wildcards, $SYS and telemetry of any device [MQTT-3.9.3]. */
+  /**
+   * Anything but a filter below the own command topic gets 0x80 in its SUBACK: $SYS, and telemetry of any device [MQTT-3.9.3].
+   * Many clients tell their user nothing of it, so the log does.
+   */
   function authorizeSubscribe(
     client: Client,
     subscription: Parameters<Hooks['authorizeSubscribe']>[1],
@@ -91,13 +99,25 @@ export function openAdmission(
   ): void {
     const { subscriptions } = connectionOf(client)
     const { topic } = subscription
-    const known = subscriptions.has(topic)
-    const granted = isOwnCommandTopic(client.id, topic) && (known || subscriptions.size < SUBSCRIPTIONS_MAX)
-    if (!granted) done(null, null)
-    else {
-      const saved = sessions.subscribe(connectionOf(client), topic, subscription.qos)
-      void saved.then(isSaved => done(null, isSaved ? subscription : null))
+    const isOwn = isOwnCommandFilter(client.id, topic)
+    if (!isOwn || !(subscriptions.has(topic) || subscriptions.size < SUBSCRIPTIONS_MAX)) {
+      refuseSubscription(client, topic, isOwn ? 'too_many' : 'not_own_command')
+      done(null, null)
+      return
     }
+    void sessions.subscribe(connectionOf(client), topic, subscription.qos).then(isSaved => {
+      if (!isSaved) refuseSubscription(client, topic, 'not_kept')
+      done(null, isSaved ? subscription : null)
+    })
+  }
+
+  function refuseSubscription(
+    client: Client,
+    filter: string,
+    reason: 'too_many' | 'not_own_command' | 'not_kept',
+  ): void {
+    metrics.subscriptionsRefused.inc({ reason })
+    log.warn('subscription refused', { reason, client: shownName(client.id), filter: shownName(filter) })
   }
 }
 

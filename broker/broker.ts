@@ -13,8 +13,8 @@
  * - A client is served by one connection at a time, also where several brokers share a space (`takeover.ts`).
  * - Of a client that connects with clean=0 its session is kept where there is a store for it (`client-sessions.ts`).
  *
- * Not promised: nothing is retained, queued or fanned out; MQTT 5 is refused with
- * CONNACK 1, as a client expects from a 3.1.1 server.
+ * Not promised: nothing is retained, queued or fanned out; MQTT 5 is refused with reason code 0x84, in a form that a client of
+ * MQTT 5 can read.
  */
 import { type EventEmitter, once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
@@ -28,14 +28,16 @@ import type { Settings } from '../settings.ts'
 import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
-import { openAdmission } from './admission.ts'
-import { attach, connectionOf, keepAwake, onUnsubscribe, readOn } from './aedes-internals.ts'
+import { type AdmissionOptions, openAdmission } from './admission.ts'
+import { attach, connectionOf, keepAwake, keepHalfOpen, onUnsubscribe, readOn } from './aedes-internals.ts'
 import { openClientSessions } from './client-sessions.ts'
+import { judgeConnect } from './connect-frame.ts'
 import { openConnectRate } from './connect-rate.ts'
-import { Connection, type Held } from './connection.ts'
+import { Connection, type Held, shownClient } from './connection.ts'
 import { endConnection } from './end-connection.ts'
 import { openFlow } from './flow.ts'
 import { FrameGate } from './frame-gate.ts'
+import { openHalfOpen } from './half-open.ts'
 import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
@@ -99,11 +101,12 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const connections = new Set<Connection>()
   const flow = openFlow(settings.SURGETANK_INFLIGHT_PER_CLIENT)
   const rate = openConnectRate(settings.SURGETANK_CONNECTIONS_MAX, clock)
+  const halfOpen = openHalfOpen()
   const disown = (device: string) => options.sessions?.disown(device)
   const presence = openPresence({ space, devicesMax: settings.SURGETANK_DEVICES_MAX, clock, disown, log })
   const acknowledger = openAcknowledger({
     clock,
-    released: flow.released,
+    released,
     notReading: connection => refuse(connection, 'not_reading'),
   })
   const ingest = await options.openIngest({
@@ -114,6 +117,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     store: options.sessionStore,
     ingest,
     complete: acknowledger.complete,
+    released: halfOpen.released,
     violated: refuse,
     log,
   })
@@ -130,7 +134,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost: presence.lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const aedes = await openAedes(publishing, openAdmission(takeover, clientSessions, refuseConnect))
+  const admission = { takeover, sessions: clientSessions, refused: refuseConnect, log }
+  const aedes = await openAedes(publishing, admission)
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
@@ -139,7 +144,10 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const emitter: EventEmitter = aedes
   emitter.on('error', error => log.warn('broker error', { err: error }))
 
-  const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, accept)
+  const server = createServer(
+    { noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000, allowHalfOpen: true },
+    accept,
+  )
   server.maxConnections = settings.SURGETANK_CONNECTIONS_MAX
   server.on('drop', () => countRefusal(null, 'too_many_connections'))
   const port = await listen(server, settings.SURGETANK_LISTEN, settings.SURGETANK_MQTT_PORT).catch(async error => {
@@ -174,16 +182,36 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     const client = aedes.handle(socket)
     connection.client = client
     connection.gate = new FrameGate(socket, flow.floodgate, connection.topics, {
-      refuse: fault => refuse(connection, fault),
+      refuse: (fault, detail) => refuse(connection, fault, detail),
+      connect: packet => mayConnect(connection, packet),
       waits: () => flow.waits(connection),
       heard: () => keepAwake(client),
       take: (known, frame, payload) => publishing.takeKnown(connection, known, frame, payload),
+      takeOversized: frame => publishing.takeOversized(connection, frame),
       release: packet => publishing.release(connection, packet),
       readAgain: () => queueMicrotask(() => readOn(client)),
     })
     attach(client, connection)
     onUnsubscribe(client, filter => clientSessions.unsubscribe(connection, filter))
+    keepHalfOpen(client)
+    socket.once('end', () => halfOpen.peerEnded(connection))
     socket.once('close', () => ended(connection))
+  }
+
+  /** False: it is refused, with an answer where its client can read one, and closed. */
+  function mayConnect(connection: Connection, packet: Buffer): boolean {
+    const { clientId, refusal } = judgeConnect(packet)
+    connection.claimedId = clientId
+    if (refusal === null) return true
+    const { reason, detail, answer } = refusal
+    if (answer === null) refuse(connection, reason, detail)
+    else {
+      countRefusal(connection, reason, detail)
+      connection.socket.write(answer)
+      // Never from within a read of the gate.
+      setImmediate(() => void endConnection(connection))
+    }
+    return false
   }
 
   /** After CONNACK. */
@@ -203,6 +231,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 
   function ended(connection: Connection): void {
     connections.delete(connection)
+    connection.gate?.ended()
     connection.endedAt = clock()
     flow.ended(connection)
     clientSessions.ended(connection)
@@ -212,9 +241,14 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     ending.add(end)
   }
 
+  function released(connection: Connection): void {
+    flow.released(connection)
+    halfOpen.released(connection)
+  }
+
   /** A guard of ours closes the connection. */
-  function refuse(connection: Connection, reason: string): void {
-    countRefusal(connection, reason)
+  function refuse(connection: Connection, reason: string, detail?: string): void {
+    countRefusal(connection, reason, detail)
     connection.socket.destroy()
   }
 
@@ -226,7 +260,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   function failed(client: Client, error: Error): void {
     const connection = connectionOf(client)
     // A code is the system's: the peer went away, and nobody refused it.
-    if ('code' in error) log.debug('connection lost', { client: client.id, error: error.message })
+    if ('code' in error) log.debug('connection lost', { client: shownClient(connection), error: error.message })
     else countRefusal(connection, 'protocol', error.message)
   }
 
@@ -234,7 +268,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     if (connection?.refused) return
     if (connection !== null) connection.refused = true
     metrics.refusedConnections.inc({ reason })
-    log.warn('connection refused', { reason, client: connection?.client?.id ?? null, detail })
+    log.warn('connection refused', { reason, client: shownClient(connection), detail })
   }
 
   function tick(): void {
@@ -243,7 +277,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     rate.tick()
     clientSessions.tick()
     log.tick()
-    void presence.flush()
+    presence.tick()
   }
 
   function stopReading(): void {
@@ -262,13 +296,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     )
     await within(CLOSE_STEP_MS_MAX, presence.flush())
     clearInterval(ticking)
-    publishing.count()
+    publishing.close()
   }
 }
 
-function openAedes(publishing: Publishing, admission: ReturnType<typeof openAdmission>): Promise<Aedes> {
+function openAedes(publishing: Publishing, admission: AdmissionOptions): Promise<Aedes> {
   return Aedes.createBroker({
-    ...admission,
+    ...openAdmission(admission),
     authorizePublish: publishing.authorizePublish,
     connectTimeout: CONNECT_MS_MAX,
     drainTimeout: UNREAD_MS_MAX,

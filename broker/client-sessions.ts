@@ -61,6 +61,8 @@ export interface ClientSessionsOptions {
   readonly ingest: Pick<Ingest<unknown>, 'marksOf'>
   /** Writes PUBCOMP. */
   readonly complete: (connection: Connection, packet: number) => void
+  /** No PUBCOMP is owed any more. */
+  readonly released: (connection: Connection) => void
   /** Must destroy the socket. */
   readonly violated: (connection: Connection, reason: string) => void
   readonly log: SampledLog
@@ -93,7 +95,7 @@ interface Kept {
 }
 
 export function openClientSessions(options: ClientSessionsOptions): ClientSessions {
-  const { store, ingest, complete, violated, log, openMax = OPEN_IN_ALL_MAX } = options
+  const { store, ingest, complete, released: allReleased, violated, log, openMax = OPEN_IN_ALL_MAX } = options
   /** By client: of the connection that opened its session last, as long as it knows more than the store. */
   const known = new Map<string, OpenMessages>()
   /** Those of `known` whose connection has left. */
@@ -209,6 +211,7 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
       if (isReleased) for (const packet of released.keys()) complete(connection, packet)
     }
     kept.isReleasing = false
+    allReleased(connection)
   }
 
   /** False when the connection has gone before, or the session is another's by now. */
@@ -227,7 +230,8 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     for (let pauseMs = RETRY_MS_MIN; !hasGone(connection, kept); pauseMs = Math.min(2 * pauseMs, RETRY_MS_MAX)) {
       if (messages.isReleasedBy(kept.saved, released)) return true
       try {
-        if (!(await save(connection, kept))) return false
+        // By now the record says it; an identifier that it says is open was used anew before its PUBCOMP.
+        return await save(connection, kept)
       } catch (error) {
         log.warn('a session could not be saved; its PUBCOMPs wait', { client: kept.client, err: error })
         await pause(pauseMs)

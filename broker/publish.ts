@@ -9,14 +9,17 @@
 import type { AedesOptions, Client, PublishPacket } from 'aedes'
 import type { Ingest, Publish } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import { LIMITS } from '../model/limits.ts'
 import type { Acknowledger } from './acknowledge.ts'
 import { connectionOf, leaveToUs } from './aedes-internals.ts'
 import type { ClientSessions } from './client-sessions.ts'
 import { type Connection, Held } from './connection.ts'
 import type { Floodgate } from './frame-gate.ts'
+import type { OversizedFrame } from './oversized-frame.ts'
 import type { PresenceKeeper } from './presence.ts'
 import type { KnownTopic, PublishFrame } from './publish-frame.ts'
 import { keptTopic, parseStatus, parseTopic, refuseStatus } from './topics.ts'
+import { openWills } from './wills.ts'
 
 /** The first byte of PUBACK and of PUBREC [MQTT 3.1.1, 3.4 and 3.5]. */
 const PUBACK = 0x40
@@ -26,13 +29,20 @@ export interface Publishing {
   readonly authorizePublish: NonNullable<AedesOptions['authorizePublish']>
   /** A message to a topic that `authorizePublish` has seen on this connection. */
   takeKnown(connection: Connection, known: KnownTopic, frame: PublishFrame, payload: Buffer): void
+  /** A message that is too large, of which only the beginning was kept: quarantined with its size, and acknowledged. */
+  takeOversized(connection: Connection, frame: OversizedFrame): void
   /**
    * The client has let go of a packet identifier of QoS 2 (PUBREL), known or not: PUBCOMP is written, in the order of these calls
    * [MQTT-4.3.3-2].
    */
   release(connection: Connection, packet: number): void
-  /** Adds what was counted since the last call to the metrics: a labelled counter is too dear per message. */
+  /**
+   * Every second: adds what was counted since the last call to the metrics, because a labelled counter is too dear per message;
+   * and offers the wills that wait for room.
+   */
   count(): void
+  /** After the last connection has ended: as `count`, and no will is left. */
+  close(): void
 }
 
 export interface PublishingOptions {
@@ -40,7 +50,7 @@ export interface PublishingOptions {
   readonly acknowledger: Acknowledger
   readonly sessions: Pick<ClientSessions, 'open' | 'release'>
   readonly presence: PresenceKeeper
-  readonly floodgate: Floodgate
+  readonly floodgate: Pick<Floodgate, 'shut'>
   readonly clock: () => number
   /** The client broke MQTT: must destroy its socket. */
   readonly violated: (connection: Connection, reason: string) => void
@@ -49,15 +59,16 @@ export interface PublishingOptions {
 export function openPublishing(options: PublishingOptions): Publishing {
   const { ingest, acknowledger, sessions, presence, floodgate, clock, violated } = options
   const received = [0, 0, 0]
-  let dropped = 0
-  let statuses = 0
+  /** By reason, of which there are a few. */
+  const gone = new Map<string, number>()
+  const wills = openWills({ ingest, presence, clock, received: countReceived, letGo })
 
-  return { authorizePublish, takeKnown, release: sessions.release, count }
+  return { authorizePublish, takeKnown, takeOversized, release: sessions.release, count, close }
 
   function authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void {
     // Aedes gives a will without a type, and one that it swept up without a client.
     if (client === null || packet.cmd !== 'publish') {
-      takeWill(client, packet, done)
+      wills.take(client, packet, done)
       return
     }
     leaveToUs(client)
@@ -71,13 +82,15 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const { topic } = packet
     const route = parseTopic(topic)
     if (route.kind === 'reserved') {
-      violated(connection, 'reserved_topic')
+      countReceived(packet.qos)
+      letGo(route.reason)
+      acknowledgeInOrder(connection, packet)
       return
     }
     const state = route.kind === 'status' ? parseStatus(packet.payload) : null
     if (route.kind === 'status' && state !== null) {
-      received[packet.qos] = (received[packet.qos] ?? 0) + 1
-      statuses++
+      countReceived(packet.qos)
+      letGo('presence')
       takeStatus(connection, packet, route.device, state)
       return
     }
@@ -88,8 +101,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
     if (held === undefined) return
     const payload = packet.payload as Buffer
     const isNew = isOpened(held, topic, payload)
-    const mark = held?.opened?.mark ?? null
-    const came = { ...originOf(connection, { messageId, dup }), mark }
+    const came = originOf(connection, { messageId, dup, held })
     if (route.kind !== 'telemetry') {
       const { device, reason, detail } = route.kind === 'status' ? refuseStatus(route.device) : route
       const kept = { device, metric: null, topic: keptTopic(topic), payload, receivedAt, held, ...came }
@@ -133,6 +145,31 @@ export function openPublishing(options: PublishingOptions): Publishing {
     else ingest.offerRepeated(publish)
   }
 
+  function takeOversized(connection: Connection, frame: OversizedFrame): void {
+    const { topic, qos, dup, messageId, payload, payloadBytes } = frame
+    const broken = brokenByOversized(frame, topic)
+    if (broken !== null) {
+      violated(connection, broken)
+      return
+    }
+    const route = parseTopic(topic)
+    if (route.kind === 'reserved') {
+      countReceived(qos)
+      letGo(route.reason)
+      acknowledgeInOrder(connection, frame)
+      return
+    }
+    const receivedAt = clock()
+    const held = admit(connection, qos, messageId, receivedAt)
+    if (held === undefined) return
+    const device = frame.isTopicWhole ? route.device : ''
+    const isNew = isOpened(held, `${topic} ${payloadBytes}`, payload)
+    const came = originOf(connection, { messageId, dup, held })
+    const kept = { device, metric: null, topic, payload, payloadBytes, receivedAt, held, ...came }
+    if (isNew) ingest.offerRefused(kept, 'packet_too_large', describeOversized(frame))
+    else ingest.offerRepeated(kept)
+  }
+
   /**
    * False for a QoS 2 message that is open: it rides through ingest as a repetition, behind its original, which gives it its
    * PUBREC when both are durable [MQTT-4.3.3-2].
@@ -145,10 +182,10 @@ export function openPublishing(options: PublishingOptions): Publishing {
 
   /** What acknowledges the message; null for QoS 0; undefined when it was dropped: QoS 0 never waits. */
   function admit(connection: Connection, qos: number, messageId: number, receivedAt: number): Held | null | undefined {
-    received[qos] = (received[qos] ?? 0) + 1
+    countReceived(qos)
     if (qos === 0) {
       if (!floodgate.shut && !ingest.pressure && !ingest.stalled) return null
-      dropped++
+      letGo('qos0_overload')
       return undefined
     }
     const held = new Held(connection, qos === 1 ? PUBACK : PUBREC, messageId, receivedAt)
@@ -167,45 +204,68 @@ export function openPublishing(options: PublishingOptions): Publishing {
     else presence.release(connection, device)
     // A reading after this puts the device online again.
     connection.topics.clear()
-    const answer = packet.qos === 1 ? PUBACK : PUBREC
-    if (packet.qos > 0) acknowledger.afterEarlier(new Held(connection, answer, packet.messageId ?? 0, clock()))
+    acknowledgeInOrder(connection, packet)
   }
 
-  /** A will is presence or nothing; never a reading, and never published: an error makes Aedes forget it. */
-  function takeWill(client: Client | null, will: PublishPacket, done: (error?: Error | null) => void): void {
-    const route = parseTopic(will.topic)
-    const offline = route.kind === 'status' && parseStatus(will.payload) === 'offline'
-    const taken = client !== null && connectionOf(client).taken
-    // A sweep finds the wills of a broker that died, or of this one after a long stop: no news of the device either way.
-    if (offline && client?.closed === true && !taken) presence.will(connectionOf(client), route.device)
-    else metrics.presenceIgnored.inc({ reason: taken ? 'taken_over' : offline ? 'swept_will' : 'will' })
-    done(new Error('A will is presence and is not published.'))
+  /** Of a message that needs no commit. */
+  function acknowledgeInOrder(
+    connection: Connection,
+    packet: Pick<PublishFrame, 'qos'> & { messageId?: number },
+  ): void {
+    const { qos, messageId = 0 } = packet
+    if (qos > 0) acknowledger.afterEarlier(new Held(connection, qos === 1 ? PUBACK : PUBREC, messageId, clock()))
+  }
+
+  function countReceived(qos: number): void {
+    received[qos] = (received[qos] ?? 0) + 1
+  }
+
+  function close(): void {
+    wills.offerWaiting(true)
+    count()
   }
 
   function count(): void {
+    wills.offerWaiting(false)
     for (let qos = 0; qos < received.length; qos++) {
       metrics.received.inc({ qos: String(qos) }, received[qos])
       received[qos] = 0
     }
-    letGo('qos0_overload', dropped)
-    letGo('presence', statuses)
-    dropped = 0
-    statuses = 0
+    for (const [reason, messages] of gone) {
+      metrics.letGo.inc({ reason }, messages)
+      ingest.letGo(reason, messages)
+    }
+    gone.clear()
   }
 
-  function letGo(reason: string, messages: number): void {
-    if (messages === 0) return
-    metrics.letGo.inc({ reason }, messages)
-    ingest.letGo(reason, messages)
+  function letGo(reason: string): void {
+    gone.set(reason, (gone.get(reason) ?? 0) + 1)
   }
 }
 
-type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup'>
+/** Why a client that sends this is closed, as it is when the message is smaller; null when it is not. */
+function brokenByOversized({ qos, messageId }: OversizedFrame, topic: string): string | null {
+  if (qos > 0 && messageId === 0) return 'message_id'
+  return topic === '' || /[+#]/.test(topic) ? 'protocol' : null
+}
+
+function describeOversized({ packetBytes, payload }: OversizedFrame): string {
+  return `A packet takes up to ${LIMITS.packetBytesMax} bytes; this one has ${packetBytes}. The first ${payload.length} bytes of its payload are kept.`
+}
+
+type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup' | 'mark'>
+
+interface Coming {
+  readonly messageId: number
+  readonly dup: boolean
+  readonly held: Held | null
+}
 
 /** Where a message comes from, as ingest wants to know it. */
-function originOf(connection: Connection, { messageId, dup }: { messageId: number; dup: boolean }): Came {
+function originOf(connection: Connection, { messageId, dup, held }: Coming): Came {
   if (dup) connection.marksDup = true
-  return { connection: connection.number, packet: messageId, dup, marksDup: connection.marksDup }
+  const { number, marksDup } = connection
+  return { connection: number, packet: messageId, dup, marksDup, mark: held?.opened?.mark ?? null }
 }
 
 /**

@@ -20,6 +20,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Ingest } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import { shownName } from '../shown-text.ts'
 import type { Sessions, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import type { Connection } from './connection.ts'
@@ -148,7 +149,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
     const ms = restless.waitMs(client)
     if (ms === 0 || (sessions === null && eldersOf(entry).every(({ socket }) => socket.destroyed))) return
     metrics.takeoversSlowed.inc()
-    log.warn('two clients use one client id', { client, waitsMs: ms })
+    log.warn('two clients use one client id', { client: shownName(client), waitsMs: ms })
     await pause(ms)
   }
 

@@ -33,9 +33,10 @@ export interface Ingest<Held> {
   offer(publish: Publish<Held>): void
   /**
    * As `offer`, but the message is quarantined with this reason instead of being read: an unknown topic, a device id that
-   * is none. `reason` is a fixed word, never text of a device; `publish.device` may be empty.
+   * is none. `reason` is a fixed word, never text of a device; `publish.device` may be empty. `payloadBytes` tells how long the
+   * whole payload was when `payload` is only its beginning.
    */
-  offerRefused(publish: Publish<Held>, reason: string, detail: string): void
+  offerRefused(publish: Publish<Held> & { readonly payloadBytes?: number }, reason: string, detail: string): void
   /**
    * As `offer`, of a QoS 2 message that was offered before, here or by who served the client before, and was not released since:
    * it is counted and listed as a repetition, and settled after all that was offered before it [MQTT-4.3.3-2].

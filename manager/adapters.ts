@@ -189,7 +189,7 @@ export async function openSpace(place: SpacePlace, unit: boolean, log: Logger): 
   }
   const { openRedisSpace } = await import('../space/redis-space.ts')
   const space = await openRedisSpace({ ...place, unit, log })
-  return { space, openSessionStore: null, sessions: space.sessions, older: space.older }
+  return { space, openSessionStore: space.openSessionStore, sessions: space.sessions, older: space.older }
 }
 
 interface SessionBounds {

@@ -2,8 +2,6 @@
  * Who has a session on this disk, in order of last use, and whether there is room for another: in memory, so that nobody has
  * to ask the disk who has been away longest.
  */
-import type { Make } from './lmdb-commits.ts'
-
 export interface Seat {
   /** When the client was last known to be connected, as the disk knows or is about to; ms since 1970 UTC. */
   seenAt: number
@@ -11,7 +9,7 @@ export interface Seat {
   /** Of the connection that has it; null while the client is away. */
   holder: symbol | null
   /** Writes it again; null while the client is away. */
-  make: Make | null
+  make: (() => Uint8Array) | null
 }
 
 export interface Room {

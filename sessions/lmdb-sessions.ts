@@ -13,11 +13,12 @@ import { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import { openEnv } from '../pump/lmdb-env.ts'
 import { within } from '../within.ts'
-import { openCommits } from './lmdb-commits.ts'
+import { openCommits } from './commits.ts'
 import { openRoom, type Seat } from './lmdb-room.ts'
-import { bytesOf, keyOf, packValue, readHeads, unpackValue } from './lmdb-value.ts'
-import { checkSize, encodeRecord, nameOf, newRecord, type ParsedRecord, parseRecord } from './record.ts'
-import type { SessionKey, SessionRecord, SessionStore, StoredSession } from './sessions.ts'
+import { bytesOf, keyOf, packValue, readHeads, unpackValue, writeValues } from './lmdb-value.ts'
+import { encodeRecord, nameOf, newRecord, type ParsedRecord, parseRecord } from './record.ts'
+import type { SessionKey, SessionStore, StoredSession } from './sessions.ts'
+import { openStored } from './stored-session.ts'
 
 export interface LmdbSessionsOptions {
   /** The folder; made where it is missing. */
@@ -35,6 +36,7 @@ export interface LmdbSessions extends SessionStore {
   sweep(): Promise<void>
 }
 
+const PUTS_OF_A_COMMIT = 2_000
 /** Address space, not disk. */
 const MAP_BYTES_MIN = 2 ** 30
 const BYTES_EACH = 2_048
@@ -52,7 +54,7 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
   const { dir, sessionsMax, expiryMs, log, clock = Date.now } = options
   const bytesMax = Math.max(BYTES_MIN, sessionsMax * BYTES_EACH)
   const env = openEnv({ path: dir, writable: true, mapBytes: Math.max(MAP_BYTES_MIN, 8 * bytesMax) })
-  const commits = openCommits(env, keyOf)
+  const commits = openCommits<Uint8Array | null>({ write: puts => writeValues(env, puts), atOnce: PUTS_OF_A_COMMIT })
   const room = openRoom({ sessionsMax, bytesMax })
   let newerFound = false
   let sweeping: Promise<void> | null = null
@@ -87,11 +89,11 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
     const isOurs = seat.holder === holder
     if (found === 'newer') return isOurs ? leaveAlone(name, seat) : null
     if (found === null) return isOurs ? begin(name, seat) : null
-    const { stored, make } = hold({ name, seat, holder, from: found, isPresent: true })
+    const { session, make } = hold({ name, seat, holder, from: found, isPresent: true })
     // What is not on disk yet must be before the client hears of it. To be seen there late only shortens the expiry.
-    if (!isOurs || (unwritten === undefined && clock() - seenAt < SEEN_EVERY_MS)) return stored
+    if (!isOurs || (unwritten === undefined && clock() - seenAt < SEEN_EVERY_MS)) return session
     const isWritten = await isDone(commits.put(name, make))
-    return isWritten || unwritten === undefined ? stored : giveUp(name, seat, holder)
+    return isWritten || unwritten === undefined ? session : giveUp(name, seat, holder)
   }
 
   /** Null when it is none that any surgetank wrote. */
@@ -125,8 +127,8 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
     const seat = before ?? room.add(name, clock(), bytes)
     const holder = Symbol(name)
     room.sit(name, seat, holder)
-    const { stored, make } = hold({ name, seat, holder, from, isPresent: false })
-    return (await isDone(commits.put(name, make))) ? stored : giveUp(name, seat, holder)
+    const { session, make } = hold({ name, seat, holder, from, isPresent: false })
+    return (await isDone(commits.put(name, make))) ? session : giveUp(name, seat, holder)
   }
 
   /** The client hears that nothing is kept, so nothing may be found later. */
@@ -168,57 +170,33 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
   }
 
   function hold({ name, seat, holder, from, isPresent }: Holding) {
-    const { fields } = from
-    let wanted = from.record
-    /** What is wanted when the save that is under way is refused. */
-    let certain = from.record
     const isHolder = () => seat.holder === holder
-    if (isHolder()) seat.make = make
-    const stored: StoredSession = {
+    const { session, text } = openStored({
+      from,
       isPresent,
-      get record() {
-        return wanted
-      },
-      save,
-      saveSoon,
+      isHolder,
+      checkRoom,
+      save: () => commits.put(name, make),
+      saveSoon: () => commits.putSoon(name, make),
       leave,
-    }
-    return { stored, make }
+    })
+    if (isHolder()) seat.make = make
+    return { session, make }
 
     function make(): Buffer {
       if (isHolder()) seat.seenAt = clock()
-      const value = packValue(seat.seenAt, encodeRecord(wanted, fields))
+      const value = packValue(seat.seenAt, text())
       if (room.find(name) === seat) room.resize(seat, bytesOf(name, value))
       return value
     }
 
-    async function save(next: SessionRecord): Promise<boolean> {
-      if (!isHolder()) return false
-      const text = encodeRecord(next, fields)
-      checkSize(text)
-      const grows = bytesOf(name, packValue(0, text)) - seat.bytes
+    function checkRoom(next: string): void {
+      const grows = bytesOf(name, packValue(0, next)) - seat.bytes
       if (grows > 0 && !makeRoom(0, grows))
         throw new SurgetankError('sessions_unavailable', 'There is no room for more.')
-      wanted = next
-      try {
-        await commits.put(name, make)
-        if (wanted === next) certain = next
-        return true
-      } catch (error) {
-        if (wanted === next) wanted = certain
-        throw error
-      }
-    }
-
-    function saveSoon(next: SessionRecord): void {
-      if (!isHolder()) return
-      wanted = next
-      certain = next
-      commits.putSoon(name, make)
     }
 
     async function leave(): Promise<void> {
-      if (!isHolder()) return
       seat.seenAt = clock()
       room.leave(name, seat)
       await isDone(commits.put(name, make, true))

@@ -20,6 +20,8 @@ const BEGIN = 's'
 const END = Buffer.from('t')
 const TIME_BYTES = 8
 const HEADS_OF_A_READ = 2_000
+/** What a put takes on disk beside its bytes, about: a part of a page that is written anew. */
+const PUT_BYTES = 256
 /** What LMDB keeps of an entry beside its key and its value. */
 const ENTRY_BYTES = 16
 
@@ -40,6 +42,15 @@ export function unpackValue(value: Uint8Array): string {
 
 export function bytesOf(name: string, value: Uint8Array): number {
   return Buffer.byteLength(name) + value.length + ENTRY_BYTES
+}
+
+/** One transaction; null removes what is there. */
+export async function writeValues(env: Env, puts: readonly (readonly [string, Uint8Array | null])[]): Promise<void> {
+  const keyed = puts.map(([name, value]) => [keyOf(name), value] as const)
+  const bytes = keyed.reduce((sum, [key, value]) => sum + key.length + (value?.length ?? 0) + PUT_BYTES, 0)
+  await env.write(db => {
+    for (const [key, value] of keyed) value === null ? db.removeSync(key) : db.putSync(key, value as Buffer)
+  }, bytes)
 }
 
 /** All sessions, in slices; those that are damaged are passed over. */

@@ -6,9 +6,12 @@
  */
 import { randomBytes } from 'node:crypto'
 import { SurgetankError } from '../errors.ts'
-import { OPEN_MESSAGES_MAX, type SessionFilter, type SessionKey, type SessionRecord } from './sessions.ts'
+import type { SessionFilter, SessionKey, SessionRecord } from './sessions.ts'
 
 const VERSION = 1
+
+/** The most QoS 2 messages that a record keeps; the oldest are forgotten, and one that is sent again is stored again. */
+export const OPEN_MESSAGES_MAX = 1_024
 
 /** UTF-8 bytes of a record. Far more than any client needs, and what one may take of a store that many share. */
 export const RECORD_BYTES_MAX = 64 * 1024

@@ -9,6 +9,11 @@
  * Which broker serves a client is another question: `Sessions` of `space/space.ts`.
  */
 
+/** What every store has in common. */
+export { type Commits, openCommits } from './commits.ts'
+export { encodeRecord, nameOf, newRecord, OPEN_MESSAGES_MAX, type ParsedRecord, parseRecord } from './record.ts'
+export { openStored } from './stored-session.ts'
+
 /** Whose session it is. `principal` is empty until there is authentication. */
 export interface SessionKey {
   readonly principal: string
@@ -43,9 +48,6 @@ export interface SessionRecord {
   readonly opened: number
   readonly open: readonly OpenMessage[]
 }
-
-/** The most QoS 2 messages that a record keeps; the oldest are forgotten, and one that is sent again is stored again. */
-export const OPEN_MESSAGES_MAX = 1_024
 
 export interface SessionStore {
   /**

@@ -31,6 +31,10 @@ export interface RedisKeys {
   changes(shard: number): string
   /** Text: the unit that serves an MQTT client, since when, and the unit that did before. */
   session(client: string): string
+  /** Text: what is kept of the session of this name, see `open-kept.lua`. */
+  kept(name: string): string
+  /** Sorted set: the names of a shard's sessions, by when their clients were last known to be connected. */
+  keptSeen(shard: number): string
   /** Sorted set: tags of living units, by the time at which their lease ends. */
   readonly leases: string
   /** Hash: tag → up to when all that the unit, living or lost, made durable is merged. */
@@ -59,6 +63,8 @@ export function openRedisKeys(prefix: string): RedisKeys {
     device: (shard, id) => `${tagOf(shard)}d:${id}`,
     changes: shard => `${tagOf(shard)}changes`,
     session: client => `${tagOf(shardOf(client))}c:${client}`,
+    kept: name => `${tagOf(shardOf(name))}k:${name}`,
+    keptSeen: shard => `${tagOf(shard)}kept`,
     leases: `${prefix}{units}leases`,
     mergedThrough: `${prefix}{units}merged-through`,
     lost: `${prefix}{units}lost`,

@@ -13,6 +13,7 @@ import { SurgetankError } from '../errors.ts'
 import { metrics } from '../metrics.ts'
 import type { Presence } from '../model/device-state.ts'
 import type { Message } from '../model/message.ts'
+import type { SessionStore } from '../sessions/sessions.ts'
 import { openClaims } from './claims.ts'
 import { openDeviceTable } from './device-table.ts'
 import { openMetricNames } from './metric-names.ts'
@@ -21,6 +22,7 @@ import { openRedisConnection, within } from './redis-connection.ts'
 import { openRedisEpoch, type RedisEpoch } from './redis-epoch.ts'
 import { openRedisFlush } from './redis-flush.ts'
 import { openRedisHeart } from './redis-heart.ts'
+import { openRedisKept, type RedisKept } from './redis-kept.ts'
 import { openRedisKeys } from './redis-keys.ts'
 import type { Older } from './redis-marks.ts'
 import { openRedisReads } from './redis-reads.ts'
@@ -46,6 +48,8 @@ export interface RedisSpaceOptions {
 
 export interface RedisSpace extends Space {
   readonly sessions: Sessions
+  /** What clients hold, in the same Redis. Called once; the caller closes it before the space. */
+  openSessionStore(bounds: { readonly sessionsMax: number; readonly expiryMs: number }): SessionStore
   /** Names this process among those that share the space. */
   readonly unit: string
   /** Processes that live and cannot read what this one writes, as far as they leave a trace here. */
@@ -98,7 +102,10 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     owes: () => epochs.owes,
     oldestUnmergedAt: () => oldestUnmergedAt(),
     isClaimed: device => table.find(device) >= 0,
-    startedAnew: () => sessions.doubtAll(),
+    startedAnew: () => {
+      sessions.doubtAll()
+      kept?.bringBack()
+    },
     renewSoon: heart.soon,
     changed: (shard, devices, watched) => watch.changed(shard, devices, watched),
   })
@@ -129,6 +136,7 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     log,
   })
   const reads = openRedisReads({ connection, keys, flush, units, reading: watch.reading, found })
+  let kept: RedisKept | null = null
   let wasUp = connection.up
   connection.onChange(changed)
   await heart.beat()
@@ -149,6 +157,10 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     claimRebuild: epochs.claimRebuild,
     claimLostUnits: units.claimLostUnits,
     sessions,
+    openSessionStore: bounds => {
+      kept = openRedisKept({ ...bounds, connection, keys, unit: units.unit, log })
+      return kept
+    },
     unit: units.unit,
     older: units.older,
     close,
@@ -190,7 +202,9 @@ export async function openRedisSpace(options: RedisSpaceOptions): Promise<RedisS
     // A node of a Cluster that broke is none that came back.
     if (up && !wasUp) flush.wake()
     wasUp = up
-    if (up) heart.soon()
+    if (!up) return
+    heart.soon()
+    kept?.bringBack()
   }
 
   async function beat(): Promise<boolean> {

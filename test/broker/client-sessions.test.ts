@@ -320,6 +320,20 @@ describe('PUBREL', () => {
     expect(store.disk.get('press-17')).toMatchObject({ opened: 1, open: [] })
   })
 
+  it('is answered once for an identifier that is used anew before PUBCOMP, and what used it is stored', async () => {
+    const bench = await open()
+    const { client } = await connect(bench)
+    client.send(publishPacket(1, { qos: 2 }))
+    client.send({ cmd: 'pubrel', messageId: 1 })
+    client.send(publishPacket(1, { qos: 2 }))
+    await until(() => bench.ingest.offered.length === 2)
+    bench.ingest.settle()
+    await until(() => acknowledged(client, 'pubcomp').length === 1)
+    await ping(client)
+    expect(acknowledged(client, 'pubrec')).toEqual([1, 1])
+    expect(acknowledged(client, 'pubcomp')).toEqual([1])
+  })
+
   it('is not answered once another connection has the session', async () => {
     const store = openHandStore()
     const bench = await open({ sessionStore: store })

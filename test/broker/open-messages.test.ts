@@ -44,7 +44,7 @@ interface Log {
 }
 
 /** A process with its share of the log, and what it was given and has not settled. */
-function openProcess(store: HandStore, log: Log) {
+function openProcess(store: HandStore, log: Log, openMax: number) {
   const marks = openMarks()
   let readTo = 0
   let queue: Offered[] = []
@@ -54,8 +54,10 @@ function openProcess(store: HandStore, log: Log) {
     store,
     ingest: { marksOf: life => marks.of(life) },
     complete: (connection, packet) => void got.push({ connection, kind: 'pubcomp', packet }),
+    released: () => undefined,
     violated: connection => void connection.socket.destroy(),
     log: sampled,
+    openMax,
   })
 
   return { sessions, got, catchUp, offer, commit, settle, kill, queued: () => queue.length }
@@ -115,14 +117,17 @@ interface Chances {
   readonly isLate?: boolean
   /** The store is away now and then; a client that hears "no session" gives up what it has sent. */
   readonly isAway?: boolean
+  /** The most messages that are open in all. */
+  readonly openMax?: number
 }
 
 async function play(seed: number, chances: Chances): Promise<Played> {
   const random = seeded(seed)
+  const { openMax = 100 } = chances
   const below = (count: number) => Math.floor(random() * count)
   const store = openHandStore()
   const log: Log = { stored: [], lines: [] }
-  const processes: Process[] = [openProcess(store, log)]
+  const processes: Process[] = [openProcess(store, log, openMax)]
   let here = processes[0] as Process
   let connection: Connection | null = null
   const flying = new Map<number, Sent>()
@@ -203,7 +208,7 @@ async function play(seed: number, chances: Chances): Promise<Played> {
     store.kill()
     connection?.socket.destroy()
     connection = null
-    here = openProcess(store, log)
+    here = openProcess(store, log, openMax)
     processes.push(here)
     here.catchUp()
   }
@@ -221,7 +226,7 @@ async function play(seed: number, chances: Chances): Promise<Played> {
     if (old.queued() > 0) counts.doubtful++
     here = processes[below(processes.length)] as Process
     if (here === old || random() < 0.3) {
-      here = openProcess(store, log)
+      here = openProcess(store, log, openMax)
       processes.push(here)
     }
     for (const other of processes) if (other !== here && random() < 0.5) other.commit(other.queued())
@@ -266,6 +271,21 @@ async function turn(): Promise<void> {
   for (let times = 0; times < 3; times++) await new Promise(resolve => setImmediate(resolve))
 }
 
+it('PUBCOMP of a message that was forgotten for want of room waits for a record that is beyond its mark', async () => {
+  const [store, log] = [openHandStore(), { stored: [0], lines: [] }]
+  const { sessions, got, offer, commit, settle } = openProcess(store, log, 0)
+  const connection = new Connection(new Socket())
+  await sessions.begin(connection, 'press-17', false)
+  await sessions.subscribe(connection, 'devices/press-17/cmd/x', 1)
+  offer(connection, 1, { number: 0, content: '0', state: 'sent' })
+  commit(1)
+  settle()
+  sessions.release(connection, 1)
+  await turn()
+  expect(got.map(({ kind }) => kind)).toEqual(['pubrec', 'pubcomp'])
+  expect(store.disk.get('press-17')).toMatchObject({ opened: 1, open: [] })
+})
+
 describe('QoS 2 with a persistent session, whatever happens when', () => {
   it('loses nothing and stores nothing twice, through losses of the connection and kills', async () => {
     let sent = 0
@@ -284,6 +304,13 @@ describe('QoS 2 with a persistent session, whatever happens when', () => {
       expect(Math.min(...stored), `seed ${seed}`).toBeGreaterThanOrEqual(1)
       const twice = stored.reduce((sum, times) => sum + times - 1, 0)
       expect(twice, `seed ${seed}`).toBeLessThanOrEqual(doubtful * IDS)
+    }
+  }, 120_000)
+
+  it('loses nothing where there is room for few, and stores twice what it forgets', async () => {
+    for (let seed = 1; seed <= 200; seed++) {
+      const { stored } = await play(seed, { steps: 120, openMax: 1, isLate: seed % 2 === 0 })
+      expect(Math.min(...stored), `seed ${seed}`).toBeGreaterThanOrEqual(1)
     }
   }, 120_000)
 

@@ -79,6 +79,32 @@ describe('a client that connects to another broker', () => {
     expect(acknowledged(old)).toEqual([1])
   })
 
+  it('leaves what is kept of it where it was before it is served there', async () => {
+    const { first, second } = await openPair()
+    let open = () => {}
+    let lefts = 0
+    first.ingest.onOffer = ({ held }) => {
+      if (held === null) return
+      held.connection.leaving = () => {
+        lefts++
+        return new Promise(resolve => (open = resolve))
+      }
+    }
+    const old = await openClient(first.broker.port)
+    old.send(publishPacket(1))
+    await until(() => first.ingest.held === 1)
+    first.ingest.settle()
+    const next = await openRaw(second.broker.port)
+    next.send(connectPacket())
+    await until(() => lefts === 1)
+    expect(next.received).toEqual([])
+    open()
+    expect(await next.next()).toMatchObject({ cmd: 'connack', returnCode: 0 })
+    await old.closed
+    await until(() => first.broker.connections === 0)
+    expect(lefts).toBe(1)
+  })
+
   it('is served after a second when what it had handed over does not become durable, and that is counted [G5]', async () => {
     const { first, second } = await openPair()
     const old = await openClient(first.broker.port)

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { isOwnCommandTopic, keptTopic, parseStatus, parseTopic } from '../../broker/topics.ts'
+import { isOwnCommandFilter, keptTopic, parseStatus, parseTopic } from '../../broker/topics.ts'
 
 const unknown = 'unknown_topic'
 const table: [topic: string, expected: object][] = [
@@ -19,7 +19,7 @@ const table: [topic: string, expected: object][] = [
   ['/devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
   ['Devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
   ['spBv1.0/plant/DDATA/press', { kind: 'refused', reason: unknown, device: '' }],
-  ['$share/g/devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
+  ['$share/g/devices/press-17/telemetry', { kind: 'reserved', reason: 'reserved_share' }],
   ['devices/press\u000017/telemetry', { kind: 'refused', reason: 'invalid_topic', device: '' }],
   ['devices/press-17/telemetry/\ufffd', { kind: 'refused', reason: 'invalid_topic', device: '' }],
   ['devices/press-17/telemetry/a\nlevel=error', { kind: 'refused', reason: 'invalid_topic', device: '' }],
@@ -27,7 +27,16 @@ const table: [topic: string, expected: object][] = [
   [`devices/d/telemetry/${'ü'.repeat(118)}`, { kind: 'telemetry', device: 'd', metric: 'ü'.repeat(118) }],
   ['1/2/3/4/5/6/7/8/9', { kind: 'refused', reason: 'invalid_topic', device: '' }],
   ['1/2/3/4/5/6/7/8', { kind: 'refused', reason: unknown, device: '' }],
-  ['$SYS/x/new/clients', { kind: 'reserved' }],
+  ['$SYS/x/new/clients', { kind: 'reserved', reason: 'reserved_sys' }],
+  ['devices/press-17/cmd/restart', { kind: 'reserved', reason: 'reserved_cmd' }],
+  ['devices/press-17/cmd/a/b/c', { kind: 'reserved', reason: 'reserved_cmd' }],
+  ['devices/press-17/reply/7', { kind: 'reserved', reason: 'reserved_reply' }],
+  ['devices/press-17/state/desired', { kind: 'reserved', reason: 'reserved_state' }],
+  ['devices/press-17/cmd', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices/press-17/commands/x', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices/press-17/constructor/x', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices//cmd/restart', { kind: 'refused', reason: 'invalid_device', device: '' }],
+  ['site/press-17/cmd/restart', { kind: 'refused', reason: unknown, device: '' }],
 ]
 
 describe('topics', () => {
@@ -60,12 +69,13 @@ describe('topics', () => {
     expect(parseStatus(Buffer.from(payload))).toBe(expected)
   })
 
-  it('lets a client subscribe to plain topics below its own command topic, and to nothing else', () => {
-    expect(isOwnCommandTopic('press-17', 'devices/press-17/cmd/restart')).toBe(true)
-    expect(isOwnCommandTopic('press-17', 'devices/press-17/cmd/a/b')).toBe(true)
-    const refused = ['#', '+', 'devices/press-17/cmd/#', 'devices/press-17/cmd/+', 'devices/press-18/cmd/restart']
+  it('lets a client subscribe below its own command topic, with wildcards there, and to nothing else', () => {
+    const own = ['restart', 'a/b', '#', '+', '+/#', 'a/+', '+/b', 'a/#', '+/+']
+    for (const below of own) expect(isOwnCommandFilter('press-17', `devices/press-17/cmd/${below}`), below).toBe(true)
+    const refused = ['#', '+', 'devices/press-17/#', 'devices/+/cmd/restart', 'devices/press-18/cmd/restart']
     refused.push('$SYS/#', 'devices/press-17/telemetry', 'devices/press-17/cmd', 'devices/press-17/cmd/\u0000')
-    refused.push(`devices/press-17/cmd/${'x'.repeat(300)}`, 'devices/press-17/cmd/4/5/6/7/8/9')
-    for (const filter of refused) expect(isOwnCommandTopic('press-17', filter), filter).toBe(false)
+    refused.push('devices/press-17/cmd/a+', 'devices/press-17/cmd/#/a', 'devices/press-17/cmd/a#')
+    refused.push(`devices/press-17/cmd/${'x'.repeat(600)}`, `devices/press-17/cmd${'/x'.repeat(14)}`)
+    for (const filter of refused) expect(isOwnCommandFilter('press-17', filter), filter).toBe(false)
   })
 })

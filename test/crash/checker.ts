@@ -46,6 +46,8 @@ export interface CheckReport extends Findings {
   /** Messages that were sent, again and again, and never acknowledged; answers to nothing that was sent. */
   readonly neverAcked: number
   readonly strayAcks: number
+  /** Clients with clean=0 that came back and heard "no session". */
+  readonly sessionsLost: number
   /** What `surgetank verify` says. */
   readonly booksBalance: boolean
 }
@@ -101,6 +103,7 @@ export async function checkAll(system: SystemOptions, { fleet, journal, habits }
       hourly: await stored.rollupCount('hourly', range),
       neverAcked: counts.reduce((sum, { inFlight }) => sum + inFlight, 0),
       strayAcks: counts.reduce((sum, each) => sum + each.strayAcks, 0),
+      sessionsLost: habits?.fleet.counts().sessionsLost ?? 0,
       booksBalance: verified.code === 0,
     }
   } finally {
@@ -110,9 +113,9 @@ export async function checkAll(system: SystemOptions, { fleet, journal, habits }
 
 /** True when all is stored once, unchanged and in its order, all was acknowledged, and everything that is derived agrees. */
 export function holds(report: CheckReport): boolean {
-  const { statesWrong, latestWrong, neverAcked, strayAcks } = report
+  const { statesWrong, latestWrong, neverAcked, strayAcks, sessionsLost } = report
   const { stored, minutely, hourly, booksBalance, statesCompared } = report
-  const faults = (isClean(report) ? 0 : 1) + statesWrong + latestWrong + neverAcked + strayAcks
+  const faults = (isClean(report) ? 0 : 1) + statesWrong + latestWrong + neverAcked + strayAcks + sessionsLost
   return faults === 0 && minutely === stored && hourly === stored && booksBalance && statesCompared > 0
 }
 

@@ -12,7 +12,7 @@ export interface HabitPublish {
 
 export interface HabitConnectionEvents {
   /** After each CONNACK that accepts. */
-  ready(): void
+  ready(sessionPresent: boolean): void
   received(kind: 'puback' | 'pubrec' | 'pubcomp', packetId: number): void
   lost(): void
 }
@@ -23,6 +23,8 @@ export interface HabitConnection {
   publish(message: HabitPublish): void
   pubrel(packetId: number): void
   flush(): void
+  /** Connects anew without a word to the connection that there is, as a device does whose line is dead. */
+  connectAnew(): void
   close(): void
 }
 
@@ -51,6 +53,7 @@ export function connectionOf(
     },
     pubrel: packetId => void unwritten.push(generate({ cmd: 'pubrel', messageId: packetId })),
     flush,
+    connectAnew,
     close,
   }
 
@@ -77,7 +80,7 @@ export function connectionOf(
       if (timer !== null) clearTimeout(timer)
       if (packet.returnCode !== 0) return void socket?.destroy()
       ready = true
-      events.ready()
+      events.ready(packet.sessionPresent)
     } else if (packet.cmd === 'puback' || packet.cmd === 'pubrec' || packet.cmd === 'pubcomp') {
       events.received(packet.cmd, packet.messageId ?? 0)
     } else throw new Error(`The broker sent a packet that a publisher does not expect: ${packet.cmd}.`)
@@ -97,6 +100,17 @@ export function connectionOf(
     // Half of it at random, so that a fleet does not come back in one moment.
     timer = setTimeout(attempt, BACKOFF_MS * (0.5 + Math.random() / 2))
     if (wasReady) events.lost()
+  }
+
+  function connectAnew(): void {
+    const old = socket
+    if (!ready || closed || old === null) return
+    old.removeAllListeners()
+    old.on('error', () => old.destroy()).resume()
+    ready = false
+    unwritten = []
+    events.lost()
+    attempt()
   }
 
   function close(): void {

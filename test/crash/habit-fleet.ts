@@ -22,6 +22,8 @@ export interface Line {
    * which its connection was lost.
    */
   readonly away: 'measures' | 'sleeps'
+  /** Connects anew every second or so while its connection is well, and so takes it over. */
+  readonly connectsAnew?: boolean
   readonly devices: readonly { readonly id: string; readonly habit: Habit }[]
 }
 
@@ -33,13 +35,20 @@ export interface HabitFleetOptions {
 
 export interface HabitFleet {
   start(): void
-  counts(): { readonly resent: number; readonly inFlight: number; readonly strayAcks: number }
+  /** `sessionsLost`: CONNACKs without "session present", of clients with clean=0 that were there before [MQTT-3.2.2-2]. */
+  counts(): {
+    readonly resent: number
+    readonly inFlight: number
+    readonly strayAcks: number
+    readonly sessionsLost: number
+  }
   /** Measures nothing new; true when everything was acknowledged, false after `waitMs`. */
   drain(waitMs: number): Promise<boolean>
   close(): void
 }
 
 const TICK_MS = 100
+const CONNECT_ANEW_TICKS = 23
 const IN_FLIGHT_MAX = 50
 const WAITING_MAX = 300
 /** Between two samples of one look at the clock. */
@@ -69,11 +78,14 @@ interface LaneState {
   readonly turns: Map<string, number>
   /** Second of the last loss of the connection. */
   lostIn: number
+  hasConnected: boolean
+  /** Looks at the clock so far. */
+  ticks: number
 }
 
 /** Resolves when each connection was accepted once. */
 export async function openHabitFleet({ port, lines, oracle }: HabitFleetOptions): Promise<HabitFleet> {
-  const counts = { resent: 0, strayAcks: 0 }
+  const counts = { resent: 0, strayAcks: 0, sessionsLost: 0 }
   const lanes = lines.map(newLane)
   let ticker: NodeJS.Timeout | null = null
   await Promise.all(lanes.map(open))
@@ -83,7 +95,9 @@ export async function openHabitFleet({ port, lines, oracle }: HabitFleetOptions)
     const { clientId, clean } = lane.line
     return new Promise(resolve => {
       lane.connection = connectionOf(port, clientId, clean, {
-        ready() {
+        ready(sessionPresent) {
+          if (lane.hasConnected && !clean && !sessionPresent) counts.sessionsLost++
+          lane.hasConnected = true
           resolve()
           resend(lane)
           fill(lane)
@@ -102,6 +116,7 @@ export async function openHabitFleet({ port, lines, oracle }: HabitFleetOptions)
       for (const lane of lanes) {
         measure(lane)
         fill(lane)
+        if (lane.line.connectsAnew === true && ++lane.ticks % CONNECT_ANEW_TICKS === 0) lane.connection?.connectAnew()
       }
     }, TICK_MS)
   }
@@ -109,12 +124,14 @@ export async function openHabitFleet({ port, lines, oracle }: HabitFleetOptions)
   function measure({ line, connection, waiting, turns, lostIn }: LaneState): void {
     const now = Date.now()
     if (line.away === 'sleeps' && (connection?.ready !== true || secondOf(now) <= lostIn)) return
+    const isExact = line.qos === 2 && !line.clean && line.resends === 'dup'
     for (const { id, habit } of line.devices) {
       if (waiting.length + habit.atOnce > WAITING_MAX) return
       for (let sample = 0; sample < habit.atOnce; sample++) {
         const n = turns.get(id) ?? 0
         turns.set(id, n + 1)
-        waiting.push({ device: id, ...habit.write(n, now * 1_000 + sample * SAMPLE_US), acked: false, attempts: 0 })
+        const written = habit.write(n, now * 1_000 + sample * SAMPLE_US)
+        waiting.push({ device: id, ...written, acked: false, attempts: 0, isExact })
       }
     }
   }
@@ -178,7 +195,8 @@ export async function openHabitFleet({ port, lines, oracle }: HabitFleetOptions)
 
 function newLane(line: Line): LaneState {
   const lastPacketId = FIRST_PACKET_ID
-  return { line, connection: null, flying: new Map(), waiting: [], lastPacketId, turns: new Map(), lostIn: 0 }
+  const none = { connection: null, hasConnected: false, ticks: 0, lostIn: 0 }
+  return { line, ...none, flying: new Map(), waiting: [], lastPacketId, turns: new Map() }
 }
 
 /** The one after the last, and never the lowest that is free. */

@@ -3,8 +3,8 @@
  * the state must hold of it. It knows nothing of how the system tells a repetition.
  *
  * A reading with a time has its place: device, metric, time in µs. The rows of a place must be what was sent there, no more
- * and no less, received in the order of sending. A message without a time is stored again when it is sent again, and only then;
- * the number that it carries tells which one a row is of.
+ * and no less, received in the order of sending. A message without a time is stored again when it is sent again, and only then, and
+ * not at QoS 2 in a persistent session; the number that it carries tells which one a row is of.
  */
 import { canonicalSent, compareDevice, type Findings, type SentReading } from '../../simulate/compare.ts'
 import { type Newest, newestByMetric, type Shown } from '../../simulate/states.ts'
@@ -17,6 +17,8 @@ export interface SentMessage {
   acked: boolean
   /** How often it was handed to a socket. */
   attempts: number
+  /** QoS 2 in a persistent session: stored once however often it was sent, also without a time [MQTT-4.3.3-2]. */
+  readonly isExact?: boolean
 }
 
 export interface Oracle {
@@ -104,10 +106,11 @@ function compareWithoutTimes(
 
 function numberedElements(messages: readonly SentMessage[]): Map<number, Numbered> {
   const elements = new Map<number, Numbered>()
-  for (const { elements: sent, acked, attempts } of messages) {
+  for (const { elements: sent, acked, attempts, isExact } of messages) {
+    const most = isExact === true ? 1 : attempts
     for (const { values } of sent) {
       const [, number] = values.find(([metric]) => metric === NUMBER) ?? []
-      elements.set(Number(number), { values, least: acked ? 1 : 0, most: attempts, stored: 0 })
+      elements.set(Number(number), { values, least: acked ? 1 : 0, most, stored: 0 })
     }
   }
   return elements

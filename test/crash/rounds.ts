@@ -45,7 +45,8 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsReport> {
   const { dist = 'dist', env = {}, targets = ['tree', 'writer', 'database'] } = options
   const disk = options.disk === undefined ? null : openCutDisk(options.disk.fileSystem)
   const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-crash-'))
-  if (disk !== null) placeOn(disk.dir, dataDir, options.disk?.of === 'all' ? ['log', 'clickhouse'] : ['clickhouse'])
+  if (disk !== null)
+    placeOn(disk.dir, dataDir, options.disk?.of === 'all' ? ['log', 'clickhouse', 'sessions'] : ['clickhouse'])
   const system = { dataDir, ports: await freePorts(), dist, env }
   const journal = openJournal()
   const oracle = openOracle()

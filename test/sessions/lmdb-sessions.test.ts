@@ -1,6 +1,6 @@
 /** Sessions on this disk: the contract, kills, expiry, many at once, and a disk that is full. */
 import { fork } from 'node:child_process'
-import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -8,7 +8,7 @@ import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { openEnv } from '../../pump/lmdb-env.ts'
 import { type LmdbSessions, type LmdbSessionsOptions, openLmdbSessions } from '../../sessions/lmdb-sessions.ts'
-import { keyOf, packValue, unpackValue } from '../../sessions/lmdb-value.ts'
+import { keyOf, packValue, readHeads, unpackValue } from '../../sessions/lmdb-value.ts'
 import { nameOf } from '../../sessions/record.ts'
 import type { SessionKey } from '../../sessions/sessions.ts'
 import { type SessionStoreHarness, sessionStoreContract } from '../contracts/session-store-contract.ts'
@@ -71,28 +71,42 @@ async function openStore(dir: string, more: Partial<LmdbSessionsOptions> = {}): 
 const key = (client: string | number) => ({ principal: '', client: `c${client}` })
 
 describe('sessions on this disk', () => {
-  test('expire from when the client left, or from when a kill ended its broker, and never while it is connected', async () => {
-    const dir = newDir()
+  test('expire from when the client left, and never while it is connected', async () => {
     let now = Date.UTC(2026, 0, 1)
-    const clock = () => now
-    const first = await openStore(dir, { clock, expiryMs: 10 * HOUR_MS })
-    const [away, staying] = [await first.open(key('away')), await first.open(key('staying'))]
+    const store = await openStore(newDir(), { clock: () => now, expiryMs: 10 * HOUR_MS })
+    const [away] = [await store.open(key('away')), await store.open(key('staying'))]
     now += 20 * HOUR_MS
     await away?.leave()
     now += 9 * HOUR_MS
-    await first.sweep()
-    expect(await first.open(key('away'))).toMatchObject({ isPresent: true })
-    await (await first.open(key('away')))?.leave()
+    await store.sweep()
+    const again = await store.open(key('away'))
+    expect(again).toMatchObject({ isPresent: true })
+    await again?.leave()
     now += 11 * HOUR_MS
-    await first.sweep()
-    expect(await first.count()).toBe(1)
-    expect(await first.open(key('away'))).toMatchObject({ isPresent: false })
-    // The sweep has told the disk that this one was there, so that the time until the kill does not count.
-    expect(await staying?.save({ ...staying.record, opened: 1 })).toBeUndefined()
-    await first.close()
-    const second = await openStore(dir, { clock, expiryMs: 10 * HOUR_MS })
-    now += 9 * HOUR_MS
-    expect(await second.open(key('staying'))).toMatchObject({ isPresent: true })
+    expect(await store.open(key('away'))).toMatchObject({ isPresent: false })
+    expect(await store.open(key('staying'))).toMatchObject({ isPresent: true })
+  })
+
+  test('expire after a kill from when their client was last known to be connected, to the hour', async () => {
+    const dir = newDir()
+    let now = Date.UTC(2026, 0, 1)
+    const clock = () => now
+    const store = await openStore(dir, { clock, expiryMs: 10 * HOUR_MS })
+    await store.open(key('a'))
+    for (let sweeps = 0; sweeps < 3; sweeps++) {
+      now += 6 * HOUR_MS
+      await store.sweep()
+      await until(async () => (await seenAt(dir, key('a'))) === now)
+    }
+    for (const [hours, isPresent] of [
+      [9, true],
+      [11, false],
+    ] as const) {
+      const copy = newDir()
+      cpSync(dir, copy, { recursive: true })
+      const killed = await openStore(copy, { clock: () => now + hours * HOUR_MS, expiryMs: 10 * HOUR_MS })
+      expect(await killed.open(key('a'))).toMatchObject({ isPresent })
+    }
   })
 
   test('that are expired are gone without anybody asking for them, a few at a time', async () => {
@@ -191,6 +205,18 @@ describe('sessions on this disk', () => {
     expect(statSync(join(dir, 'data.mdb')).size).toBeLessThan(1 << 20)
   })
 })
+
+async function seenAt(dir: string, { client }: SessionKey): Promise<number | undefined> {
+  const env = openEnv({ path: dir, writable: false, mapBytes: 1 << 30 })
+  try {
+    for await (const heads of readHeads(env)) {
+      const head = heads.find(({ name }) => name === `\0${client}`)
+      if (head !== undefined) return head.seenAt
+    }
+  } finally {
+    await env.close()
+  }
+}
 
 async function txnOf(dir: string): Promise<number> {
   const env = openEnv({ path: dir, writable: false, mapBytes: 1 << 30 })

@@ -1,40 +1,42 @@
 /**
- * Writes to the sessions' environment, many to a commit: all that is asked while one is under way goes into the next.
- * Of two writes under one name only the later one is made. A commit takes so many that its turn stays short.
+ * Writes to a store of sessions, many to a commit: all that is asked while one is under way goes into the next. Of two writes
+ * under one name only the later one is made. A commit takes so many that its turn stays short.
  */
 import { SurgetankError } from '../errors.ts'
-import type { Db, Env } from '../pump/lmdb-env.ts'
 import { within } from '../within.ts'
 
-/** Called when the commit begins; null removes what is there. */
-export type Make = () => Uint8Array | null
-
-export interface Commits {
+export interface Commits<Value> {
   /**
-   * Durable when it resolves. Rejects with `sessions_unavailable` when it is not, within two seconds; it may be yet. `again`: one
-   * that fails is made again until it is through, or replaced.
+   * Durable when it resolves. Rejects with `sessions_unavailable` when it is not, within two seconds; it may be yet. `make` is
+   * called when the commit begins. `again`: one that fails is made again until it is through, or replaced.
    */
-  put(name: string, make: Make, again?: boolean): Promise<void>
+  put(name: string, make: () => Value, again?: boolean): Promise<void>
   /** With the next commit, or within a second. One that fails is made again, too. */
-  putSoon(name: string, make: Make): void
-  /** What is asked and not yet durable: null for a removal, undefined when there is nothing. */
-  newest(name: string): Make | undefined
+  putSoon(name: string, make: () => Value): void
+  /** What is asked and not yet durable; undefined when there is nothing. */
+  newest(name: string): (() => Value) | undefined
+  /** What is asked under this name is not wanted any more, unless it is under way. */
+  forget(name: string): void
   /** False from a commit that failed, or was late, to one that did not. */
   readonly healthy: boolean
   /** After what was asked before. */
   close(): Promise<void>
 }
 
-export const PUTS_OF_A_COMMIT = 2_000
+export interface CommitsOptions<Value> {
+  /** Makes all of them durable, or rejects, with some of them durable perhaps. */
+  readonly write: (puts: readonly (readonly [string, Value])[]) => Promise<void>
+  /** The most that one commit takes. */
+  readonly atOnce: number
+}
+
 const WAIT_MS_MAX = 2_000
 const SOON_MS = 1_000
-/** What a put takes on disk beside its bytes, about. */
-const PUT_BYTES = 256
 
-interface Put {
-  readonly make: Make
+interface Put<Value> {
+  readonly make: () => Value
   /** What is made again after a failure. */
-  readonly again: Make | null
+  readonly again: (() => Value) | null
   readonly waiting: Waiting[]
 }
 
@@ -43,9 +45,9 @@ interface Waiting {
   reject(error: unknown): void
 }
 
-export function openCommits(env: Env, keyOf: (name: string) => Uint8Array): Commits {
-  const next = new Map<string, Put>()
-  let underWay = new Map<string, Put>()
+export function openCommits<Value>({ write, atOnce }: CommitsOptions<Value>): Commits<Value> {
+  const next = new Map<string, Put<Value>>()
+  let underWay = new Map<string, Put<Value>>()
   let running: Promise<void> | null = null
   let soon: NodeJS.Timeout | null = null
   let healthy = true
@@ -55,25 +57,31 @@ export function openCommits(env: Env, keyOf: (name: string) => Uint8Array): Comm
     put,
     putSoon,
     newest: name => (next.get(name) ?? underWay.get(name))?.make,
+    forget,
     get healthy() {
       return healthy
     },
     close,
   }
 
-  async function put(name: string, make: Make, again = false): Promise<void> {
+  async function put(name: string, make: () => Value, again = false): Promise<void> {
     const { again: before = null, waiting = [] } = next.get(name) ?? {}
     const made = new Promise<true>((resolve, reject) => waiting.push({ resolve: () => resolve(true), reject }))
     next.set(name, { make, again: again ? make : before, waiting })
     start()
     if ((await within(WAIT_MS_MAX, made)) === true) return
     healthy = false
-    throw new SurgetankError('sessions_unavailable', `It was not on disk within ${WAIT_MS_MAX} ms.`)
+    throw new SurgetankError('sessions_unavailable', `It was not kept within ${WAIT_MS_MAX} ms.`)
   }
 
-  function putSoon(name: string, make: Make): void {
+  function putSoon(name: string, make: () => Value): void {
     next.set(name, { make, again: make, waiting: next.get(name)?.waiting ?? [] })
     startSoon()
+  }
+
+  function forget(name: string): void {
+    for (const { resolve } of next.get(name)?.waiting ?? []) resolve()
+    next.delete(name)
   }
 
   function startSoon(): void {
@@ -104,23 +112,21 @@ export function openCommits(env: Env, keyOf: (name: string) => Uint8Array): Comm
     else if (next.size > 0) startSoon()
   }
 
-  function take(): Map<string, Put> {
-    const taken = new Map<string, Put>()
+  function take(): Map<string, Put<Value>> {
+    const taken = new Map<string, Put<Value>>()
     for (const [name, put] of next) {
-      if (taken.size === PUTS_OF_A_COMMIT) break
+      if (taken.size === atOnce) break
       taken.set(name, put)
       next.delete(name)
     }
     return taken
   }
 
-  async function commit(puts: ReadonlyMap<string, Put>): Promise<void> {
-    const made = [...puts].map(([name, { make }]) => [keyOf(name), make()] as const)
-    const bytes = made.reduce((sum, [key, value]) => sum + key.length + (value?.length ?? 0) + PUT_BYTES, 0)
-    await env.write(db => write(db, made), bytes)
+  async function commit(puts: ReadonlyMap<string, Put<Value>>): Promise<void> {
+    await write([...puts].map(([name, { make }]) => [name, make()] as const))
   }
 
-  function settle(puts: ReadonlyMap<string, Put>, failure: SurgetankError | null): void {
+  function settle(puts: ReadonlyMap<string, Put<Value>>, failure: SurgetankError | null): void {
     for (const [name, { again, waiting }] of puts) {
       for (const { resolve, reject } of waiting) failure === null ? resolve() : reject(failure)
       if (failure !== null && again !== null && !next.has(name)) next.set(name, { make: again, again, waiting: [] })
@@ -139,11 +145,4 @@ export function openCommits(env: Env, keyOf: (name: string) => Uint8Array): Comm
 function refusalOf(error: unknown): SurgetankError {
   const why = error instanceof SurgetankError ? error.detail : String(error)
   return new SurgetankError('sessions_unavailable', why, error)
-}
-
-function write(db: Db, made: readonly (readonly [Uint8Array, Uint8Array | null])[]): void {
-  for (const [key, value] of made) {
-    if (value === null) db.removeSync(key)
-    else db.putSync(key, value as Buffer)
-  }
 }
