@@ -11,11 +11,16 @@ import type { Connection, Held } from './connection.ts'
 /** Acknowledgements that a peer did not read. At four bytes each that is a quarter of a million messages: it never reads. */
 const UNREAD_BYTES_MAX = 1024 * 1024
 
+/** The first byte of PUBCOMP [MQTT 3.1.1, 3.7]. */
+const PUBCOMP = 0x70
+
 export interface Acknowledger {
   /** Acknowledges messages, oldest first; `null` stands for a message of QoS 0. */
   settled(batch: readonly (Held | null)[]): void
   /** Acknowledges a message that needs no commit, after everything that its connection sent before it. */
   afterEarlier(held: Held): void
+  /** Writes PUBCOMP at once: in order among PUBCOMPs, which owe nothing to PUBACKs and PUBRECs [MQTT-4.6.0-4]. */
+  complete(connection: Connection, packet: number): void
 }
 
 export interface AcknowledgerOptions {
@@ -27,7 +32,7 @@ export interface AcknowledgerOptions {
 }
 
 export function openAcknowledger({ clock, released, notReading }: AcknowledgerOptions): Acknowledger {
-  return { settled, afterEarlier }
+  return { settled, afterEarlier, complete }
 
   function settled(batch: readonly (Held | null)[]): void {
     const touched = countDue(batch)
@@ -52,6 +57,16 @@ export function openAcknowledger({ clock, released, notReading }: AcknowledgerOp
     }
     earlier.follower = held
     connection.newest = held
+  }
+
+  function complete(connection: Connection, packet: number): void {
+    const { socket } = connection
+    if (socket.destroyed) return
+    // Many PUBRELs come in one read, and their PUBCOMPs leave in one write.
+    socket.cork()
+    socket.write(Buffer.from([PUBCOMP, 2, packet >> 8, packet & 0xff]))
+    process.nextTick(() => socket.uncork())
+    if (socket.writableLength > UNREAD_BYTES_MAX) notReading(connection)
   }
 
   function countDue(batch: readonly (Held | null)[]): Connection[] {

@@ -44,9 +44,7 @@ export function openAdmission({ takeover, refused, log }: AdmissionOptions): Hoo
     done: Parameters<Hooks['preConnect']>[2],
   ): void {
     const { clientId, keepalive = 0, clean, protocolVersion } = packet
-    // MQTT 5 and older than 3.1: Aedes answers return code 1 [MQTT-3.1.2-2].
-    if (protocolVersion === 5) refused(client, 'protocol_version')
-    else if (!mayBeClientId(clientId, clean === true, protocolVersion)) {
+    if (!mayBeClientId(clientId, clean === true, protocolVersion)) {
       connectionOf(client).refusal = IDENTIFIER_REJECTED
       refused(client, 'client_id')
     }

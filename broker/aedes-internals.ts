@@ -11,7 +11,9 @@
  *    alone would be no bound: every `readable` event lowers it too.
  * 3. `client._nextBatch()` reads from `conn.read(null)` and parses; the gate replaces that `read`. After the gate was shut,
  *    `readOn` makes Aedes ask again.
- * 4. `client._keepaliveTimer` closes a client that sent no packet for 1.5 times its keepalive; a client whose socket we do
+ * 4. A listener of Aedes' closes the client as soon as the peer has ended its half; `keepHalfOpen` takes it away. When both
+ *    halves have ended, or the socket is closed, Aedes closes by `finished` of node:stream.
+ * 5. `client._keepaliveTimer` closes a client that sent no packet for 1.5 times its keepalive; a client whose socket we do
  *    not read is kept by `keepAwake`.
  *
  * test/broker/aedes-internals.test.ts notices when an Aedes does any of this in another way.
@@ -35,6 +37,14 @@ export function leaveToUs(client: Client): void {
 /** Makes Aedes read the socket again after the gate was shut. Never within a hook: its parser does not nest. */
 export function readOn(client: Client): void {
   if (!client.closed) inner(client)._nextBatch()
+}
+
+/** From now on the client is closed when its socket is, and not when its peer has ended its half. */
+export function keepHalfOpen(client: Client): void {
+  const { conn } = client
+  for (const listener of conn.listeners('end')) {
+    if (listener.name === 'bound close') conn.off('end', listener as () => void)
+  }
 }
 
 /** Starts the client's keepalive period anew. */

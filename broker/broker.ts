@@ -13,7 +13,7 @@
  * - A client is served by one connection at a time, also where several brokers share a space (`takeover.ts`).
  *
  * Not promised: sessions end with their connection; nothing is retained, queued or fanned out; MQTT 5 is refused with
- * CONNACK 1, as a client expects from a 3.1.1 server.
+ * reason code 0x84, in a form that a client of MQTT 5 can read.
  */
 import { type EventEmitter, once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
@@ -27,12 +27,14 @@ import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { type AdmissionOptions, openAdmission } from './admission.ts'
-import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
+import { attach, connectionOf, keepAwake, keepHalfOpen, readOn } from './aedes-internals.ts'
+import { judgeConnect } from './connect-frame.ts'
 import { openConnectRate } from './connect-rate.ts'
-import { Connection, type Held } from './connection.ts'
+import { Connection, type Held, shownClient } from './connection.ts'
 import { endConnection } from './end-connection.ts'
 import { openFlow } from './flow.ts'
 import { FrameGate } from './frame-gate.ts'
+import { openHalfOpen } from './half-open.ts'
 import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
@@ -94,11 +96,12 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const connections = new Set<Connection>()
   const flow = openFlow(settings.SURGETANK_INFLIGHT_PER_CLIENT)
   const rate = openConnectRate(settings.SURGETANK_CONNECTIONS_MAX, clock)
+  const halfOpen = openHalfOpen()
   const disown = (device: string) => options.sessions?.disown(device)
   const presence = openPresence({ space, devicesMax: settings.SURGETANK_DEVICES_MAX, clock, disown, log })
   const acknowledger = openAcknowledger({
     clock,
-    released: flow.released,
+    released,
     notReading: connection => refuse(connection, 'not_reading'),
   })
   const ingest = await options.openIngest({
@@ -129,7 +132,10 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const emitter: EventEmitter = aedes
   emitter.on('error', error => log.warn('broker error', { err: error }))
 
-  const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, accept)
+  const server = createServer(
+    { noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000, allowHalfOpen: true },
+    accept,
+  )
   server.maxConnections = settings.SURGETANK_CONNECTIONS_MAX
   server.on('drop', () => countRefusal(null, 'too_many_connections'))
   const port = await listen(server, settings.SURGETANK_LISTEN, settings.SURGETANK_MQTT_PORT).catch(async error => {
@@ -164,14 +170,35 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     const client = aedes.handle(socket)
     connection.client = client
     connection.gate = new FrameGate(socket, flow.floodgate, connection.topics, {
-      refuse: fault => refuse(connection, fault),
+      refuse: (fault, detail) => refuse(connection, fault, detail),
+      connect: packet => mayConnect(connection, packet),
       waits: () => flow.waits(connection),
       heard: () => keepAwake(client),
       take: (known, frame, payload) => publishing.takeKnown(connection, known, frame, payload),
+      takeOversized: frame => publishing.takeOversized(connection, frame),
+      release: packet => publishing.release(connection, packet),
       readAgain: () => queueMicrotask(() => readOn(client)),
     })
     attach(client, connection)
+    keepHalfOpen(client)
+    socket.once('end', () => halfOpen.peerEnded(connection))
     socket.once('close', () => ended(connection))
+  }
+
+  /** False: it is refused, with an answer where its client can read one, and closed. */
+  function mayConnect(connection: Connection, packet: Buffer): boolean {
+    const { clientId, refusal } = judgeConnect(packet)
+    connection.claimedId = clientId
+    if (refusal === null) return true
+    const { reason, detail, answer } = refusal
+    if (answer === null) refuse(connection, reason, detail)
+    else {
+      countRefusal(connection, reason, detail)
+      connection.socket.write(answer)
+      // Never from within a read of the gate.
+      setImmediate(() => void endConnection(connection))
+    }
+    return false
   }
 
   /** After CONNACK. */
@@ -191,6 +218,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 
   function ended(connection: Connection): void {
     connections.delete(connection)
+    connection.gate?.ended()
     connection.endedAt = clock()
     flow.ended(connection)
     if (connection.connected) metrics.clients.dec()
@@ -199,9 +227,14 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     ending.add(end)
   }
 
+  function released(connection: Connection): void {
+    flow.released(connection)
+    halfOpen.released(connection)
+  }
+
   /** A guard of ours closes the connection. */
-  function refuse(connection: Connection, reason: string): void {
-    countRefusal(connection, reason)
+  function refuse(connection: Connection, reason: string, detail?: string): void {
+    countRefusal(connection, reason, detail)
     connection.socket.destroy()
   }
 
@@ -213,7 +246,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   function failed(client: Client, error: Error): void {
     const connection = connectionOf(client)
     // A code is the system's: the peer went away, and nobody refused it.
-    if ('code' in error) log.debug('connection lost', { client: client.id, error: error.message })
+    if ('code' in error) log.debug('connection lost', { client: shownClient(connection), error: error.message })
     else countRefusal(connection, 'protocol', error.message)
   }
 
@@ -221,7 +254,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     if (connection?.refused) return
     if (connection !== null) connection.refused = true
     metrics.refusedConnections.inc({ reason })
-    log.warn('connection refused', { reason, client: connection?.client?.id ?? null, detail })
+    log.warn('connection refused', { reason, client: shownClient(connection), detail })
   }
 
   function tick(): void {

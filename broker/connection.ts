@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net'
 import type { AuthErrorCode, Client } from 'aedes'
+import { shownText } from '../shown-text.ts'
 import type { FrameGate } from './frame-gate.ts'
 import { KnownTopics } from './publish-frame.ts'
 
@@ -25,6 +26,18 @@ export class Held {
   }
 }
 
+const SHOWN_CHARS_MAX = 64
+
+/** The client id for a log line: cut, and with escapes for what is not seen; null while there is none. */
+export function shownClient(connection: Connection | null): string | null {
+  const id = connection?.client?.id ?? connection?.claimedId ?? null
+  if (id === null) return null
+  // A character takes two units at most.
+  const characters = Array.from(id.slice(0, 2 * SHOWN_CHARS_MAX + 1))
+  const isCut = characters.length > SHOWN_CHARS_MAX
+  return shownText(characters.slice(0, SHOWN_CHARS_MAX).join('')) + (isCut ? '…' : '')
+}
+
 const NUMBER_MAX = 0xffff
 let lastNumber = 0
 
@@ -40,6 +53,8 @@ export class Connection {
   /** Set once, right after the socket was handed to Aedes and the gate was put before it. */
   client: Client | null = null
   gate: FrameGate | null = null
+  /** The client id that its CONNECT gives, as the client wrote it; null before. */
+  claimedId: string | null = null
   /** The return code that refuses this CONNECT; 0 lets it in [MQTT 3.1.1, 3.2.2.3]. */
   refusal: 0 | AuthErrorCode = 0
   /** The server made up its client id: nobody else can have the same. */
@@ -48,6 +63,8 @@ export class Connection {
   refused = false
   /** True from CONNACK on. */
   connected = false
+  /** True when the peer has ended its half, and everything that it sent was read. */
+  peerEnded = false
 
   /** The client id whose session this broker took for it; null while, or where, there is none to take. */
   session: string | null = null

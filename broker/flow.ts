@@ -33,7 +33,7 @@ export interface Flow {
 }
 
 export function openFlow(inFlightMax: number): Flow {
-  const floodgate: Floodgate = { shut: false, inFlightMax }
+  const floodgate: Floodgate = { shut: false, inFlightMax, connects: { bytes: 0 } }
   /** In order of their waits; each connection at most once, so the bound is that of connections. */
   const waiting = new Set<Connection>()
   let stopped = false

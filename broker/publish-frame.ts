@@ -21,7 +21,7 @@ export class PublishFrame {
     const first = bytes[at] ?? 0
     this.qos = (first >> 1) & 3
     this.dup = (first & 0x08) !== 0
-    if (first >> 4 !== 3 || this.qos === 3) return false
+    if (first >> 4 !== 3 || this.qos === 3 || (this.qos === 0 && this.dup)) return false
     let length = 0
     let next = at + 1
     for (let shift = 0; ; shift += 7) {

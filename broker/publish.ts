@@ -9,13 +9,15 @@
 import type { AedesOptions, Client, PublishPacket } from 'aedes'
 import type { Ingest, Publish } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import { LIMITS } from '../model/limits.ts'
 import type { Acknowledger } from './acknowledge.ts'
 import { connectionOf, leaveToUs } from './aedes-internals.ts'
 import { type Connection, Held } from './connection.ts'
 import type { Floodgate } from './frame-gate.ts'
+import type { OversizedFrame } from './oversized-frame.ts'
 import type { PresenceKeeper } from './presence.ts'
 import type { KnownTopic, PublishFrame } from './publish-frame.ts'
-import { keptTopic, parseStatus, parseTopic, refuseStatus } from './topics.ts'
+import { keptTopic, parseStatus, parseTopic, type ReservedReason, refuseStatus } from './topics.ts'
 import { openWills } from './wills.ts'
 
 /** The first byte of PUBACK and of PUBREC [MQTT 3.1.1, 3.4 and 3.5]. */
@@ -26,6 +28,10 @@ export interface Publishing {
   readonly authorizePublish: NonNullable<AedesOptions['authorizePublish']>
   /** A message to a topic that `authorizePublish` has seen on this connection. */
   takeKnown(connection: Connection, known: KnownTopic, frame: PublishFrame, payload: Buffer): void
+  /** A message that is too large, of which only the beginning was kept: quarantined with its size, and acknowledged. */
+  takeOversized(connection: Connection, frame: OversizedFrame): void
+  /** The client has let go of a packet identifier of QoS 2 (PUBREL): PUBCOMP is written, in the order of these calls [MQTT-4.3.3-2]. */
+  release(connection: Connection, packet: number): void
   /**
    * Every second: adds what was counted since the last call to the metrics, because a labelled counter is too dear per message;
    * and offers the wills that wait for room.
@@ -39,7 +45,7 @@ export interface PublishingOptions {
   readonly ingest: Ingest<Held | null>
   readonly acknowledger: Acknowledger
   readonly presence: PresenceKeeper
-  readonly floodgate: Floodgate
+  readonly floodgate: Pick<Floodgate, 'shut'>
   readonly clock: () => number
   /** The client broke MQTT: must destroy its socket. */
   readonly violated: (connection: Connection, reason: string) => void
@@ -52,7 +58,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
   const gone = new Map<string, number>()
   const wills = openWills({ ingest, presence, clock, received: countReceived, letGo })
 
-  return { authorizePublish, takeKnown, count, close }
+  return { authorizePublish, takeKnown, takeOversized, release, count, close }
 
   function authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void {
     // Aedes gives a will without a type, and one that it swept up without a client.
@@ -71,9 +77,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const { topic } = packet
     const route = parseTopic(topic)
     if (route.kind === 'reserved') {
-      countReceived(packet.qos)
-      letGo(route.reason)
-      acknowledgeInOrder(connection, packet)
+      takeReserved(connection, route.reason, packet)
       return
     }
     const state = route.kind === 'status' ? parseStatus(packet.payload) : null
@@ -114,6 +118,32 @@ export function openPublishing(options: PublishingOptions): Publishing {
     ingest.offer({ device, metric, topic, payload, receivedAt, held, connection: number, packet, dup, marksDup })
   }
 
+  function takeOversized(connection: Connection, frame: OversizedFrame): void {
+    const { topic, qos, dup, messageId, payload, payloadBytes } = frame
+    const broken = brokenByOversized(frame, topic)
+    if (broken !== null) {
+      violated(connection, broken)
+      return
+    }
+    const route = parseTopic(topic)
+    if (route.kind === 'reserved') {
+      takeReserved(connection, route.reason, frame)
+      return
+    }
+    const receivedAt = clock()
+    const held = admit(connection, qos, messageId, receivedAt)
+    if (held === undefined) return
+    const device = frame.isTopicWhole ? route.device : ''
+    const came = originOf(connection, { messageId, dup })
+    const kept = { device, metric: null, topic, payload, payloadBytes, receivedAt, held, ...came }
+    ingest.offerRefused(kept, 'packet_too_large', describeOversized(frame))
+  }
+
+  /** Known or not: a PUBREL sent again is answered again [MQTT-4.3.3-2]. */
+  function release(connection: Connection, packet: number): void {
+    acknowledger.complete(connection, packet)
+  }
+
   /** What acknowledges the message; null for QoS 0; undefined when it was dropped: QoS 0 never waits. */
   function admit(connection: Connection, qos: number, messageId: number, receivedAt: number): Held | null | undefined {
     countReceived(qos)
@@ -141,8 +171,14 @@ export function openPublishing(options: PublishingOptions): Publishing {
     acknowledgeInOrder(connection, packet)
   }
 
+  function takeReserved(connection: Connection, reason: ReservedReason, packet: Acknowledgeable): void {
+    countReceived(packet.qos)
+    letGo(reason)
+    acknowledgeInOrder(connection, packet)
+  }
+
   /** Of a message that needs no commit. */
-  function acknowledgeInOrder(connection: Connection, { qos, messageId = 0 }: PublishPacket): void {
+  function acknowledgeInOrder(connection: Connection, { qos, messageId = 0 }: Acknowledgeable): void {
     if (qos > 0) acknowledger.afterEarlier(new Held(connection, qos === 1 ? PUBACK : PUBREC, messageId, clock()))
   }
 
@@ -171,6 +207,22 @@ export function openPublishing(options: PublishingOptions): Publishing {
   function letGo(reason: string): void {
     gone.set(reason, (gone.get(reason) ?? 0) + 1)
   }
+}
+
+/** Why a client that sends this is closed, as it is when the message is smaller; null when it is not. */
+function brokenByOversized({ qos, messageId }: OversizedFrame, topic: string): string | null {
+  if (qos > 0 && messageId === 0) return 'message_id'
+  return topic === '' || /[+#]/.test(topic) ? 'protocol' : null
+}
+
+function describeOversized({ packetBytes, payload }: OversizedFrame): string {
+  return `A packet takes up to ${LIMITS.packetBytesMax} bytes; this one has ${packetBytes}. The first ${payload.length} bytes of its payload are kept.`
+}
+
+interface Acknowledgeable {
+  readonly qos: number
+  /** Of QoS 1 and 2. */
+  readonly messageId?: number | undefined
 }
 
 type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup'>

@@ -145,11 +145,12 @@ export async function openIngest<Held>(options: IngestOptions, events: IngestEve
     return readings
   }
 
-  function offerRefused(publish: Publish<Held>, reason: string, detail: string): void {
-    const { receivedAt, device, topic, held } = publish
+  function offerRefused(publish: Parameters<Ingest<Held>['offerRefused']>[0], reason: string, detail: string): void {
+    const { receivedAt, device, topic, held, payloadBytes } = publish
     // A copy: the payload is a view of a whole read of its socket, and may wait here for long.
     const payload = Buffer.from(publish.payload)
-    const refused = { receivedAt, device, topic, reason, detail, payload }
+    const size = payloadBytes === undefined ? {} : { payloadBytes }
+    const refused = { receivedAt, device, topic, reason, detail, payload, ...size }
     const bytes = MESSAGE_BYTES + payload.length + topic.length + detail.length
     // By the receipt that a line would get: where receipts run ahead of the clock, the two must not be of two days.
     loop.partFor(toMs(receipts.next(receivedAt)), payload.length).addRefused(held, bytes, refused)

@@ -28,9 +28,10 @@ export interface Ingest<Held> {
   offer(publish: Publish<Held>): void
   /**
    * As `offer`, but the message is quarantined with this reason instead of being read: an unknown topic, a device id that
-   * is none. `reason` is a fixed word, never text of a device; `publish.device` may be empty.
+   * is none. `reason` is a fixed word, never text of a device; `publish.device` may be empty. `payloadBytes` tells how long the
+   * whole payload was when `payload` is only its beginning.
    */
-  offerRefused(publish: Publish<Held>, reason: string, detail: string): void
+  offerRefused(publish: Publish<Held> & { readonly payloadBytes?: number }, reason: string, detail: string): void
   /** Counts messages that are neither stored nor kept; the log keeps how many [G7]. `reason` is a fixed word. */
   letGo(reason: string, messages: number): void
   /** True while what is held is over the bound. */

@@ -1,13 +1,19 @@
 /**
  * The limits of what one device may send. On by default and not settings: a payload is the same reading everywhere.
- * Beyond a limit a message is quarantined with its reason, never cut short ([G3], [G5]); only of a topic that is too long, its
- * beginning is kept.
+ * Beyond a limit a message is quarantined with its reason, never cut short ([G3], [G5]); only of a topic that is too long and of
+ * a packet that is too large, the beginning is kept.
  */
 export const LIMITS = {
-  /** A whole MQTT packet after CONNACK; larger closes the connection. */
+  /** A whole MQTT packet after CONNACK. A larger PUBLISH is quarantined, another packet closes the connection. */
   packetBytesMax: 256 * 1024,
-  /** A packet before CONNACK. */
-  packetBytesMaxBeforeConnack: 8 * 1024,
+  /** A PUBLISH beyond this closes the connection. */
+  oversizedBytesMax: 8 * 1024 * 1024,
+  /** Of an oversized PUBLISH, how much of its payload is kept. */
+  oversizedKeptBytes: 1024,
+  /** A packet before CONNACK: tokens and certificates stand in passwords. */
+  packetBytesMaxBeforeConnack: 64 * 1024,
+  /** What all CONNECTs that are under way may take beyond the first 8 KiB of each. */
+  connectsBytesMax: 32 * 1024 * 1024,
   topicBytesMax: 256,
   topicLevelsMax: 8,
   deviceIdCharsMax: 128,

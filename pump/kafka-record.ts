@@ -112,8 +112,10 @@ export function refusedRecord({ payload, ...about }: Refused): KafkaRecord {
 export function toRefusedEntry(record: FetchedRecord): QuarantineEntry | null {
   const about = aboutOf<Omit<Refused, 'payload'>>(record)
   if (about === null) return null
-  const { receivedAt, device, topic, reason, detail } = about
-  return { id: `m${numberOf(record)}`, receivedAt, device, where: topic, reason, detail, bytes: bytesOf(record) }
+  const bytes = bytesOf(record)
+  // Without a size, as every entry of an older version is: all of it was kept.
+  const { receivedAt, device, topic, reason, detail, payloadBytes: bytesTotal = bytes.length } = about
+  return { id: `m${numberOf(record)}`, receivedAt, device, where: topic, reason, detail, bytes, bytesTotal }
 }
 
 /** A repetition: the value is the beginning of its payload. */
@@ -138,7 +140,9 @@ export function toLetterEntry(record: FetchedRecord): { entry: QuarantineEntry; 
   if (about === null) return null
   const { source, position, index, device, receivedAt, reason, detail } = about
   const where = `${source} ${position}/${index}`
-  const entry = { id: `r${numberOf(record)}`, receivedAt, device, where, reason, detail, bytes: bytesOf(record) }
+  const bytes = bytesOf(record)
+  const bytesTotal = bytes.length
+  const entry = { id: `r${numberOf(record)}`, receivedAt, device, where, reason, detail, bytes, bytesTotal }
   return { entry, place: where }
 }
 

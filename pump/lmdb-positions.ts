@@ -125,7 +125,8 @@ export function readLetter(db: Db, number: number): QuarantineEntry | null {
   const letter = JSON.parse(unseal(sealed, `The dead letter r${number}`).toString()) as DeadLetter
   const { device, receivedAt, reason, detail } = letter
   const where = `${letter.source} position ${letter.position} reading ${letter.index}`
-  return { id: `r${number}`, receivedAt, device, where, reason, detail, bytes: Buffer.from(letter.line) }
+  const bytes = Buffer.from(letter.line)
+  return { id: `r${number}`, receivedAt, device, where, reason, detail, bytes, bytesTotal: bytes.length }
 }
 
 function sourceKey(source: string): Buffer {

@@ -32,12 +32,15 @@ export function readRefused(db: Db, number: number): QuarantineEntry | null {
   if (sealed === undefined) return null
   const bytes = unseal(sealed, `The quarantined message m${number}`)
   const headEnd = 4 + bytes.readUInt32BE(0)
-  const { topic, ...about } = JSON.parse(bytes.subarray(4, headEnd).toString()) as Omit<Refused, 'payload'>
-  return { id: `m${number}`, where: topic, ...about, bytes: bytes.subarray(headEnd) }
+  const head = JSON.parse(bytes.subarray(4, headEnd).toString()) as Omit<Refused, 'payload'>
+  const payload = bytes.subarray(headEnd)
+  // Without a size, as every entry of an older version is: all of it was kept.
+  const { topic, payloadBytes: bytesTotal = payload.length, ...about } = head
+  return { id: `m${number}`, where: topic, ...about, bytes: payload, bytesTotal }
 }
 
-function packRefused({ payload, receivedAt, device, topic, reason, detail }: Refused): Buffer {
-  const head = Buffer.from(JSON.stringify({ receivedAt, device, topic, reason, detail }))
+function packRefused({ payload, receivedAt, device, topic, reason, detail, payloadBytes }: Refused): Buffer {
+  const head = Buffer.from(JSON.stringify({ receivedAt, device, topic, reason, detail, payloadBytes }))
   const length = Buffer.allocUnsafe(4)
   length.writeUInt32BE(head.length)
   return seal(Buffer.concat([length, head, payload]))

@@ -22,6 +22,8 @@ export interface Refused {
   /** What was wrong, for a person. */
   readonly detail: string
   readonly payload: Uint8Array
+  /** How long all of the payload was, when `payload` is only its beginning. */
+  readonly payloadBytes?: number
 }
 
 /** A message that was taken for one sent again: durable before, hence acknowledged and not stored a second time. */
@@ -277,6 +279,8 @@ export interface QuarantineEntry {
   readonly reason: string
   readonly detail: string
   readonly bytes: Uint8Array
+  /** How long the whole payload or line was: more than `bytes` when only the beginning was kept. */
+  readonly bytesTotal: number
 }
 
 /** A repetition, as `surgetank repeated` lists it. */

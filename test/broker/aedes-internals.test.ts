@@ -1,7 +1,9 @@
 /** What broker/aedes-internals.ts relies on, held against the Aedes that is installed: an upgrade that changes it fails here. */
-import { createServer, type Server } from 'node:net'
+import { once } from 'node:events'
+import { createServer, type Server, type ServerOpts } from 'node:net'
 import { Aedes, type AedesOptions, type Client } from 'aedes'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { keepHalfOpen } from '../../broker/aedes-internals.ts'
 import { until } from '../waits.ts'
 import { acknowledged, openClient, ping, publishPacket } from './harness.ts'
 
@@ -13,10 +15,13 @@ interface Inner {
 
 const inner = (client: Client | undefined) => client as unknown as Inner
 
-async function openBareAedes(options: AedesOptions): Promise<{ port: number; aedes: Aedes; clients: Client[] }> {
+async function openBareAedes(
+  options: AedesOptions,
+  listener: ServerOpts = {},
+): Promise<{ port: number; aedes: Aedes; clients: Client[] }> {
   const aedes = await Aedes.createBroker(options)
   const clients: Client[] = []
-  const server: Server = createServer(socket => void clients.push(aedes.handle(socket)))
+  const server: Server = createServer(listener, socket => void clients.push(aedes.handle(socket)))
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   onTestFinished(() => {
     server.close()
@@ -87,6 +92,24 @@ describe('the inside of Aedes', () => {
     clearInterval(refreshing)
     await client.closed
     expect(Date.now() - since).toBeGreaterThan(2_200)
+  })
+
+  it('closes at the end of the peer by one listener, and without it when both halves have ended', async () => {
+    const { port, clients } = await openBareAedes({ authorizePublish: () => undefined }, { allowHalfOpen: true })
+    await (await openClient(port)).close()
+    await until(() => clients[0]?.closed === true)
+    const client = await openClient(port)
+    const [, half] = clients
+    if (half === undefined) throw new Error('no client')
+    const before = half.conn.listenerCount('end')
+    keepHalfOpen(half)
+    expect(half.conn.listenerCount('end')).toBe(before - 1)
+    const ended = once(half.conn, 'end')
+    client.socket.end()
+    await ended
+    expect([half.closed, half.conn.destroyed]).toEqual([false, false])
+    half.conn.end()
+    await until(() => half.closed)
   })
 
   it('hands over a will without a type, and its client closed', async () => {

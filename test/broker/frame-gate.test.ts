@@ -38,10 +38,10 @@ describe('frame gate', () => {
     expect(process.memoryUsage().rss - memoryBefore).toBeLessThan(64 * 1024 * 1024)
   })
 
-  it('takes 8 KB before CONNACK and not a byte more', async () => {
+  it('takes a CONNECT of 64 KB and not a byte more', async () => {
     const { broker } = await openBench()
     const fill = (length: number) => connectPacket({ username: 'u', password: Buffer.alloc(length) })
-    const overhead = mqtt.generate(fill(1_000)).length - 1_000
+    const overhead = mqtt.generate(fill(60_000)).length - 60_000
     const fits = await openRaw(broker.port)
     fits.send(fill(LIMITS.packetBytesMaxBeforeConnack - overhead))
     expect(await fits.next()).toMatchObject({ cmd: 'connack', returnCode: 0 })
@@ -51,7 +51,7 @@ describe('frame gate', () => {
     expect(tooLong.received).toEqual([])
   })
 
-  it('takes 256 KB after CONNACK and not a byte more', async () => {
+  it('hands over 256 KB after CONNACK and not a byte more', async () => {
     const { broker, ingest } = await openBench()
     const client = await openClient(broker.port)
     const overhead = mqtt.generate(publishPacket(1, { payload: Buffer.alloc(100_000) })).length - 100_000
@@ -60,8 +60,8 @@ describe('frame gate', () => {
     await until(() => ingest.held === 1)
     expect(ingest.offered[0]?.payload.equals(payload)).toBe(true)
     client.send(publishPacket(2, { payload: Buffer.alloc(LIMITS.packetBytesMax - overhead + 1) }))
-    await client.closed
-    expect(ingest.offered).toHaveLength(1)
+    await until(() => ingest.held === 2)
+    expect(ingest.offered[1]).toMatchObject({ reason: 'packet_too_large' })
   })
 
   it('closes a remaining length of more than four bytes', async () => {
@@ -135,5 +135,41 @@ describe('frame gate', () => {
     ingest.settle()
     await until(() => ingest.offered.length === 4)
     await client.count(5)
+  })
+
+  it('[MQTT-4.3.3-2] answers each PUBREL with PUBCOMP in order, also one that is cut anywhere or not known', async () => {
+    const { broker, ingest } = await openBench()
+    const client = await openClient(broker.port)
+    const bytes = Buffer.concat([
+      mqtt.generate(publishPacket(1, { qos: 2 })),
+      mqtt.generate({ cmd: 'pubrel', messageId: 1 }),
+      mqtt.generate({ cmd: 'pubrel', messageId: 300 }),
+      mqtt.generate(publishPacket(2, { qos: 2 })),
+      mqtt.generate({ cmd: 'pingreq' }),
+      mqtt.generate({ cmd: 'pubrel', messageId: 2 }),
+    ])
+    for (let cut = 1; cut < bytes.length; cut++) {
+      client.socket.write(bytes.subarray(0, cut))
+      await new Promise(resolve => setImmediate(resolve))
+      client.socket.write(bytes.subarray(cut))
+      await until(() => ingest.held === 2)
+      ingest.settle()
+      // Two PUBRECs, three PUBCOMPs and a PINGRESP each time.
+      await client.count(1 + cut * 6)
+    }
+    const released = client.received.filter(packet => packet.cmd === 'pubcomp').map(packet => packet.messageId)
+    expect(released).toEqual(Array.from({ length: bytes.length - 1 }, () => [1, 300, 2]).flat())
+  })
+
+  it.each([
+    ['another length', [0x62, 3, 0, 1, 0]],
+    ['other flags', [0x60, 2, 0, 1]],
+    ['the packet identifier 0', [0x62, 2, 0, 0]],
+  ])('[MQTT-3.6.1-1, MQTT-2.3.1-1] closes on a PUBREL with %s', async (_name, bytes) => {
+    const { broker } = await openBench()
+    const client = await openClient(broker.port)
+    client.socket.write(Buffer.from(bytes))
+    await client.closed
+    expect(client.received.filter(packet => packet.cmd === 'pubcomp')).toEqual([])
   })
 })

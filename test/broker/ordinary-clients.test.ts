@@ -61,7 +61,10 @@ describe('mqtt.js', () => {
 
   it('is told offline by its will, and online by its next connection', async () => {
     const { broker, space, ingest } = await openBench()
-    ingest.onOffer = publish => void space.known.add(publish.device)
+    ingest.onOffer = publish => {
+      space.known.add(publish.device)
+      setImmediate(() => ingest.settle())
+    }
     const topic = 'devices/press-17/status'
     const will = { topic, payload: Buffer.from('offline'), qos: 1 as const, retain: true }
     const client = await openMqtt(broker.port, { clientId: 'press-17', will, reconnectPeriod: 0 })
@@ -86,6 +89,6 @@ describe('mqtt.js', () => {
   it('learns that MQTT 5 is not spoken here', async () => {
     const { broker } = await openBench()
     const refused = connectAsync(`mqtt://127.0.0.1:${broker.port}`, { protocolVersion: 5, reconnectPeriod: 0 })
-    await expect(refused).rejects.toMatchObject({ code: 1 })
+    await expect(refused).rejects.toThrow('Unsupported Protocol Version')
   })
 })

@@ -183,7 +183,7 @@ describe('presence', () => {
       ingest: openHandIngest(),
       acknowledger: openAcknowledger({ clock, released: () => undefined, notReading: () => undefined }),
       presence: openPresence({ space, devicesMax: 10, clock, disown: () => {}, log }),
-      floodgate: { shut: false, inFlightMax: 1 },
+      floodgate: { shut: false },
       clock,
       violated: () => undefined,
     })

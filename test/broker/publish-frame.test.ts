@@ -18,7 +18,7 @@ describe('a PUBLISH in the bytes of a socket', () => {
     })
     fc.assert(
       fc.property(packets, ({ topic, payload, qos, messageId, before, dup }) => {
-        const given = { topic, payload: Buffer.from(payload), qos, dup }
+        const given = { topic, payload: Buffer.from(payload), qos, dup: dup && qos > 0 }
         const packet = mqtt.generate(publishPacket(messageId, given))
         const bytes = Buffer.concat([Buffer.alloc(before), packet])
         const frame = new PublishFrame()
@@ -26,7 +26,7 @@ describe('a PUBLISH in the bytes of a socket', () => {
         expect(bytes.toString('utf8', frame.topicAt, frame.topicAt + frame.topicLength)).toBe(topic)
         expect(bytes.subarray(frame.payloadAt, frame.end)).toEqual(Buffer.from(payload))
         expect([frame.qos, frame.messageId, frame.end]).toEqual([qos, qos === 0 ? 0 : messageId, bytes.length])
-        expect(frame.dup).toBe(dup)
+        expect(frame.dup).toBe(given.dup)
         expect(frame.read(bytes.subarray(0, -1), before)).toBe(false)
       }),
     )
@@ -35,6 +35,7 @@ describe('a PUBLISH in the bytes of a socket', () => {
   it.each([
     ['another packet', [0xc0, 0x00]],
     ['QoS 3', [0x36, 5, 0, 1, 0x61, 0, 1]],
+    ['DUP with QoS 0', [0x38, 3, 0, 1, 0x61]],
     ['packet id 0', [0x32, 5, 0, 1, 0x61, 0, 0]],
     ['a topic longer than its packet', [0x30, 3, 0, 9, 0x61]],
     ['a length of five bytes', [0x30, 0x80, 0x80, 0x80, 0x80, 0x01]],

@@ -187,6 +187,7 @@ export function pumpContract(
           detail: 'no such type',
         })
         expect(Buffer.from((await view.quarantineEntry('r2'))?.bytes ?? []).toString()).toBe(lineOf(4))
+        expect((await view.quarantineEntry('r2'))?.bytesTotal).toBe(lineOf(4).length)
         await held.end()
       })
 
@@ -285,8 +286,22 @@ export function pumpContract(
         const entry = await view.quarantineEntry('m1')
         expect(entry).toMatchObject({ ...about, where: topic })
         expect(Buffer.from(entry?.bytes ?? [])).toEqual(payload)
+        expect(entry?.bytesTotal).toBe(payload.length)
         expect(await view.quarantineEntry('m4')).toBeNull()
         expect(await view.quarantineEntry('../m1')).toBeNull()
+      })
+
+      it('knows how long the whole of a refused message was of which only the beginning is kept', async () => {
+        const inlet = await harness.openInlet()
+        const oversized = { ...refusedOf(1), reason: 'packet_too_large', payloadBytes: 3 << 20 }
+        await inlet.append(batchOf(0, 0, { refused: [oversized, refusedOf(2)] }))
+        const view = await harness.openView()
+        const sizes = (await view.quarantine(10)).map(({ id, bytes, bytesTotal }) => [id, bytes.length, bytesTotal])
+        expect(sizes).toEqual([
+          ['m2', 20, 20],
+          ['m1', 20, 3 << 20],
+        ])
+        expect(await view.quarantineEntry('m1')).toMatchObject({ reason: 'packet_too_large', bytesTotal: 3 << 20 })
       })
 
       if (exact)
