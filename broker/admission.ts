@@ -5,7 +5,7 @@
  * loopback unless the operator trusts every peer [G6].
  */
 import type { AedesOptions, AuthErrorCode, AuthenticateError, Client } from 'aedes'
-import { DEVICE_ID } from '../model/limits.ts'
+import { isClientId } from '../model/ids.ts'
 import { connectionOf } from './aedes-internals.ts'
 import type { Takeover } from './takeover.ts'
 import { isOwnCommandTopic } from './topics.ts'
@@ -94,5 +94,5 @@ function refuseWith(returnCode: AuthErrorCode): AuthenticateError {
 
 /** An empty id asks the server for one, which needs a clean session and MQTT 3.1.1 [MQTT-3.1.3-7, -8]. */
 function mayBeClientId(id: string, clean: boolean, protocolVersion: number | undefined): boolean {
-  return id === '' ? clean && protocolVersion === 4 : DEVICE_ID.test(id)
+  return id === '' ? clean && protocolVersion === 4 : isClientId(id)
 }

@@ -22,6 +22,8 @@ import type { Logger } from 'pino'
 import { cannotListen } from '../errors.ts'
 import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import { isDeviceId } from '../model/ids.ts'
+import { LIMITS } from '../model/limits.ts'
 import type { Settings } from '../settings.ts'
 import type { Sessions, Space } from '../space/space.ts'
 import { within } from '../within.ts'
@@ -113,7 +115,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     violated: refuse,
   })
   const { sessions } = options
-  const takeover = sessions === null ? null : openTakeover({ sessions, ingest, lost: presence.lost, clock, log })
+  const takeover = sessions === null ? null : openTakeover({ sessions, ingest, lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
   const aedes = await openAedes(publishing, takeover, refuseConnect)
@@ -181,7 +183,11 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.gate?.connected()
     metrics.clients.inc()
     // Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt.
-    presence.hold(connection, client.id, false)
+    if (isDeviceId(client.id)) presence.hold(connection, client.id, false)
+  }
+
+  function lost(client: string, at: number): void {
+    if (isDeviceId(client)) presence.lost(client, at)
   }
 
   function ended(connection: Connection): void {
@@ -265,6 +271,8 @@ function openAedes(
     drainTimeout: UNREAD_MS_MAX,
     // Aedes closes beyond its levels; up to its most, ours are refused with an acknowledgement instead.
     maxTopicLevels: 100,
+    // MQTT 3.1 says 23 characters; ids of every version are bounded in `preConnect`.
+    maxClientsIdLength: LIMITS.clientIdBytesMax,
   })
 }
 

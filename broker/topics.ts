@@ -5,7 +5,8 @@
  * presence. Everything else is refused with a reason, kept and acknowledged: closing the connection would make the device
  * send the same message again for ever.
  */
-import { DEVICE_ID, LIMITS } from '../model/limits.ts'
+import { deviceIdFault, isDeviceId } from '../model/ids.ts'
+import { LIMITS } from '../model/limits.ts'
 
 export interface Telemetry {
   readonly kind: 'telemetry'
@@ -58,9 +59,8 @@ function parseLevels(levels: readonly string[]): Route {
       'Telemetry goes to devices/{device}/telemetry or devices/{device}/telemetry/{metric}.',
     )
   }
-  if (!DEVICE_ID.test(device)) {
-    return refuse('invalid_device', 'A device id takes up to 128 letters, digits and . _ : -')
-  }
+  const fault = deviceIdFault(device)
+  if (fault !== null) return refuse('invalid_device', fault)
   if (branch === 'status') return { kind: 'status', device }
   if (metric === undefined) return { kind: 'telemetry', device, metric: null }
   if (metric === '' || metric.length > LIMITS.metricNameCharsMax) {
@@ -104,8 +104,12 @@ function parseState(text: string): unknown {
   }
 }
 
-/** True when a client may subscribe to this filter: a plain topic below its own `devices/{id}/cmd/`, no wildcard. */
+/**
+ * True when a client may subscribe to this filter: a plain topic below its own `devices/{id}/cmd/`, no wildcard. A client whose
+ * id is no device id has none: with `+` or `a/b` as its id it would name the commands of others.
+ */
 export function isOwnCommandTopic(clientId: string, filter: string): boolean {
+  if (!isDeviceId(clientId)) return false
   if (!filter.startsWith(`devices/${clientId}/cmd/`) || /[+#]/.test(filter) || ODD_CHARACTER.test(filter)) return false
   return Buffer.byteLength(filter) <= LIMITS.topicBytesMax && filter.split('/').length <= LIMITS.topicLevelsMax
 }

@@ -3,7 +3,7 @@
  *
  * The line is JSON, one documented shape, so that any other consumer can read the log:
  * `{"device":"press-17","receivedAt":1763640000140000,"packet":17,"readings":[["temperature",21.5]],"times":[1763640000123000]}`
- * A reading is [metric, value]. A number written as digits only and beyond 2^53 is an exact integer; every other number is the
+ * The device is written in ASCII, with the escapes of JSON for whatever else it holds. A reading is [metric, value]. A number written as digits only and beyond 2^53 is an exact integer; every other number is the
  * nearest IEEE 754 double. An object of readings is an element; a list has several. Element k was received at `receivedAt` + k.
  *
  * - `receivedAt`: µs, of the first element.
@@ -53,10 +53,18 @@ export function encodeLine(
   return `${lineHead(device, receivedAt, packet)}${encodeReadings(readings, [], sent)}}`
 }
 
-/** Everything of a line before its readings. `device` must match DEVICE_ID; `packet` is 0 for none. */
+/** Everything of a line before its readings, in ASCII. `packet` is 0 for none. */
 export function lineHead(device: string, receivedAt: number, packet: number): string {
-  const received = `{"device":"${device}","receivedAt":${timeDigits(receivedAt)},`
+  const received = `{"device":${encodeDevice(device)},"receivedAt":${timeDigits(receivedAt)},`
   return packet === 0 ? `${received}"readings":` : `${received}"packet":${packet},"readings":`
+}
+
+const BEYOND_ASCII = /[\u0080-\uffff]/g
+
+/** In ASCII, with the escapes of JSON: so a line's bytes before its readings are as many as its characters. */
+export function encodeDevice(device: string): string {
+  if (PLAIN_TEXT.test(device)) return `"${device}"`
+  return JSON.stringify(device).replace(BEYOND_ASCII, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 /**

@@ -3,8 +3,10 @@
  *
  * A row of blocks of at most 512 device numbers, each block in order and all of one block before the next. Adding costs two
  * binary searches (about 20 comparisons of ids for a million devices) and moves at most 2 kB, once in the life of a device: it is done when
- * the device is first listed, 1 to 2 µs, not when a page is asked for. Ids are ASCII (DEVICE_ID), where `<` is bytewise.
+ * the device is first listed, 1 to 2 µs, not when a page is asked for. The order is bytewise.
  */
+
+import { compareBytewise } from './bytewise.ts'
 
 const BLOCK_DEVICES = 512
 
@@ -74,7 +76,7 @@ export function openSortedDevices(id: (index: number) => string): SortedDevices 
     let high = blocks.length
     while (low < high) {
       const middle = (low + high) >>> 1
-      if (id((blocks[middle] as Block).devices[0] as number) <= device) low = middle + 1
+      if (compareBytewise(id((blocks[middle] as Block).devices[0] as number), device) <= 0) low = middle + 1
       else high = middle
     }
     return Math.max(low - 1, 0)
@@ -85,7 +87,7 @@ export function openSortedDevices(id: (index: number) => string): SortedDevices 
     let high = block.size
     while (low < high) {
       const middle = (low + high) >>> 1
-      if (id(block.devices[middle] as number) <= device) low = middle + 1
+      if (compareBytewise(id(block.devices[middle] as number), device) <= 0) low = middle + 1
       else high = middle
     }
     return low
