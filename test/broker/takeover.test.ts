@@ -339,7 +339,7 @@ describe('sessions', () => {
     const { sessions, first } = await openPair()
     await openClient(first.broker.port, { clientId: '' })
     const refused = await openRaw(first.broker.port)
-    refused.send(connectPacket({ clientId: 'no id#' }))
+    refused.send(connectPacket({ clientId: 'no id\n' }))
     expect(await refused.next()).toMatchObject({ cmd: 'connack', returnCode: 2 })
     expect(sessions.takes).toEqual([])
   })
