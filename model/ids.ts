@@ -55,10 +55,12 @@ function isLonger(text: string, charsMax: number): boolean {
   return text.length > 2 * charsMax || Array.from(text).length > charsMax
 }
 
-/** Control characters, and the mark that decoding leaves for ill-formed UTF-8 [MQTT-1.5.3-1, -2]. */
-const NOT_IN_CLIENT_ID = /[\u0000-\u001f\u007f-\u009f\ufffd]/
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/
 
-/** A client id that is not empty: any UTF-8 up to 256 bytes without control characters [MQTT-3.1.3-4, -5]. */
+/**
+ * A client id that is not empty: any UTF-8 up to 256 bytes without control characters [MQTT-3.1.3-4, -5]. Ill-formed UTF-8 is not
+ * told from U+FFFD here [MQTT-1.5.3-1]: whoever has the bytes looks for it.
+ */
 export function isClientId(text: string): boolean {
-  return text !== '' && Buffer.byteLength(text) <= LIMITS.clientIdBytesMax && !NOT_IN_CLIENT_ID.test(text)
+  return text !== '' && Buffer.byteLength(text) <= LIMITS.clientIdBytesMax && !CONTROL.test(text)
 }

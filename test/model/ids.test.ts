@@ -38,6 +38,5 @@ describe('a device id', () => {
 it('a client id is any UTF-8 up to 256 bytes without control characters [MQTT-3.1.3-4]', () => {
   for (const id of ['ü'.repeat(128), '\u{1f321}'.repeat(64), 'a/b', '+', '\u202e', '\ue000'])
     expect(isClientId(id), id).toBe(true)
-  for (const id of ['', `${'ü'.repeat(128)}x`, 'a\u0000', 'a\u007f', '\u009f', '\ufffd'])
-    expect(isClientId(id), id).toBe(false)
+  for (const id of ['', `${'ü'.repeat(128)}x`, 'a\u0000', 'a\u007f', '\u009f']) expect(isClientId(id), id).toBe(false)
 })
