@@ -11,9 +11,11 @@ const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 const COUNTS = [1, 10, 100, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000]
 
 export const metrics = {
-  received: counter('telemetry_messages_received_total', 'PUBLISH packets that were received; counted once a second.', [
-    'qos',
-  ]),
+  received: counter(
+    'telemetry_messages_received_total',
+    'PUBLISH packets that were received, and wills that became messages; counted once a second.',
+    ['qos'],
+  ),
   accepted: counter('telemetry_readings_accepted_total', 'Readings made durable in the log since this start.'),
   acked: counter('telemetry_messages_acked_total', 'PUBACKs and PUBRECs written.'),
   messagesAccepted: counter('telemetry_messages_accepted_total', 'Messages made durable in the log since this start.'),
@@ -24,15 +26,22 @@ export const metrics = {
   quarantined: counter('telemetry_messages_quarantined_total', 'Messages refused with a reason and kept.', ['reason']),
   letGo: counter(
     'telemetry_messages_let_go_total',
-    'Messages neither stored nor kept: qos0_overload, QoS 0 in overload or while the log is unavailable; presence, statuses, which the state takes.',
+    'Messages neither stored nor kept: qos0_overload, QoS 0 in overload or while the log is unavailable; presence, statuses, which the state takes; reserved_..., messages to topics that are kept for what is to come; will_overload, wills beyond those that may wait while the log is unavailable.',
     ['reason'],
   ),
-  presenceIgnored: counter('telemetry_presence_ignored_total', 'Wills and presence changes that were not taken.', [
-    'reason',
-  ]),
+  presenceIgnored: counter(
+    'telemetry_presence_ignored_total',
+    'Presence changes that were not taken at first, and wills that say nothing of presence: too_many_devices and too_many_changes are asked again every second while the connection lives.',
+    ['reason'],
+  ),
   refusedConnections: counter('telemetry_connections_refused_total', 'Connections refused or closed by a guard.', [
     'reason',
   ]),
+  subscriptionsRefused: counter(
+    'telemetry_subscriptions_refused_total',
+    'Subscriptions answered with 0x80: not_own_command, to anything but the own command topics; too_many, beyond ten.',
+    ['reason'],
+  ),
   sessionsMoved: counter(
     'telemetry_sessions_moved_total',
     'Clients that another broker may have served before; not_caught_up: that one did not settle, or the log could not be read, in time, so what they send again may be stored twice.',
@@ -41,6 +50,14 @@ export const metrics = {
   sessionsTaken: counter(
     'telemetry_sessions_taken_total',
     'Connections closed because another broker serves their client.',
+  ),
+  takeovers: counter(
+    'telemetry_takeovers_total',
+    'Connections that were served and closed because their client connected anew, here or at another broker.',
+  ),
+  takeoversSlowed: counter(
+    'telemetry_takeovers_slowed_total',
+    'Take-overs that had to wait, because the client id is taken over again and again: two devices use it.',
   ),
   clients: gauge('telemetry_clients_connected', 'MQTT connections.'),
   devices: gauge('telemetry_devices', 'Devices whose state is held.'),
@@ -111,8 +128,11 @@ export const metrics = {
   childRestarts: counter('telemetry_child_restarts_total', 'Restarts of child processes.', ['child']),
 } as const
 
+const RESERVED = ['sys', 'share', 'cmd', 'reply', 'state'].map(topic => `reserved_${topic}`)
+const LET_GO = ['qos0_overload', 'presence', 'will_overload', ...RESERVED]
+
 // A reason that nothing was let go for yet is 0 and not missing.
-for (const reason of ['qos0_overload', 'presence']) metrics.letGo.inc({ reason }, 0)
+for (const reason of LET_GO) metrics.letGo.inc({ reason }, 0)
 
 function counter(name: string, help: string, labelNames: string[] = []): Counter {
   return new Counter({ name, help, labelNames, registers: [registry] })

@@ -23,6 +23,11 @@ export function shownText(text: string): string {
   return PLAIN.test(text) ? text : text.replace(UNSEEN, escaped)
 }
 
+/** A name that a stranger chose, as a log line shows it: its first 64 characters, as `shownText`. */
+export function shownName(name: string): string {
+  return shownText(name.length > 64 ? `${name.slice(0, 64)}…` : name)
+}
+
 /** As `shownText`, of a text whose line feeds are ours. */
 export function shownLines(text: string): string {
   return text.split('\n').map(shownText).join('\n')

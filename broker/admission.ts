@@ -5,10 +5,13 @@
  * loopback unless the operator trusts every peer [G6].
  */
 import type { AedesOptions, AuthErrorCode, AuthenticateError, Client } from 'aedes'
+import { metrics } from '../metrics.ts'
 import { isClientId } from '../model/ids.ts'
+import { shownName } from '../shown-text.ts'
 import { connectionOf } from './aedes-internals.ts'
+import type { SampledLog } from './sampled-log.ts'
 import type { Takeover } from './takeover.ts'
-import { isOwnCommandTopic } from './topics.ts'
+import { isOwnCommandFilter } from './topics.ts'
 
 const SUBSCRIPTIONS_MAX = 10
 
@@ -24,8 +27,14 @@ const SERVER_UNAVAILABLE: AuthErrorCode.SERVER_UNAVAILABLE = 3
 
 type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizeSubscribe'>>
 
-/** `takeover` is null where this is the only broker. */
-export function openAdmission(takeover: Takeover | null, refused: (client: Client, reason: string) => void): Hooks {
+export interface AdmissionOptions {
+  readonly takeover: Pick<Takeover, 'admit'>
+  /** Aedes answers the CONNECT with a return code, and closes. */
+  readonly refused: (client: Client, reason: string) => void
+  readonly log: Pick<SampledLog, 'warn'>
+}
+
+export function openAdmission({ takeover, refused, log }: AdmissionOptions): Hooks {
   return { preConnect, authenticate, authorizeSubscribe }
 
   /** Looks at the CONNECT before Aedes does. Never refuses here: Aedes would close without the return code. */
@@ -58,7 +67,7 @@ export function openAdmission(takeover: Takeover | null, refused: (client: Clien
     const connection = connectionOf(client)
     const { refusal, anonymous } = connection
     if (refusal !== 0) done(refuseWith(refusal), null)
-    else if (takeover === null || anonymous) done(null, true)
+    else if (anonymous) done(null, true)
     else void takeover.admit(connection, client.id).then(outcome => answer(client, outcome, done))
   }
 
@@ -73,7 +82,10 @@ export function openAdmission(takeover: Takeover | null, refused: (client: Clien
     done(refuseWith(SERVER_UNAVAILABLE), null)
   }
 
-  /** Anything but an own command topic gets 0x80 in its SUBACK: wildcards, $SYS and telemetry of any device [MQTT-3.9.3]. */
+  /**
+   * Anything but a filter below the own command topic gets 0x80 in its SUBACK: $SYS, and telemetry of any device [MQTT-3.9.3].
+   * Many clients tell their user nothing of it, so the log does.
+   */
   function authorizeSubscribe(
     client: Client,
     subscription: Parameters<Hooks['authorizeSubscribe']>[1],
@@ -81,10 +93,16 @@ export function openAdmission(takeover: Takeover | null, refused: (client: Clien
   ): void {
     const { subscriptions } = connectionOf(client)
     const { topic } = subscription
-    const known = subscriptions.has(topic)
-    const granted = isOwnCommandTopic(client.id, topic) && (known || subscriptions.size < SUBSCRIPTIONS_MAX)
+    const isOwn = isOwnCommandFilter(client.id, topic)
+    const granted = isOwn && (subscriptions.has(topic) || subscriptions.size < SUBSCRIPTIONS_MAX)
     if (granted) subscriptions.add(topic)
+    else refuseSubscription(client, topic, isOwn ? 'too_many' : 'not_own_command')
     done(null, granted ? subscription : null)
+  }
+
+  function refuseSubscription(client: Client, filter: string, reason: 'too_many' | 'not_own_command'): void {
+    metrics.subscriptionsRefused.inc({ reason })
+    log.warn('subscription refused', { reason, client: shownName(client.id), filter: shownName(filter) })
   }
 }
 

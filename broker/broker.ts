@@ -10,7 +10,7 @@
  * - Bad topics and statuses are refused through ingest, kept with their reason, and acknowledged.
  * - It takes every user name: there is no authentication yet, so it listens on 127.0.0.1 unless the operator says that
  *   every peer is trusted [G6].
- * - Where several brokers share a space, a client is served by one of them at a time (`takeover.ts`).
+ * - A client is served by one connection at a time, also where several brokers share a space (`takeover.ts`).
  *
  * Not promised: sessions end with their connection; nothing is retained, queued or fanned out; MQTT 5 is refused with
  * CONNACK 1, as a client expects from a 3.1.1 server.
@@ -25,19 +25,20 @@ import { metrics } from '../metrics.ts'
 import { isDeviceId } from '../model/ids.ts'
 import { LIMITS } from '../model/limits.ts'
 import type { Settings } from '../settings.ts'
-import type { Sessions, Space } from '../space/space.ts'
+import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
-import { openAdmission } from './admission.ts'
+import { type AdmissionOptions, openAdmission } from './admission.ts'
 import { attach, connectionOf, keepAwake, readOn } from './aedes-internals.ts'
 import { openConnectRate } from './connect-rate.ts'
 import { Connection, type Held } from './connection.ts'
+import { endConnection } from './end-connection.ts'
 import { openFlow } from './flow.ts'
 import { FrameGate } from './frame-gate.ts'
 import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
-import { openTakeover, type Takeover } from './takeover.ts'
+import { openTakeover } from './takeover.ts'
 
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
@@ -115,10 +116,10 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     violated: refuse,
   })
   const { sessions } = options
-  const takeover = sessions === null ? null : openTakeover({ sessions, ingest, lost, clock, log })
+  const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const aedes = await openAedes(publishing, takeover, refuseConnect)
+  const aedes = await openAedes(publishing, { takeover, refused: refuseConnect, log })
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
@@ -182,8 +183,12 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.connected = true
     connection.gate?.connected()
     metrics.clients.inc()
-    // Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt.
-    if (isDeviceId(client.id)) presence.hold(connection, client.id, false)
+    holdOwn(connection, client.id)
+  }
+
+  /** Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt. */
+  function holdOwn(connection: Connection, client: string): void {
+    if (isDeviceId(client)) presence.hold(connection, client, false)
   }
 
   function lost(client: string, at: number): void {
@@ -195,14 +200,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.endedAt = clock()
     flow.ended(connection)
     if (connection.connected) metrics.clients.dec()
-    if (takeover === null) {
-      presence.ended(connection, 'ours')
-      return
-    }
-    const end = takeover.ended(connection).then(whose => {
-      presence.ended(connection, whose)
-      ending.delete(end)
-    })
+    const tell = (whose: Whose) => presence.ended(connection, whose)
+    const end = takeover.ended(connection, tell).then(() => void ending.delete(end))
     ending.add(end)
   }
 
@@ -236,7 +235,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     publishing.count()
     rate.tick()
     log.tick()
-    void presence.flush()
+    presence.tick()
   }
 
   function stopReading(): void {
@@ -246,7 +245,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 
   async function close(): Promise<void> {
     stopReading()
-    const ends = [...connections].map(end)
+    const ends = [...connections].map(endConnection)
     await within(CLOSE_STEP_MS_MAX, Promise.all(ends))
     for (const { socket } of connections) socket.destroy()
     await within(
@@ -255,17 +254,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     )
     await within(CLOSE_STEP_MS_MAX, presence.flush())
     clearInterval(ticking)
-    publishing.count()
+    publishing.close()
   }
 }
 
-function openAedes(
-  publishing: Publishing,
-  takeover: Takeover | null,
-  refused: (client: Client, reason: string) => void,
-): Promise<Aedes> {
+function openAedes(publishing: Publishing, admission: AdmissionOptions): Promise<Aedes> {
   return Aedes.createBroker({
-    ...openAdmission(takeover, refused),
+    ...openAdmission(admission),
     authorizePublish: publishing.authorizePublish,
     connectTimeout: CONNECT_MS_MAX,
     drainTimeout: UNREAD_MS_MAX,
@@ -288,16 +283,4 @@ async function listen(server: Server, host: string, port: number): Promise<numbe
     throw cannotListen('MQTT', host, port, error)
   }
   return (server.address() as AddressInfo).port
-}
-
-/**
- * Resolves when the peer has closed too. What it still sends is read and thrown away: left unread it would reset the
- * connection, and with it the acknowledgements under way.
- */
-function end({ socket, gate, client }: Connection): Promise<void> {
-  const closed = new Promise<void>(resolve => socket.once('close', () => resolve()))
-  gate?.discard()
-  if (client !== null) readOn(client)
-  socket.end()
-  return closed
 }

@@ -53,6 +53,14 @@ export class Connection {
   session: string | null = null
   /** Another broker serves the client now. */
   taken = false
+  /**
+   * Leaves what is kept of the client, once nothing of the connection is on its way into the log any more. Called once when it
+   * ends or is taken over, here or by another broker, and awaited for a second at most before the client is served anew. Must
+   * be set no later than in the turn of the event loop in which `admit` said `serve`. Must not reject.
+   */
+  leaving: (() => Promise<void>) | null = null
+  /** Resolves when it has settled and left, with false when something of it may still become durable. */
+  left: Promise<boolean> | null = null
   /** When it ended, ms since 1970 UTC. */
   endedAt = 0
   /** Called once nothing of it is on its way into the log any more; set by whoever waits for that. */

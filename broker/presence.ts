@@ -11,19 +11,33 @@
  *
  * Changes of one device carry strictly growing times, because at the same time offline wins in the space. They are merged
  * in batches, one at a time, and again while the space is away; only the newest of a device is kept.
+ *
+ * Bounds: devices that are held, those of one connection, and changes that wait for the space. A connection that is refused at
+ * one of them holds nothing of the device, so that it says nothing of it when it ends either, and asks again every second
+ * (`presence-misses.ts`). That a device is offline which was held is never refused: a device is taken only while fewer than
+ * `devicesMax` changes wait, so that with those of all devices held there are fewer than twice as many.
  */
 import { metrics } from '../metrics.ts'
 import type { Presence } from '../model/device-state.ts'
 import type { Space, Whose } from '../space/space.ts'
 import type { Connection } from './connection.ts'
+import { openPresenceMisses } from './presence-misses.ts'
 import type { SampledLog } from './sampled-log.ts'
 
-/** A gateway speaks for many devices; what it sends for more is stored all the same, but their presence is not tracked. */
+/** A gateway speaks for many devices; what it sends for more is stored all the same, but their presence waits for room. */
 const DEVICES_PER_CONNECTION_MAX = 10_000
 /** A device that changes its connection has two for a while. */
 const HOLDS_PER_DEVICE_MEAN_MAX = 2
 /** Changes gather this long, so that a device that flaps costs one change per merge and its times stay near the clock. */
 const GATHER_MS = 20
+
+/** Changes that wait when all devices held go offline, to those that may wait. */
+const HOLDS_AND_CHANGES = 2
+
+interface ChangeOptions {
+  readonly at?: number
+  readonly wasHeld?: boolean
+}
 
 export interface PresenceKeeper {
   /** The connection speaks for the device. `known`: the space has it by now, so that it can take the change. */
@@ -36,13 +50,15 @@ export interface PresenceKeeper {
   ended(connection: Connection, whose: Whose): void
   /** A client that came from another broker at this time has gone before it was served: nobody else will say so. */
   lost(client: string, at: number): void
+  /** Every second: asks again what was refused for want of room, and tells what waits. */
+  tick(): void
   /** Resolves when nothing is left to tell, or the space did not take it. */
   flush(): Promise<void>
 }
 
 export interface PresenceOptions {
   readonly space: Pick<Space, 'mergePresence'>
-  /** Bounds the devices held and the changes that wait; what is beyond is not tracked, and counted. */
+  /** Bounds the devices held and the changes that wait; what is beyond is counted, and asked again when there is room. */
   readonly devicesMax: number
   readonly clock: () => number
   /** Another broker speaks for the device: nothing that was told of it here is to be told again. */
@@ -55,34 +71,64 @@ export function openPresence({ space, devicesMax, clock, disown, log }: Presence
   const holders = new Map<string, number>()
   /** Of all connections together: many that speak for the same devices have a bound, too. */
   let holds = 0
+  const misses = openPresenceMisses(devicesMax)
   let pending = new Map<string, Presence>()
+  /** Changes that the space is being told. */
+  let telling = 0
   let merging: Promise<void> | null = null
   let scheduled = false
   /** The clock, but never going back; and the times not yet past it that the space was told, by device. */
   let now = 0
   const told = new Map<string, number>()
 
-  return { hold, release, will, ended, lost, flush }
+  return { hold, release, will, ended, lost, tick, flush }
 
   function hold(connection: Connection, device: string, known: boolean): void {
     const before = connection.devices.get(device)
     if (before === true || (before === false && !known)) return
-    if (before === undefined) {
-      const others = holders.get(device) ?? 0
-      const isFull = (others === 0 && holders.size >= devicesMax) || holds >= HOLDS_PER_DEVICE_MEAN_MAX * devicesMax
-      if (isFull || connection.devices.size >= DEVICES_PER_CONNECTION_MAX) {
-        metrics.presenceIgnored.inc({ reason: 'too_many_devices' })
-        return
-      }
+    const refusal = tryHold(connection, device, known)
+    if (refusal === null) {
+      misses.delete(connection, device)
+      return
+    }
+    metrics.presenceIgnored.inc({ reason: refusal })
+    misses.add(connection, device, known)
+  }
+
+  /** Null when it was taken. */
+  function tryHold(
+    connection: Connection,
+    device: string,
+    known: boolean,
+  ): 'too_many_devices' | 'too_many_changes' | null {
+    const { devices } = connection
+    const others = holders.get(device) ?? 0
+    const isNew = !devices.has(device)
+    if (isNew && !(mayHold(connection) && (others > 0 || holders.size < devicesMax))) return 'too_many_devices'
+    const at = change(device, true)
+    if (at === 0) return 'too_many_changes'
+    if (isNew) {
       holders.set(device, others + 1)
       holds++
     }
-    connection.devices.set(device, known)
-    connection.onlineAt = Math.max(connection.onlineAt, change(device, true))
+    devices.set(device, known)
+    connection.onlineAt = Math.max(connection.onlineAt, at)
+    return null
+  }
+
+  function mayHold({ devices }: Connection): boolean {
+    return devices.size < DEVICES_PER_CONNECTION_MAX && holds < HOLDS_PER_DEVICE_MEAN_MAX * devicesMax
+  }
+
+  /** A device that nobody holds. */
+  function mayTakeNew(connection: Connection): boolean {
+    return mayHold(connection) && holders.size < devicesMax && pending.size + telling < devicesMax
   }
 
   function release(connection: Connection, device: string): void {
-    if (letGo(connection, device)) change(device, false)
+    misses.delete(connection, device)
+    const wasHeld = connection.devices.has(device)
+    if (letGo(connection, device)) change(device, false, { wasHeld })
   }
 
   /** True when no connection holds the device any more. */
@@ -97,16 +143,17 @@ export function openPresence({ space, devicesMax, clock, disown, log }: Presence
 
   function will(connection: Connection, device: string): void {
     // Of a device that it holds its end says the same, and knows whose the client is.
-    if (!connection.devices.has(device) && !holders.has(device)) change(device, false, connection.onlineAt + 1)
+    if (!connection.devices.has(device) && !holders.has(device)) change(device, false, { at: connection.onlineAt + 1 })
   }
 
   function ended(connection: Connection, whose: Whose): void {
     const { devices, session, onlineAt, endedAt } = connection
+    misses.forget(connection)
     const at = whose === 'ours' ? Math.max(endedAt, onlineAt + 1) : onlineAt + 1
     for (const device of devices.keys()) {
       if (!letGo(connection, device)) continue
       if (whose === 'theirs' && device === session) leaveToOthers(device)
-      else change(device, false, at)
+      else change(device, false, { at, wasHeld: true })
     }
   }
 
@@ -116,13 +163,17 @@ export function openPresence({ space, devicesMax, clock, disown, log }: Presence
   }
 
   function lost(client: string, at: number): void {
-    if (!holders.has(client)) change(client, false, at)
+    if (!holders.has(client)) change(client, false, { at, wasHeld: true })
   }
 
-  /** Returns the time of the change; 0 when it was not taken. One `at` a given time is nothing beside a newer one. */
-  function change(device: string, online: boolean, at?: number): number {
-    if (pending.size >= devicesMax && !pending.has(device)) {
-      metrics.presenceIgnored.inc({ reason: 'too_many_changes' })
+  /**
+   * Returns the time of the change; 0 when it was not taken. One `at` a given time is nothing beside a newer one. Of a device
+   * that `wasHeld` here nobody else would say it.
+   */
+  function change(device: string, online: boolean, { at, wasHeld }: ChangeOptions = {}): number {
+    const max = wasHeld === true ? HOLDS_AND_CHANGES * devicesMax : devicesMax
+    if (pending.size + telling >= max && !pending.has(device)) {
+      if (!online) metrics.presenceIgnored.inc({ reason: 'too_many_changes' })
       return 0
     }
     if (at !== undefined && (pending.get(device)?.at ?? at) > at) return 0
@@ -131,6 +182,11 @@ export function openPresence({ space, devicesMax, clock, disown, log }: Presence
     pending.set(device, { device, online, at: time })
     schedule()
     return time
+  }
+
+  function tick(): void {
+    misses.askAgain((connection, device, known) => tryHold(connection, device, known) === null, mayTakeNew)
+    void flush()
   }
 
   function schedule(): void {
@@ -153,6 +209,7 @@ export function openPresence({ space, devicesMax, clock, disown, log }: Presence
     while (pending.size > 0) {
       const taken = pending
       pending = new Map()
+      telling = taken.size
       now = Math.max(now, clock())
       for (const [device, at] of told) if (at < now) told.delete(device)
       for (const { device, at } of taken.values()) told.set(device, Math.max(at, told.get(device) ?? 0))
@@ -163,6 +220,8 @@ export function openPresence({ space, devicesMax, clock, disown, log }: Presence
         // The space is away: what is newer stays, the rest is told again with the next change or the next second.
         for (const [device, presence] of taken) if (!pending.has(device)) pending.set(device, presence)
         return
+      } finally {
+        telling = 0
       }
     }
   }

@@ -16,6 +16,7 @@ import type { Floodgate } from './frame-gate.ts'
 import type { PresenceKeeper } from './presence.ts'
 import type { KnownTopic, PublishFrame } from './publish-frame.ts'
 import { keptTopic, parseStatus, parseTopic, refuseStatus } from './topics.ts'
+import { openWills } from './wills.ts'
 
 /** The first byte of PUBACK and of PUBREC [MQTT 3.1.1, 3.4 and 3.5]. */
 const PUBACK = 0x40
@@ -25,8 +26,13 @@ export interface Publishing {
   readonly authorizePublish: NonNullable<AedesOptions['authorizePublish']>
   /** A message to a topic that `authorizePublish` has seen on this connection. */
   takeKnown(connection: Connection, known: KnownTopic, frame: PublishFrame, payload: Buffer): void
-  /** Adds what was counted since the last call to the metrics: a labelled counter is too dear per message. */
+  /**
+   * Every second: adds what was counted since the last call to the metrics, because a labelled counter is too dear per message;
+   * and offers the wills that wait for room.
+   */
   count(): void
+  /** After the last connection has ended: as `count`, and no will is left. */
+  close(): void
 }
 
 export interface PublishingOptions {
@@ -42,15 +48,16 @@ export interface PublishingOptions {
 export function openPublishing(options: PublishingOptions): Publishing {
   const { ingest, acknowledger, presence, floodgate, clock, violated } = options
   const received = [0, 0, 0]
-  let dropped = 0
-  let statuses = 0
+  /** By reason, of which there are a few. */
+  const gone = new Map<string, number>()
+  const wills = openWills({ ingest, presence, clock, received: countReceived, letGo })
 
-  return { authorizePublish, takeKnown, count }
+  return { authorizePublish, takeKnown, count, close }
 
   function authorizePublish(client: Client | null, packet: PublishPacket, done: (error?: Error | null) => void): void {
     // Aedes gives a will without a type, and one that it swept up without a client.
     if (client === null || packet.cmd !== 'publish') {
-      takeWill(client, packet, done)
+      wills.take(client, packet, done)
       return
     }
     leaveToUs(client)
@@ -64,13 +71,15 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const { topic } = packet
     const route = parseTopic(topic)
     if (route.kind === 'reserved') {
-      violated(connection, 'reserved_topic')
+      countReceived(packet.qos)
+      letGo(route.reason)
+      acknowledgeInOrder(connection, packet)
       return
     }
     const state = route.kind === 'status' ? parseStatus(packet.payload) : null
     if (route.kind === 'status' && state !== null) {
-      received[packet.qos] = (received[packet.qos] ?? 0) + 1
-      statuses++
+      countReceived(packet.qos)
+      letGo('presence')
       takeStatus(connection, packet, route.device, state)
       return
     }
@@ -107,10 +116,10 @@ export function openPublishing(options: PublishingOptions): Publishing {
 
   /** What acknowledges the message; null for QoS 0; undefined when it was dropped: QoS 0 never waits. */
   function admit(connection: Connection, qos: number, messageId: number, receivedAt: number): Held | null | undefined {
-    received[qos] = (received[qos] ?? 0) + 1
+    countReceived(qos)
     if (qos === 0) {
       if (!floodgate.shut && !ingest.pressure && !ingest.stalled) return null
-      dropped++
+      letGo('qos0_overload')
       return undefined
     }
     const held = new Held(connection, qos === 1 ? PUBACK : PUBREC, messageId, receivedAt)
@@ -129,36 +138,38 @@ export function openPublishing(options: PublishingOptions): Publishing {
     else presence.release(connection, device)
     // A reading after this puts the device online again.
     connection.topics.clear()
-    const answer = packet.qos === 1 ? PUBACK : PUBREC
-    if (packet.qos > 0) acknowledger.afterEarlier(new Held(connection, answer, packet.messageId ?? 0, clock()))
+    acknowledgeInOrder(connection, packet)
   }
 
-  /** A will is presence or nothing; never a reading, and never published: an error makes Aedes forget it. */
-  function takeWill(client: Client | null, will: PublishPacket, done: (error?: Error | null) => void): void {
-    const route = parseTopic(will.topic)
-    const offline = route.kind === 'status' && parseStatus(will.payload) === 'offline'
-    const taken = client !== null && connectionOf(client).taken
-    // A sweep finds the wills of a broker that died, or of this one after a long stop: no news of the device either way.
-    if (offline && client?.closed === true && !taken) presence.will(connectionOf(client), route.device)
-    else metrics.presenceIgnored.inc({ reason: taken ? 'taken_over' : offline ? 'swept_will' : 'will' })
-    done(new Error('A will is presence and is not published.'))
+  /** Of a message that needs no commit. */
+  function acknowledgeInOrder(connection: Connection, { qos, messageId = 0 }: PublishPacket): void {
+    if (qos > 0) acknowledger.afterEarlier(new Held(connection, qos === 1 ? PUBACK : PUBREC, messageId, clock()))
+  }
+
+  function countReceived(qos: number): void {
+    received[qos] = (received[qos] ?? 0) + 1
+  }
+
+  function close(): void {
+    wills.offerWaiting(true)
+    count()
   }
 
   function count(): void {
+    wills.offerWaiting(false)
     for (let qos = 0; qos < received.length; qos++) {
       metrics.received.inc({ qos: String(qos) }, received[qos])
       received[qos] = 0
     }
-    letGo('qos0_overload', dropped)
-    letGo('presence', statuses)
-    dropped = 0
-    statuses = 0
+    for (const [reason, messages] of gone) {
+      metrics.letGo.inc({ reason }, messages)
+      ingest.letGo(reason, messages)
+    }
+    gone.clear()
   }
 
-  function letGo(reason: string, messages: number): void {
-    if (messages === 0) return
-    metrics.letGo.inc({ reason }, messages)
-    ingest.letGo(reason, messages)
+  function letGo(reason: string): void {
+    gone.set(reason, (gone.get(reason) ?? 0) + 1)
   }
 }
 

@@ -26,17 +26,30 @@ export interface Refused {
   readonly reason: 'unknown_topic' | 'invalid_topic' | 'invalid_device' | 'invalid_metric' | 'invalid_status'
   readonly detail: string
 }
-/** `$SYS/...`: the broker's own; a client that publishes there is closed. */
+/**
+ * Topics that mean something to a broker, or will: a message there is acknowledged and let go, with its own reason. A bridge
+ * says in `$SYS/` that it is there; below `cmd`, `reply` and `state` the way back to devices is going to be.
+ */
 export interface Reserved {
   readonly kind: 'reserved'
+  readonly reason: ReservedReason
 }
+export type ReservedReason = 'reserved_sys' | 'reserved_share' | 'reserved_cmd' | 'reserved_reply' | 'reserved_state'
 export type Route = Telemetry | Status | Refused | Reserved
 
 /** Control characters, NUL, and the mark that decoding leaves for ill-formed UTF-8 [MQTT-1.5.3-1, -2]. */
 const ODD_CHARACTER = /[\u0000-\u001f\u007f-\u009f\ufffd]/
 
+/** `devices/{device}/{branch}/...` */
+const RESERVED_BRANCHES: ReadonlyMap<string, ReservedReason> = new Map([
+  ['cmd', 'reserved_cmd'],
+  ['reply', 'reserved_reply'],
+  ['state', 'reserved_state'],
+])
+
 export function parseTopic(topic: string): Route {
-  if (topic.startsWith('$SYS/')) return { kind: 'reserved' }
+  if (topic.startsWith('$SYS/')) return { kind: 'reserved', reason: 'reserved_sys' }
+  if (topic.startsWith('$share/')) return { kind: 'reserved', reason: 'reserved_share' }
   const bytes = Buffer.byteLength(topic)
   if (bytes > LIMITS.topicBytesMax) {
     return refuse('invalid_topic', `A topic takes up to ${LIMITS.topicBytesMax} bytes; this one has ${bytes}.`)
@@ -52,8 +65,10 @@ export function parseTopic(topic: string): Route {
 
 function parseLevels(levels: readonly string[]): Route {
   const [root, device, branch, metric] = levels
-  const known = root === 'devices' && (branch === 'telemetry' || (branch === 'status' && levels.length === 3))
-  if (!known || device === undefined || levels.length > 4) {
+  const reserved = root === 'devices' && levels.length > 3 ? RESERVED_BRANCHES.get(branch ?? '') : undefined
+  const isOfDevice = branch === 'telemetry' ? levels.length <= 4 : branch === 'status' && levels.length === 3
+  const known = reserved !== undefined || (root === 'devices' && isOfDevice)
+  if (!known || device === undefined) {
     return refuse(
       'unknown_topic',
       'Telemetry goes to devices/{device}/telemetry or devices/{device}/telemetry/{metric}.',
@@ -61,6 +76,7 @@ function parseLevels(levels: readonly string[]): Route {
   }
   const fault = deviceIdFault(device)
   if (fault !== null) return refuse('invalid_device', fault)
+  if (reserved !== undefined) return { kind: 'reserved', reason: reserved }
   if (branch === 'status') return { kind: 'status', device }
   if (metric === undefined) return { kind: 'telemetry', device, metric: null }
   if (metric === '' || metric.length > LIMITS.metricNameCharsMax) {
@@ -105,11 +121,15 @@ function parseState(text: string): unknown {
 }
 
 /**
- * True when a client may subscribe to this filter: a plain topic below its own `devices/{id}/cmd/`, no wildcard. A client whose
- * id is no device id has none: with `+` or `a/b` as its id it would name the commands of others.
+ * True when a client may subscribe to this filter: one below its own `devices/{id}/cmd/`, with `+` for any level and `#` as the
+ * last [MQTT-4.7.1-2, -3]. A client id that is no device id, such as `+` or `a/b`, has none: it
+ * would name the commands of others.
  */
-export function isOwnCommandTopic(clientId: string, filter: string): boolean {
+export function isOwnCommandFilter(clientId: string, filter: string): boolean {
   if (!isDeviceId(clientId)) return false
-  if (!filter.startsWith(`devices/${clientId}/cmd/`) || /[+#]/.test(filter) || ODD_CHARACTER.test(filter)) return false
-  return Buffer.byteLength(filter) <= LIMITS.topicBytesMax && filter.split('/').length <= LIMITS.topicLevelsMax
+  const own = `devices/${clientId}/cmd/`
+  if (!filter.startsWith(own) || ODD_CHARACTER.test(filter)) return false
+  if (Buffer.byteLength(filter) > LIMITS.topicBytesMax || filter.split('/').length > LIMITS.topicLevelsMax) return false
+  const below = filter.slice(own.length).split('/')
+  return below.every((level, at) => level === '+' || (level === '#' && at === below.length - 1) || !/[+#]/.test(level))
 }

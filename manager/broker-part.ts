@@ -8,13 +8,14 @@ import type { Settings } from '../settings.ts'
 import type { Sessions, Space } from '../space/space.ts'
 
 const DRAIN_MS_MAX = 3_000
+const WILLS_MS_MAX = 1_000
 /** A device that comes from another broker waits until this one knows what that one made durable: never for much. */
 const CATCH_UP_MS = 5_000
 const MIB = 1 << 20
 
 export interface BrokerPart extends Pick<Broker, 'port'> {
   readonly ingest: OpenIngest<Held | null>
-  /** No new connections, no more reading; what was read becomes durable and is acknowledged. Within six seconds. */
+  /** No new connections, no more reading; what was read becomes durable and is acknowledged. Within seven seconds. */
   drain(): Promise<void>
 }
 
@@ -55,6 +56,8 @@ export async function openBrokerPart(options: BrokerPartOptions): Promise<Broker
     broker.stopReading()
     await ingest?.drain(DRAIN_MS_MAX)
     await broker.close()
+    // The wills of the connections that were ended.
+    await ingest?.drain(WILLS_MS_MAX)
     await ingest?.close()
   }
 }

@@ -36,6 +36,11 @@ const ORDINARY_IDS = [
   'aedes_0f1d3a5e-7b2c-4d6f-8e9a-1b2c3d4e5f60',
 ]
 
+async function refusedSubscriptions(reason: string): Promise<number> {
+  const metric = await registry.getSingleMetric('telemetry_subscriptions_refused_total')?.get()
+  return metric?.values.find(({ labels }) => labels.reason === reason)?.value ?? 0
+}
+
 describe('admission', () => {
   it.each([
     ['a plain id', { clientId: 'press-17' }, 0],
@@ -83,7 +88,11 @@ describe('admission', () => {
     const packet = { ...connectPacket({ keepalive: given }), cmd: 'connect' as const }
     const client = {} as Client
     attach(client, new Connection(new Socket()))
-    openAdmission(null, () => undefined).preConnect(client, packet, () => undefined)
+    openAdmission({ takeover: { admit: async () => 'serve' }, refused: () => {}, log: { warn: () => {} } }).preConnect(
+      client,
+      packet,
+      () => undefined,
+    )
     expect(packet.keepalive).toBe(taken)
   })
 
@@ -136,7 +145,38 @@ describe('admission', () => {
     expect(await again.next()).toMatchObject({ cmd: 'connack', returnCode: 0, sessionPresent: false })
   })
 
-  it('refuses every subscription but ten plain topics below the own command topic', async () => {
+  it('grants a client all below its own command topic, also with wildcards', async () => {
+    const { broker } = await openBench()
+    const client = await openClient(broker.port)
+    const below = ['#', '+', 'restart', 'a/b', '+/x', 'a/+', 'a/#']
+    const subscriptions = below.map(filter => ({ topic: `devices/press-17/cmd/${filter}`, qos: 1 as const }))
+    client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    expect(await client.next()).toMatchObject({ cmd: 'suback', granted: below.map(() => 1) })
+  })
+
+  it('says which subscriptions it refused, in the log with the client and the filter, and counts them', async () => {
+    const { broker, lines } = await openBench()
+    const before = await refusedSubscriptions('not_own_command')
+    const client = await openClient(broker.port)
+    const filter = `devices/\u202e${'x'.repeat(100)}/#`
+    client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: filter, qos: 1 }] })
+    expect(await client.next()).toMatchObject({ cmd: 'suback', granted: [0x80] })
+    const shown = `devices/\\u202e${'x'.repeat(55)}…`
+    const line = lines.map(line => JSON.parse(line)).find(({ msg }) => msg === 'subscription refused')
+    expect(line).toMatchObject({ reason: 'not_own_command', client: 'press-17', filter: shown })
+    expect(await refusedSubscriptions('not_own_command')).toBe(before + 1)
+  })
+
+  it('writes few lines of a client that asks for what it may not have, over and over', async () => {
+    const { broker, lines } = await openBench()
+    const client = await openClient(broker.port)
+    const subscriptions = Array.from({ length: 1_000 }, (_, n) => ({ topic: `nothing/${n}`, qos: 0 as const }))
+    client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    expect(await client.next()).toMatchObject({ cmd: 'suback' })
+    expect(lines.filter(line => line.includes('subscription refused')).length).toBeLessThan(10)
+  })
+
+  it('refuses every subscription but ten below the own command topic', async () => {
     const { broker } = await openBench()
     const client = await openClient(broker.port)
     const own = Array.from({ length: 11 }, (_, i) => `devices/press-17/cmd/${i}`)

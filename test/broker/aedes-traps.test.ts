@@ -104,15 +104,14 @@ describe('holding acknowledgements', () => {
     const publisher = await openClient(broker.port, { clientId: 'other' })
     publisher.send(publishPacket(1, { topic, retain: true }))
     publisher.send(publishPacket(2, { retain: true }))
-    await until(() => ingest.held === 2)
+    await until(() => ingest.held === 1)
     ingest.settle()
     await publisher.count(3)
     subscriber.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic, qos: 1 }] })
     expect(await subscriber.next()).toMatchObject({ cmd: 'suback', granted: [1] })
     publisher.send(publishPacket(3, { topic }))
-    await until(() => ingest.held === 1)
-    ingest.settle()
     await publisher.count(4)
+    expect(ingest.offered).toHaveLength(1)
     await ping(subscriber)
     expect(subscriber.received.map(packet => packet.cmd)).toEqual(['connack', 'suback', 'pingresp'])
   })
@@ -154,7 +153,7 @@ describe('hostile input', () => {
         'devices/d/tele\u0000metry',
         'x/'.repeat(20),
       ]
-      topics.push('devices/d/telemetry/\ud800', `devices/d/telemetry/${'m'.repeat(600)}`, '$share/g/x')
+      topics.push('devices/d/telemetry/\ud800', `devices/d/telemetry/${'m'.repeat(600)}`, '$unknown/g/x')
       topics.forEach((topic, i) => void client.socket.write(rawPublish(Buffer.from(topic), qos, i + 1)))
       await ping(client)
       ingest.settle()
@@ -200,7 +199,6 @@ describe('hostile input', () => {
     ['an empty topic', Buffer.from([0x30, 2, 0, 0])],
     ['a topic longer than the packet', Buffer.from([0x30, 4, 0, 9, 0x78, 0x78])],
     ['a wildcard', rawPublish(Buffer.from('devices/+/telemetry'), 1, 1)],
-    ['$SYS', rawPublish(Buffer.from('$SYS/x/new/clients'), 0, 0, 'other')],
     ['over a hundred levels', rawPublish(Buffer.from('a/'.repeat(120)), 1, 1)],
   ])('closes the connection of a PUBLISH with %s, and no other', async (_what, bytes) => {
     const { broker, ingest } = await openBench()

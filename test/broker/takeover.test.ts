@@ -55,7 +55,7 @@ describe('a client that connects to another broker', () => {
     const old = await openClient(first.broker.port)
     await openClient(second.broker.port)
     await old.closed
-    expect(first.broker.connections).toBe(0)
+    await until(() => first.broker.connections === 0)
     expect(sessions.holder(DEVICE)).toBe(1)
     expect(sessions.releases).toEqual([])
   })
@@ -67,7 +67,6 @@ describe('a client that connects to another broker', () => {
     await until(() => first.ingest.held === 1)
     const next = await openRaw(second.broker.port)
     next.send(connectPacket())
-    await old.closed
     expect(second.ingest.catchUps).toBe(0)
     let look = () => {}
     second.ingest.catchingUp = () => new Promise(resolve => (look = resolve))
@@ -76,7 +75,34 @@ describe('a client that connects to another broker', () => {
     expect(next.received).toEqual([])
     look()
     expect(await next.next()).toMatchObject({ cmd: 'connack', returnCode: 0, sessionPresent: false })
-    expect(acknowledged(old)).toEqual([])
+    await old.closed
+    expect(acknowledged(old)).toEqual([1])
+  })
+
+  it('leaves what is kept of it where it was before it is served there', async () => {
+    const { first, second } = await openPair()
+    let open = () => {}
+    let lefts = 0
+    first.ingest.onOffer = ({ held }) => {
+      if (held === null) return
+      held.connection.leaving = () => {
+        lefts++
+        return new Promise(resolve => (open = resolve))
+      }
+    }
+    const old = await openClient(first.broker.port)
+    old.send(publishPacket(1))
+    await until(() => first.ingest.held === 1)
+    first.ingest.settle()
+    const next = await openRaw(second.broker.port)
+    next.send(connectPacket())
+    await until(() => lefts === 1)
+    expect(next.received).toEqual([])
+    open()
+    expect(await next.next()).toMatchObject({ cmd: 'connack', returnCode: 0 })
+    await old.closed
+    await until(() => first.broker.connections === 0)
+    expect(lefts).toBe(1)
   })
 
   it('is served after a second when what it had handed over does not become durable, and that is counted [G5]', async () => {
@@ -115,13 +141,13 @@ describe('a client that connects to another broker', () => {
   })
 
   it('is not served before its messages are known when its first try there broke off [G2]', async () => {
-    const { first, second } = await openPair()
+    const { sessions, first, second } = await openPair()
     const old = await openClient(first.broker.port)
     old.send(publishPacket(1))
     await until(() => first.ingest.held === 1)
     const broken = await openRaw(second.broker.port)
     broken.send(connectPacket())
-    await old.closed
+    await until(() => sessions.holder(DEVICE) === 1)
     await broken.close()
     await until(() => second.broker.connections === 0)
     let look = () => {}
@@ -393,7 +419,7 @@ describe('more clients than may wait', () => {
     let open = () => {}
     sessions.gate = new Promise(resolve => (open = resolve))
     const log = openSampledLog(pino({ level: 'silent' }), Date.now)
-    const options = { ingest: first.ingest, lost: () => {}, clock: Date.now, log }
+    const options = { ingest: first.ingest, serves: () => {}, lost: () => {}, clock: Date.now, log }
     const takeover = openTakeover({ sessions: sessions.broker(), ...options })
     const waiting = Array.from({ length: 4_096 }, (_, n) => takeover.admit(new Connection(new Socket()), `d-${n}`))
     expect(await takeover.admit(new Connection(new Socket()), 'one-more')).toBe('busy')

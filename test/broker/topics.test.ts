@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { isOwnCommandTopic, keptTopic, parseStatus, parseTopic } from '../../broker/topics.ts'
+import { isOwnCommandFilter, keptTopic, parseStatus, parseTopic } from '../../broker/topics.ts'
 
 const unknown = 'unknown_topic'
 const table: [topic: string, expected: object][] = [
@@ -38,7 +38,7 @@ const table: [topic: string, expected: object][] = [
   ['/devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
   ['Devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
   ['spBv1.0/plant/DDATA/press', { kind: 'refused', reason: unknown, device: '' }],
-  ['$share/g/devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
+  ['$share/g/devices/press-17/telemetry', { kind: 'reserved', reason: 'reserved_share' }],
   ['devices/press\u000017/telemetry', { kind: 'refused', reason: 'invalid_topic', device: '' }],
   ['devices/press-17/telemetry/\ufffd', { kind: 'refused', reason: 'invalid_topic', device: '' }],
   ['devices/press-17/telemetry/a\nlevel=error', { kind: 'refused', reason: 'invalid_topic', device: '' }],
@@ -46,7 +46,16 @@ const table: [topic: string, expected: object][] = [
   [`devices/${'ü'.repeat(128)}/telemetry/${'ü'.repeat(118)}m`, { kind: 'telemetry', device: 'ü'.repeat(128) }],
   [`1${'/2'.repeat(16)}`, { kind: 'refused', reason: 'invalid_topic', device: '' }],
   [`1${'/2'.repeat(15)}`, { kind: 'refused', reason: unknown, device: '' }],
-  ['$SYS/x/new/clients', { kind: 'reserved' }],
+  ['$SYS/x/new/clients', { kind: 'reserved', reason: 'reserved_sys' }],
+  ['devices/press-17/cmd/restart', { kind: 'reserved', reason: 'reserved_cmd' }],
+  ['devices/press-17/cmd/a/b/c', { kind: 'reserved', reason: 'reserved_cmd' }],
+  ['devices/press-17/reply/7', { kind: 'reserved', reason: 'reserved_reply' }],
+  ['devices/press-17/state/desired', { kind: 'reserved', reason: 'reserved_state' }],
+  ['devices/press-17/cmd', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices/press-17/commands/x', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices/press-17/constructor/x', { kind: 'refused', reason: unknown, device: '' }],
+  ['devices//cmd/restart', { kind: 'refused', reason: 'invalid_device', device: '' }],
+  ['site/press-17/cmd/restart', { kind: 'refused', reason: unknown, device: '' }],
 ]
 
 describe('topics', () => {
@@ -79,19 +88,21 @@ describe('topics', () => {
     expect(parseStatus(Buffer.from(payload))).toBe(expected)
   })
 
-  it('lets a client subscribe to plain topics below its own command topic, and to nothing else', () => {
-    expect(isOwnCommandTopic('press-17', 'devices/press-17/cmd/restart')).toBe(true)
-    expect(isOwnCommandTopic('press-17', 'devices/press-17/cmd/a/b')).toBe(true)
-    const refused = ['#', '+', 'devices/press-17/cmd/#', 'devices/press-17/cmd/+', 'devices/press-18/cmd/restart']
+  it('lets a client subscribe below its own command topic, with wildcards there, and to nothing else', () => {
+    const own = ['restart', 'a/b', '#', '+', '+/#', 'a/+', '+/b', 'a/#', '+/+']
+    for (const below of own) expect(isOwnCommandFilter('press-17', `devices/press-17/cmd/${below}`), below).toBe(true)
+    for (const id of ['+', '#', 'a/b', '']) expect(isOwnCommandFilter(id, `devices/${id}/cmd/x`), id).toBe(false)
+    const refused = ['#', '+', 'devices/press-17/#', 'devices/+/cmd/restart', 'devices/press-18/cmd/restart']
     refused.push('$SYS/#', 'devices/press-17/telemetry', 'devices/press-17/cmd', 'devices/press-17/cmd/\u0000')
-    refused.push(`devices/press-17/cmd/${'x'.repeat(600)}`, `devices/press-17/cmd${'/4'.repeat(14)}`)
-    for (const filter of refused) expect(isOwnCommandTopic('press-17', filter), filter).toBe(false)
+    refused.push('devices/press-17/cmd/a+', 'devices/press-17/cmd/#/a', 'devices/press-17/cmd/a#')
+    refused.push(`devices/press-17/cmd/${'x'.repeat(600)}`, `devices/press-17/cmd${'/x'.repeat(14)}`)
+    for (const filter of refused) expect(isOwnCommandFilter('press-17', filter), filter).toBe(false)
   })
 
   it('lets a client whose id is no device id subscribe to no commands: they would be those of others', () => {
-    expect(isOwnCommandTopic('Presse Süd', 'devices/Presse Süd/cmd/restart')).toBe(true)
+    expect(isOwnCommandFilter('Presse Süd', 'devices/Presse Süd/cmd/restart')).toBe(true)
     for (const id of ['+', '#', 'press-17/cmd', 'a/b', '']) {
-      expect(isOwnCommandTopic(id, `devices/${id}/cmd/restart`), id).toBe(false)
+      expect(isOwnCommandFilter(id, `devices/${id}/cmd/restart`), id).toBe(false)
     }
   })
 })

@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs'
 import { anotherUserHere } from './another-user.ts'
 import { kafkaGiven, kafkaHere } from './kafka-server.ts'
+import { mosquittoHere } from './mosquitto-bridge.ts'
 import { npmCacheHere } from './npm-cache.ts'
 import { redisHere } from './redis-server.ts'
 import { judgedEngineHere, wallsHere } from './walls-here.ts'
@@ -28,6 +29,12 @@ export const NEEDS: readonly Need[] = [
     isHere: kafkaHere,
     suites: kafkaGiven ? 'the faults of Kafka, several machines' : 'the log in Kafka and its faults, several machines',
     how: 'install Java 17 and Maven, then: mvn -q -f test/servers/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$HOME/.cache/surgetank-test/kafka-4.1.1',
+  },
+  {
+    name: 'mosquitto',
+    isHere: mosquittoHere,
+    suites: 'a bridge of mosquitto',
+    how: 'install it (Debian: apt-get install mosquitto)',
   },
   {
     name: 'superuser',
