@@ -55,16 +55,17 @@ export function encodeLine(
 
 /** Everything of a line before its readings, in ASCII. `packet` is 0 for none. */
 export function lineHead(device: string, receivedAt: number, packet: number): string {
-  const received = `{"device":${encodeDevice(device)},"receivedAt":${timeDigits(receivedAt)},`
+  const received = `{"device":"${escapeDevice(device)}","receivedAt":${timeDigits(receivedAt)},`
   return packet === 0 ? `${received}"readings":` : `${received}"packet":${packet},"readings":`
 }
 
 const BEYOND_ASCII = /[\u0080-\uffff]/g
 
-/** In ASCII, with the escapes of JSON: so a line's bytes before its readings are as many as its characters. */
-export function encodeDevice(device: string): string {
-  if (PLAIN_TEXT.test(device)) return `"${device}"`
-  return JSON.stringify(device).replace(BEYOND_ASCII, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+/** What stands between the quotes: ASCII, with the escapes of JSON, so that a line's head has as many bytes as characters. */
+function escapeDevice(device: string): string {
+  if (PLAIN_TEXT.test(device)) return device
+  const json = JSON.stringify(device).slice(1, -1)
+  return json.replace(BEYOND_ASCII, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 /**
