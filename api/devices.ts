@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { Type } from 'typebox'
 import type { DeviceState } from '../model/device-state.ts'
-import { DEVICE_ID } from '../model/limits.ts'
+import { isDeviceId } from '../model/ids.ts'
 import type { ApiOptions, Server } from './api.ts'
 import { decodeCursor, encodeCursor, linkNext } from './paging.ts'
 import { ApiProblem, invalidQuery } from './problems.ts'
@@ -24,7 +24,7 @@ const LIST_SCHEMA = {
       search: Type.Optional(Type.String({ maxLength: 128, description: 'A part of the device id, in any case.' })),
       online: Type.Optional(Type.Boolean({ description: 'Only devices that are, or are not, online.' })),
       limit: Type.Optional(Type.Integer({ minimum: 1, maximum: PAGE_DEVICES_MAX, default: PAGE_DEVICES })),
-      cursor: Type.Optional(Type.String({ maxLength: 512, description: '`next` of the page before.' })),
+      cursor: Type.Optional(Type.String({ maxLength: 1_024, description: '`next` of the page before.' })),
     },
     { additionalProperties: false },
   ),
@@ -84,7 +84,7 @@ export function addDeviceRoutes(server: Server, { space, clock, staleAfterMs }: 
 function parseCursor(cursor: string | undefined): string | null {
   if (cursor === undefined || cursor === '') return null
   const [after] = decodeCursor(cursor) ?? []
-  if (typeof after !== 'string' || !DEVICE_ID.test(after)) throw invalidQuery('cursor', 'is not one of a page before')
+  if (typeof after !== 'string' || !isDeviceId(after)) throw invalidQuery('cursor', 'is not one of a page before')
   return after
 }
 

@@ -1,12 +1,13 @@
 /** What a history request asks for, decided from its parameters alone: nothing is touched here. */
 import type { Aggregate, HistoryQuery } from '../database/database.ts'
 import { US_PER_MS } from '../model/time.ts'
+import { parseList } from './list-parameter.ts'
 import { decodeCursor } from './paging.ts'
 import { invalidQuery } from './problems.ts'
 
 /** The parameters as they came, shaped by the route's schema. */
 export interface HistoryParameters {
-  readonly metrics?: string
+  readonly metrics?: string | readonly string[]
   readonly from?: string
   readonly to?: string
   readonly every?: string
@@ -106,9 +107,9 @@ function parseEvery(every: string): number {
   throw invalidQuery('every', 'takes a whole number of s, m, h or d, such as 1m')
 }
 
-function parseMetrics(metrics: string | undefined): readonly string[] | null {
+function parseMetrics(metrics: string | readonly string[] | undefined): readonly string[] | null {
   if (metrics === undefined) return null
-  const names = [...new Set(metrics.split(',').filter(name => name !== ''))]
+  const names = [...new Set(parseList(metrics))].filter(name => name !== '')
   return names.length === 0 ? null : names
 }
 

@@ -8,10 +8,12 @@
 import type { IncomingMessage } from 'node:http'
 import { Type } from 'typebox'
 import type { BucketPoint, RawPoint } from '../database/database.ts'
+import { LIMITS } from '../model/limits.ts'
 import { timeText, US_PER_MS } from '../model/time.ts'
 import type { ApiOptions, Server } from './api.ts'
 import { unknownDevice } from './devices.ts'
 import { type BucketPlan, POINTS_MAX, planHistory, type RawPlan } from './history-plan.ts'
+import { listParameter } from './list-parameter.ts'
 import { encodeCursor, linkNext } from './paging.ts'
 import { ApiProblem, invalidQuery } from './problems.ts'
 import { answers, DeviceId, Next, PersistedThrough, problemAnswer, Time, Value } from './schemas.ts'
@@ -55,7 +57,10 @@ const SCHEMA = {
   querystring: Type.Object(
     {
       metrics: Type.Optional(
-        Type.String({ maxLength: 8_192, description: 'Names, with commas between them; all when left out.' }),
+        listParameter(
+          { valuesMax: LIMITS.metricsPerDeviceMax, charsMax: LIMITS.metricNameCharsMax },
+          'Names of metrics; all when left out.',
+        ),
       ),
       from: Type.Optional(When('Included. An hour before `to` when left out.')),
       to: Type.Optional(When('Not included. Now when left out.')),

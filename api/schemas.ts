@@ -2,9 +2,13 @@
 import { Type } from 'typebox'
 import { LIMITS } from '../model/limits.ts'
 
+/** Judged by `isDeviceId`: see `newServer`. */
 export const DeviceId = Type.String({
-  pattern: `^[A-Za-z0-9._:-]{1,${LIMITS.deviceIdCharsMax}}$`,
-  description: 'A device id, as in the topic.',
+  minLength: 1,
+  maxLength: LIMITS.deviceIdCharsMax,
+  format: 'device-id',
+  description:
+    'A device id, as in the topic: printable characters but / + #. Percent-encoded (UTF-8) in a path or a query.',
 })
 
 export const Time = Type.String({

@@ -2,6 +2,7 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, LogController } from 'fastify'
 import { cannotListen } from '../errors.ts'
+import { isDeviceId } from '../model/ids.ts'
 import { shownJson } from '../shown-text.ts'
 import type { Server } from './api.ts'
 import { answerBadUrl } from './problems.ts'
@@ -11,7 +12,7 @@ const CONNECTIONS_MAX = 1_000
 const BODY_BYTES_MAX = 4_096
 /** A whole request must have arrived after this. Answers may take longer: a stream has no end. */
 const REQUEST_MS_MAX = 10_000
-/** Longer than a device id, percent-encoded. */
+/** Longer than a device id; longer parts of a path are refused before they are looked at. */
 const PATH_PART_CHARS_MAX = 512
 const IS_JSON = /^application\/([\w.-]+\+)?json\b/
 
@@ -25,7 +26,15 @@ export function newServer(log: FastifyBaseLogger): Server {
     routerOptions: { maxParamLength: PATH_PART_CHARS_MAX },
     frameworkErrors: answerBadUrl,
     // A query parameter that does not exist is refused, not ignored: a typing error must not look like an answer.
-    ajv: { customOptions: { removeAdditional: false, coerceTypes: true, useDefaults: true, allErrors: false } },
+    ajv: {
+      customOptions: {
+        removeAdditional: false,
+        coerceTypes: true,
+        useDefaults: true,
+        allErrors: false,
+        formats: { 'device-id': isDeviceId },
+      },
+    },
   }).withTypeProvider<TypeBoxTypeProvider>()
   server.server.maxConnections = CONNECTIONS_MAX
   // Documents are written by hand where exactness matters (`state-document.ts`); schemas describe and never change them.

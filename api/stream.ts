@@ -2,16 +2,19 @@
  * `/v1/stream`: changes as they come, as server-sent events. The route; who is sent what is in `stream-fanout.ts`.
  */
 import { Type } from 'typebox'
+import { isDeviceId } from '../model/ids.ts'
+import { LIMITS } from '../model/limits.ts'
 import type { ApiOptions, Server } from './api.ts'
 import { SECURITY_HEADERS } from './guards.ts'
-import { ApiProblem } from './problems.ts'
+import { type ListBounds, listParameter, parseList } from './list-parameter.ts'
+import { ApiProblem, invalidQuery } from './problems.ts'
 import { answers, problemAnswer } from './schemas.ts'
 import { openFanout } from './stream-fanout.ts'
 
 const CLIENTS_MAX = 100
 const DEVICES_PER_CLIENT_MAX = 500
 
-const DEVICE_LIST = `^[A-Za-z0-9._:-]{1,128}(,[A-Za-z0-9._:-]{1,128}){0,${DEVICES_PER_CLIENT_MAX - 1}}$`
+const DEVICES: ListBounds = { valuesMax: DEVICES_PER_CLIENT_MAX, charsMax: LIMITS.deviceIdCharsMax }
 
 const STREAM_HEADERS = {
   ...SECURITY_HEADERS,
@@ -31,10 +34,10 @@ all devices gets a \`gap\`. A client that reads nothing for 30 s is closed.`,
   querystring: Type.Object(
     {
       devices: Type.Optional(
-        Type.String({
-          pattern: DEVICE_LIST,
-          description: `Ids with commas between them, at most ${DEVICES_PER_CLIENT_MAX}; all devices when left out, and then only changes.`,
-        }),
+        listParameter(
+          DEVICES,
+          `At most ${DEVICES_PER_CLIENT_MAX} ids; all devices when left out, and then only changes.`,
+        ),
       ),
     },
     { additionalProperties: false },
@@ -53,13 +56,21 @@ export function addStreamRoute(server: Server, options: ApiOptions): () => void 
   server.get('/v1/stream', { schema: SCHEMA, exposeHeadRoute: false }, (request, reply) => {
     if (fanout.clients >= CLIENTS_MAX) throw new ApiProblem('busy', `There are ${CLIENTS_MAX} streams already.`)
     const { devices } = request.query
+    const wanted = devices === undefined ? null : parseDevices(devices)
     reply.hijack()
     reply.raw.writeHead(200, STREAM_HEADERS)
     fanout.add(reply.raw, {
-      devices: devices === undefined ? null : new Set(devices.split(',')),
+      devices: wanted,
       resumed: request.headers['last-event-id'] !== undefined,
     })
   })
 
   return fanout.close
+}
+
+function parseDevices(given: string | readonly string[]): ReadonlySet<string> {
+  const devices = parseList(given)
+  if (devices.length > DEVICES.valuesMax) throw invalidQuery('devices', `takes at most ${DEVICES.valuesMax} ids`)
+  if (!devices.every(isDeviceId)) throw invalidQuery('devices', 'holds what is no device id')
+  return new Set(devices)
 }

@@ -6,7 +6,7 @@
  */
 import type { AedesOptions, AuthErrorCode, AuthenticateError, Client } from 'aedes'
 import { metrics } from '../metrics.ts'
-import { DEVICE_ID } from '../model/limits.ts'
+import { isClientId } from '../model/ids.ts'
 import { shownName } from '../shown-text.ts'
 import { connectionOf, tellSessionPresent } from './aedes-internals.ts'
 import type { ClientSessions } from './client-sessions.ts'
@@ -127,5 +127,5 @@ function refuseWith(returnCode: AuthErrorCode): AuthenticateError {
 
 /** An empty id asks the server for one, which needs a clean session and MQTT 3.1.1 [MQTT-3.1.3-7, -8]. */
 function mayBeClientId(id: string, clean: boolean, protocolVersion: number | undefined): boolean {
-  return id === '' ? clean && protocolVersion === 4 : DEVICE_ID.test(id)
+  return id === '' ? clean && protocolVersion === 4 : isClientId(id)
 }

@@ -23,6 +23,8 @@ import type { Logger } from 'pino'
 import { cannotListen } from '../errors.ts'
 import type { Ingest, IngestEvents } from '../ingest/ingest.ts'
 import { metrics } from '../metrics.ts'
+import { isDeviceId } from '../model/ids.ts'
+import { LIMITS } from '../model/limits.ts'
 import type { SessionStore } from '../sessions/sessions.ts'
 import type { Settings } from '../settings.ts'
 import type { Sessions, Space, Whose } from '../space/space.ts'
@@ -131,7 +133,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     violated: refuse,
   })
   const { sessions } = options
-  const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost: presence.lost, clock, log })
+  const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
   const admission = { takeover, sessions: clientSessions, refused: refuseConnect, log }
@@ -226,7 +228,11 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 
   /** Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt. */
   function holdOwn(connection: Connection, client: string): void {
-    presence.hold(connection, client, false)
+    if (isDeviceId(client)) presence.hold(connection, client, false)
+  }
+
+  function lost(client: string, at: number): void {
+    if (isDeviceId(client)) presence.lost(client, at)
   }
 
   function ended(connection: Connection): void {
@@ -308,6 +314,8 @@ function openAedes(publishing: Publishing, admission: AdmissionOptions): Promise
     drainTimeout: UNREAD_MS_MAX,
     // Aedes closes beyond its levels; up to its most, ours are refused with an acknowledgement instead.
     maxTopicLevels: 100,
+    // MQTT 3.1 says 23 characters; ids of every version are bounded in `preConnect`.
+    maxClientsIdLength: LIMITS.clientIdBytesMax,
   })
 }
 

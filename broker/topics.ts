@@ -5,7 +5,8 @@
  * presence. Everything else is refused with a reason, kept and acknowledged: closing the connection would make the device
  * send the same message again for ever.
  */
-import { DEVICE_ID, LIMITS } from '../model/limits.ts'
+import { deviceIdFault, isDeviceId } from '../model/ids.ts'
+import { LIMITS } from '../model/limits.ts'
 
 export interface Telemetry {
   readonly kind: 'telemetry'
@@ -73,9 +74,8 @@ function parseLevels(levels: readonly string[]): Route {
       'Telemetry goes to devices/{device}/telemetry or devices/{device}/telemetry/{metric}.',
     )
   }
-  if (!DEVICE_ID.test(device)) {
-    return refuse('invalid_device', 'A device id takes up to 128 letters, digits and . _ : -')
-  }
+  const fault = deviceIdFault(device)
+  if (fault !== null) return refuse('invalid_device', fault)
   if (reserved !== undefined) return { kind: 'reserved', reason: reserved }
   if (branch === 'status') return { kind: 'status', device }
   if (metric === undefined) return { kind: 'telemetry', device, metric: null }
@@ -122,10 +122,11 @@ function parseState(text: string): unknown {
 
 /**
  * True when a client may subscribe to this filter: one below its own `devices/{id}/cmd/`, with `+` for any level and `#` as the
- * last [MQTT-4.7.1-2, -3]. A client id that is no device id, such as `+`, has none.
+ * last [MQTT-4.7.1-2, -3]. A client id that is no device id, such as `+` or `a/b`, has none: it
+ * would name the commands of others.
  */
 export function isOwnCommandFilter(clientId: string, filter: string): boolean {
-  if (!DEVICE_ID.test(clientId)) return false
+  if (!isDeviceId(clientId)) return false
   const own = `devices/${clientId}/cmd/`
   if (!filter.startsWith(own) || ODD_CHARACTER.test(filter)) return false
   if (Buffer.byteLength(filter) > LIMITS.topicBytesMax || filter.split('/').length > LIMITS.topicLevelsMax) return false

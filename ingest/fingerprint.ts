@@ -3,29 +3,48 @@
  * multipliers for each process. Its published collisions need the published multipliers, so no device can prepare a message
  * that is taken for one of another. Ten times cheaper than the cryptographic hashes of Node.
  */
+import { LIMITS } from '../model/limits.ts'
+
 export type Fingerprinter = (device: string, readings: Uint8Array, from: number, to: number, print: Int32Array) => void
 
 type Four = [number, number, number, number]
 
 const BLOCK_BYTES = 16
+/** Of two for each character of a device id. */
+const DEVICE_UNITS_MAX = 2 * LIMITS.deviceIdCharsMax
 
 /**
  * `random` gives whole numbers of 32 bits. Takes the readings as they stand in a line, UTF-8 from `from` up to `to`, and the
- * device, which is ASCII; the fingerprint is written into the first four words of `print`.
+ * device, of 256 UTF-16 units at most; the fingerprint is written into the first four words of `print`.
  */
 export function openFingerprinter(random: () => number): Fingerprinter {
   const seeds = Array.from({ length: 4 }, () => random() | 0) as Four
   const [c1, c2, c3, c4] = Array.from({ length: 4 }, () => random() | 1) as Four
   const rest = new Uint8Array(BLOCK_BYTES)
-  const name = new Uint8Array(256)
+  const name = new Uint8Array(2 * DEVICE_UNITS_MAX)
 
   return (device, readings, from, to, print) => {
     for (let word = 0; word < 4; word++) print[word] = seeds[word] as number
     absorb(print, readings, from, to)
-    const chars = Math.min(device.length, name.length)
-    for (let at = 0; at < chars; at++) name[at] = device.charCodeAt(at)
-    absorb(print, name, 0, chars)
+    absorb(print, name, 0, nameBytes(device))
     finishAll(print, to - from, device.length)
+  }
+
+  /**
+   * Puts the device into `name` and returns how many bytes it takes: the low ones of its units, and behind them the high ones,
+   * unless all of these are 0.
+   */
+  function nameBytes(device: string): number {
+    const units = Math.min(device.length, DEVICE_UNITS_MAX)
+    let high = 0
+    for (let at = 0; at < units; at++) {
+      const unit = device.charCodeAt(at)
+      name[at] = unit
+      high |= unit
+    }
+    if (high <= 0xff) return units
+    for (let at = 0; at < units; at++) name[units + at] = device.charCodeAt(at) >>> 8
+    return 2 * units
   }
 
   /** Mixes bytes in, block by block, the last one filled up with zeros; their number is mixed in at the end. */

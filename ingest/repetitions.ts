@@ -70,6 +70,8 @@ const NOBODY = 0
 const HALF_OF_NUMBERS = 0x8000
 
 const NEWLINE = 0x0a
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
 const LINE_HEAD = '{"device":"'
 const LINE_READINGS = ',"readings":'
 const LINE_PACKET = /,"packet":(\d+)$/
@@ -177,13 +179,26 @@ export function openRepetitions(random: () => number, entriesMax = ENTRIES_MAX):
 
   /** The line is cut where its parts are known to be: parsing everything that a restart reads would hold it up. */
   function rememberLine(line: Buffer, packet: number | null): void {
-    const deviceEnd = line.indexOf('"', LINE_HEAD.length)
+    const deviceEnd = endOfText(line, LINE_HEAD.length)
     const head = line.indexOf(LINE_READINGS, deviceEnd)
     if (head === -1 || packet === null || !hasOwnTimes(line)) return
-    const device = line.toString('latin1', LINE_HEAD.length, deviceEnd)
+    const device = deviceOf(line.toString('latin1', LINE_HEAD.length, deviceEnd))
     print4(device, line, head + LINE_READINGS.length, line.length - 1)
     add(packet, LOG)
   }
+}
+
+/** Where the text of JSON that begins at `from` ends: its first quote that is not escaped. */
+function endOfText(line: Buffer, from: number): number {
+  for (let at = from; at < line.length; at++) {
+    if (line[at] === BACKSLASH) at++
+    else if (line[at] === QUOTE) return at
+  }
+  return line.length
+}
+
+function deviceOf(written: string): string {
+  return written.includes('\\') ? (JSON.parse(`"${written}"`) as string) : written
 }
 
 /** A connection that is older than the last user, or that one itself, may have used the original up before. */

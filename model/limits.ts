@@ -14,9 +14,11 @@ export const LIMITS = {
   packetBytesMaxBeforeConnack: 64 * 1024,
   /** What all CONNECTs that are under way may take beyond the first 8 KiB of each. */
   connectsBytesMax: 32 * 1024 * 1024,
-  topicBytesMax: 256,
-  topicLevelsMax: 8,
+  topicBytesMax: 512,
+  topicLevelsMax: 16,
+  /** Code points, of at most four bytes each. */
   deviceIdCharsMax: 128,
+  clientIdBytesMax: 256,
   metricNameCharsMax: 128,
   /** UTF-8 bytes of a text value. */
   textBytesMax: 256,
@@ -28,6 +30,3 @@ export const LIMITS = {
   /** A device time before this is no time of a reading but a broken clock: 2000-01-01. */
   tsMin: Date.UTC(2000, 0, 1),
 } as const
-
-/** A device id: a topic segment and an MQTT client id that needs no escaping anywhere. */
-export const DEVICE_ID = /^[A-Za-z0-9._:-]{1,128}$/

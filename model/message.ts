@@ -3,7 +3,7 @@
  *
  * The line is JSON, one documented shape, so that any other consumer can read the log:
  * `{"device":"press-17","receivedAt":1763640000140000,"packet":17,"readings":[["temperature",21.5]],"times":[1763640000123000]}`
- * A reading is [metric, value]. A number written as digits only and beyond 2^53 is an exact integer; every other number is the
+ * The device is written in ASCII, with the escapes of JSON for whatever else it holds. A reading is [metric, value]. A number written as digits only and beyond 2^53 is an exact integer; every other number is the
  * nearest IEEE 754 double. An object of readings is an element; a list has several. Element k was received at `receivedAt` + k.
  *
  * - `receivedAt`: µs, of the first element.
@@ -56,9 +56,9 @@ export function encodeLine(
   return `${lineHead(device, receivedAt, packet, mark)}${encodeReadings(readings, [], sent)}}`
 }
 
-/** Everything of a line before its readings. `device` must match DEVICE_ID; `packet` is 0 for none, `mark` of `encodeMark`. */
+/** Everything of a line before its readings, in ASCII. `packet` is 0 for none, `mark` of `encodeMark`. */
 export function lineHead(device: string, receivedAt: number, packet: number, mark: string | null): string {
-  const received = `{"device":"${device}","receivedAt":${timeDigits(receivedAt)},`
+  const received = `{"device":"${escapeDevice(device)}","receivedAt":${timeDigits(receivedAt)},`
   if (packet === 0) return `${received}"readings":`
   if (mark === null) return `${received}"packet":${packet},"readings":`
   return `${received}"qos2":"${mark}","packet":${packet},"readings":`
@@ -98,6 +98,15 @@ export function findMarks(lines: Buffer): (Mark & { readonly packet: number })[]
     marks.push({ before, life, number: Number(number), print, packet: Number(packet) })
   }
   return marks
+}
+
+const BEYOND_ASCII = /[\u0080-\uffff]/g
+
+/** What stands between the quotes: ASCII, with the escapes of JSON, so that a line's head has as many bytes as characters. */
+function escapeDevice(device: string): string {
+  if (PLAIN_TEXT.test(device)) return device
+  const json = JSON.stringify(device).slice(1, -1)
+  return json.replace(BEYOND_ASCII, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 /**

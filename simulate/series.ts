@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
-import { DEVICE_ID } from '../model/limits.ts'
+import { deviceIdFault } from '../model/ids.ts'
 
 export interface Series {
   readonly device: string
@@ -22,9 +22,8 @@ const JSON_NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/
 
 export async function readSeries(file: string): Promise<Series> {
   const device = basename(file).replace(/\.csv$/i, '')
-  if (!DEVICE_ID.test(device)) {
-    throw new SeriesError(`${file}: the file's name is the device id, and '${device}' is none.`)
-  }
+  const fault = deviceIdFault(device)
+  if (fault !== null) throw new SeriesError(`${file}: the file's name is the device id. ${fault}`)
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new SeriesError(`${file}: cannot be read (${error.code ?? error.message}).`)
   })

@@ -12,7 +12,7 @@ export interface StoredRow extends StoredReading {
   readonly moment: Moment
 }
 
-/** Devices from `first` to `last`, in order of their ids. They match DEVICE_ID, so that they need no escaping in SQL. */
+/** Devices from `first` to `last`, in order of their ids. */
 export interface DeviceRange {
   readonly first: string
   readonly last: string
@@ -116,7 +116,7 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
     const columns = `count(), sumKahan(value), min(value), max(value), ${last}`
     const times = `ts >= ${time(range.from)} AND ts <= ${time(range.to)}`
     const found = await one(
-      `SELECT ${columns} FROM readings WHERE device = '${range.device}' AND metric = 'value' AND ${times}`,
+      `SELECT ${columns} FROM readings WHERE device = ${quoted(range.device)} AND metric = 'value' AND ${times}`,
     )
     return { ...toTotals(found), last: Number(found[4]) }
   }
@@ -126,7 +126,9 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
     const start = BUCKET_START[view]
     const times = `bucket >= ${start}(${time(range.from)}) AND bucket <= ${time(range.to)}`
     return toTotals(
-      await one(`SELECT ${columns} FROM ${view} WHERE device = '${range.device}' AND metric = 'value' AND ${times}`),
+      await one(
+        `SELECT ${columns} FROM ${view} WHERE device = ${quoted(range.device)} AND metric = 'value' AND ${times}`,
+      ),
     )
   }
 
@@ -142,9 +144,10 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
   }
 
   async function state(device: string): Promise<StateDocument | null> {
-    const response = await fetch(`${httpUrl}/v1/devices/${device}`, { signal: AbortSignal.timeout(10_000) })
+    const url = `${httpUrl}/v1/devices/${encodeURIComponent(device)}`
+    const response = await fetch(url, { signal: AbortSignal.timeout(10_000) })
     if (response.status === 404) return null
-    if (!response.ok) throw new Error(`${httpUrl}/v1/devices/${device} answers ${response.status}.`)
+    if (!response.ok) throw new Error(`${url} answers ${response.status}.`)
     return (await response.json()) as StateDocument
   }
 
@@ -167,8 +170,12 @@ export function openStored(sql: string | DatabaseAccess, httpUrl: string): Store
 
 function inRange(range: DeviceRange): string {
   return range.first === range.last
-    ? `device = '${range.first}'`
-    : `device >= '${range.first}' AND device <= '${range.last}'`
+    ? `device = ${quoted(range.first)}`
+    : `device >= ${quoted(range.first)} AND device <= ${quoted(range.last)}`
+}
+
+function quoted(text: string): string {
+  return `'${text.replace(/['\\]/g, '\\$&')}'`
 }
 
 function time(ms: number): string {

@@ -94,13 +94,19 @@ local function rememberStranger(id, at, online)
   end
 end
 
+-- As `online-member.ts` has it.
+local function memberOf(id, tag)
+  if string.find(id, ' ', 1, true) then id = string.gsub(id, ' ', ' ~') end
+  return id .. ' ' .. tag
+end
+
 -- Keeps the set of online devices as `@` has it, and counts them by tag.
 local function moveOnline(id, wasOnline, tagBefore, isOnline, tag)
   if wasOnline == isOnline and tagBefore == tag then return false end
-  if wasOnline and redis.call('ZREM', ONLINE, id .. ' ' .. tagBefore) == 1 then
+  if wasOnline and redis.call('ZREM', ONLINE, memberOf(id, tagBefore)) == 1 then
     onlineChange[tagBefore] = (onlineChange[tagBefore] or 0) - 1
   end
-  if isOnline and redis.call('ZADD', ONLINE, 0, id .. ' ' .. tag) == 1 then
+  if isOnline and redis.call('ZADD', ONLINE, 0, memberOf(id, tag)) == 1 then
     onlineChange[tag] = (onlineChange[tag] or 0) + 1
   end
   return wasOnline or isOnline

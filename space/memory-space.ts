@@ -15,6 +15,7 @@ import { openClaims } from './claims.ts'
 import { openDeviceTable } from './device-table.ts'
 import { openMetricNames } from './metric-names.ts'
 import { openMetricSlots } from './metric-slots.ts'
+import { patternOf } from './search-pattern.ts'
 import { openSortedDevices } from './sorted-devices.ts'
 import type { PageQuery, Rebuild, Space } from './space.ts'
 import { openStrangers } from './strangers.ts'
@@ -129,7 +130,7 @@ export function openMemorySpace({ devicesMax }: MemorySpaceOptions): Space {
   /** Costs the devices it looks at: those of the page, unless `search` or `online` pass over many (about 0.1 s for a million). */
   async function page({ after, limit, search, online }: PageQuery): Promise<DeviceState[]> {
     const found: DeviceState[] = []
-    const pattern = search === null ? null : new RegExp(search.replace(/[^\w]/g, '\\$&'), 'i')
+    const pattern = search === null ? null : patternOf(search)
     const visit = (index: number) => {
       if (online !== null && table.isOnline(index) !== online) return true
       if (pattern?.test(table.id(index)) === false) return true

@@ -10,11 +10,17 @@
 local META, ONLINE, TAG = KEYS[1], KEYS[2], ARGV[1]
 local OWN_KEYS = 2
 
+-- As `online-member.ts` has it.
+local function memberOf(id)
+  if string.find(id, ' ', 1, true) then id = string.gsub(id, ' ', ' ~') end
+  return id .. ' ' .. TAG
+end
+
 local changed, watched, left = {}, 0, 0
 for at, id in ipairs(cjson.decode(ARGV[2])) do
   local key = KEYS[OWN_KEYS + at]
   local online, tag = string.match(redis.call('HGET', key, '@') or '', '^%S+ (%d) (.*)$')
-  left = left + redis.call('ZREM', ONLINE, id .. ' ' .. TAG)
+  left = left + redis.call('ZREM', ONLINE, memberOf(id))
   if online == '1' and tag == TAG then
     changed[#changed + 1] = at
   end

@@ -20,7 +20,7 @@ export interface RedisKeys {
   meta(shard: number): string
   /** Sorted set, all scores 0: ids of listed devices, in bytewise order. */
   ids(shard: number): string
-  /** Sorted set, all scores 0: `<id> <tag>` of each listed device whose newest presence is online. */
+  /** Sorted set, all scores 0: a member (`online-member.ts`) for each listed device whose newest presence is online. */
   online(shard: number): string
   /** Hash: id → presence of devices that are not listed; and a sorted set of the same ids, by its time. */
   strangers(shard: number): string
@@ -75,7 +75,7 @@ export function openRedisKeys(prefix: string): RedisKeys {
   }
 }
 
-/** FNV-1a over the UTF-16 units: ids are ASCII, and clients only need the same answer everywhere. */
+/** FNV-1a over the UTF-16 units: of an id in ASCII these are its bytes, and of any other all processes make the same. */
 export function shardOf(id: string): number {
   let hash = 0x811c9dc5
   for (let at = 0; at < id.length; at++) hash = Math.imul(hash ^ id.charCodeAt(at), 0x01000193)

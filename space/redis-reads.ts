@@ -5,11 +5,14 @@
  * fields a call, ids in slices of their sorted sets.
  */
 import type { DeviceState } from '../model/device-state.ts'
+import { compareBytewise } from './bytewise.ts'
+import { endOfMembers, parseMember } from './online-member.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { RedisFlush } from './redis-flush.ts'
 import { ALL_SHARDS, type RedisKeys, shardOf } from './redis-keys.ts'
 import { decodeState } from './redis-state.ts'
 import type { RedisUnits } from './redis-units.ts'
+import { patternOf } from './search-pattern.ts'
 import type { PageQuery, Space } from './space.ts'
 
 export interface ReadsOptions {
@@ -132,7 +135,7 @@ export function openRedisReads(options: ReadsOptions): Pick<Space, 'get' | 'getM
   function openSlices(shard: number, { after, limit, search, online }: PageQuery): Slices {
     const isPlain = search === null && online === null
     const size = isPlain ? Math.min(SLICE_MAX, Math.ceil((1.3 * limit) / ALL_SHARDS.length) + 4) : SLICE_MAX
-    const pattern = search === null ? null : new RegExp(search.replace(/[^\w]/g, '\\$&'), 'i')
+    const pattern = search === null ? null : patternOf(search)
     let from = after
     let ended = false
     return async () => {
@@ -162,18 +165,17 @@ export function openRedisReads(options: ReadsOptions): Pick<Space, 'get' | 'getM
 
   async function onlineAmong(shard: number, after: string | null, last: string | null): Promise<Set<string>> {
     if (last === null) return new Set()
-    const members = (await range(keys.online(shard), afterMembersOf(after), `(${last}!`, -1)).map(memberOf)
+    const members = (await range(keys.online(shard), afterMembersOf(after), afterMembersOf(last), -1)).map(memberOf)
     return new Set(members.filter(({ isLive }) => isLive).map(({ id }) => id))
   }
 
-  /** `<id> <tag>`: a space is before, and `!` after it before, any character of an id. */
   function afterMembersOf(id: string | null): string {
-    return id === null ? '-' : `(${id}!`
+    return id === null ? '-' : `(${endOfMembers(id)}`
   }
 
   function memberOf(member: string): Member {
-    const space = member.indexOf(' ')
-    return { id: member.slice(0, space), isLive: units.isLive(member.slice(space + 1)) }
+    const { id, tag } = parseMember(member)
+    return { id, isLive: units.isLive(tag) }
   }
 
   async function range(key: string, from: string, to: string, size: number): Promise<string[]> {
@@ -189,7 +191,7 @@ interface Member {
 
 type Slices = () => Promise<string[]>
 
-/** All shards' ids in one order: ASCII, where `<` is bytewise. */
+/** All shards' ids in one order, bytewise. */
 function mergeIds(shards: readonly Slices[]): { next(): Promise<string | null> } {
   const heads = shards.map(slices => ({ slices, ids: [] as string[], at: 0, ended: false }))
 
@@ -201,7 +203,8 @@ function mergeIds(shards: readonly Slices[]): { next(): Promise<string | null> }
     let least: (typeof heads)[number] | null = null
     for (const head of heads) {
       if (head.ended) continue
-      if (least === null || (head.ids[head.at] as string) < (least.ids[least.at] as string)) least = head
+      if (least === null || compareBytewise(head.ids[head.at] as string, least.ids[least.at] as string) < 0)
+        least = head
     }
     if (least === null) return null
     return least.ids[least.at++] as string

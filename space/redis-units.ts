@@ -13,6 +13,7 @@ import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Presence } from '../model/device-state.ts'
 import { LINE_FORMAT } from '../model/message.ts'
+import { parseMember } from './online-member.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { RedisFlush } from './redis-flush.ts'
 import { ALL_SHARDS, type RedisKeys } from './redis-keys.ts'
@@ -218,9 +219,8 @@ export function openRedisUnits(options: UnitsOptions): RedisUnits {
     for (;;) {
       const args = [keys.online(shard), from, '+', 'BYLEX', 'LIMIT', 0, 4 * SLICE]
       const members = (await connection.command('ZRANGE', args)) as string[]
-      const ids = members
-        .filter(member => member.endsWith(` ${lost}`))
-        .map(member => member.slice(0, member.indexOf(' ')))
+      const found = members.map(parseMember)
+      const ids = found.filter(({ tag }) => tag === lost).map(({ id }) => id)
       for (let at = 0; at < ids.length; at += SLICE) await markSlice(shard, lost, ids.slice(at, at + SLICE))
       const last = members.at(-1)
       if (last === undefined || members.length < 4 * SLICE) return

@@ -120,7 +120,16 @@ describe('one device', () => {
   })
 
   test('what is no device id is a 400 that points at it', async () => {
-    for (const id of ['a%2Fb', 'x'.repeat(129), '%00', 'a%20b']) {
+    for (const id of [
+      'a%2Fb',
+      'x'.repeat(129),
+      '%00',
+      'a%2Bb',
+      'a%23',
+      '%E2%80%AE',
+      '%EF%BF%BD',
+      '%F0%9F%8C%A1'.repeat(129),
+    ]) {
       const answer = await fixture.get(`/v1/devices/${id}`)
       expect(answer.status).toBe(400)
       expect(await answer.json()).toMatchObject({ code: 'invalid_request', errors: [{ pointer: '#/path/id' }] })

@@ -12,6 +12,14 @@ const [HOUR_BEFORE_US, NOON_US] = [(NOON - HOUR) * 1000, NOON * 1000]
 
 const raw = (parameters: HistoryParameters) => planHistory('press-1', parameters, NOON)
 
+test('names of metrics have commas between them, or stand each by itself: then a comma is one of its characters', () => {
+  const named = (metrics: string | string[]) => raw({ metrics }).query.metrics
+  expect(named('a,b,a,')).toEqual(['a', 'b'])
+  expect(named(['a,b', 'c', ''])).toEqual(['a,b', 'c'])
+  expect(named(['a,b', 'a,b'])).toEqual(['a,b'])
+  expect(named('')).toBe(null)
+})
+
 test('the last hour, oldest first, a thousand rows of all metrics, when nothing is said', () => {
   expect(raw({})).toEqual({
     kind: 'raw',

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { SurgetankError } from '../../errors.ts'
 import { openMemorySpace } from '../../space/memory-space.ts'
 import type { Space } from '../../space/space.ts'
+import { ODD_DEVICE_IDS } from '../model/odd-ids.ts'
 import { type Fixture, message, NOON, openFixture } from './api-fixture.ts'
 
 let fixture: Fixture
@@ -101,6 +102,24 @@ test('the named devices are sent at once, and again when they change; others are
     data: { device: 'b', online: true, version: (NOON + 2) * 1000 },
   })
   expect(devicesOf(stream)).toEqual(['a', 'b', 'b'])
+})
+
+test('devices are named with commas between them, or each by itself: then a comma is one of its characters', async () => {
+  const ids = ['a', 'b', 'a,b', ...ODD_DEVICE_IDS]
+  await fixture.space.merge(ids.map(device => message(device, NOON, { m: 1 })))
+  const named = async (...given: string[]) => {
+    const stream = await follow(`?${given.map(id => `devices=${encodeURIComponent(id)}`).join('&')}`)
+    const expected = given.length > 1 ? new Set(given) : new Set(given.join().split(','))
+    await stream.until(({ events }) => events.length === expected.size)
+    expect(new Set(devicesOf(stream))).toEqual(expected)
+  }
+  await named('a,b')
+  await named('a', 'b')
+  await named('a,b', 'a,b')
+  await named('a,b', 'a')
+  await named(',', ',')
+  // A URL has an end, too.
+  for (let at = 0; at < ODD_DEVICE_IDS.length; at += 10) await named(...ODD_DEVICE_IDS.slice(at, at + 10))
 })
 
 test('a device that is named before it ever sent comes with its first reading', async () => {
@@ -281,14 +300,20 @@ test('of a hundred and one streams the last is told to come back, and a closed o
   }
 })
 
-test.each(['?devices=', '?devices=a,,b', '?devices=a/b', `?devices=${Array(501).fill('a').join(',')}`, '?device=a'])(
-  '%s is a 400',
-  async query => {
-    const answer = await fixture.get(`/v1/stream${query}`)
-    expect(answer.status).toBe(400)
-    expect(await answer.json()).toMatchObject({ code: 'invalid_request' })
-  },
-)
+test.each([
+  '?devices=',
+  '?devices=a,,b',
+  '?devices=a/b',
+  '?devices=a&devices=',
+  '?devices=a&devices=b%2B',
+  '?devices=%E2%80%AE',
+  `?devices=${Array(501).fill('a').join(',')}`,
+  '?device=a',
+])('%s is a 400', async query => {
+  const answer = await fixture.get(`/v1/stream${query}`)
+  expect(answer.status).toBe(400)
+  expect(await answer.json()).toMatchObject({ code: 'invalid_request' })
+})
 
 test('closing the API ends its streams', async () => {
   const stream = await follow()

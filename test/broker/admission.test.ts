@@ -16,6 +16,26 @@ async function refusals(reason: string): Promise<number> {
   return metric?.values.find(value => value.labels.reason === reason)?.value ?? 0
 }
 
+/** Of clients, tools and platforms as they come. */
+const ORDINARY_IDS = [
+  'mosqpub|1234-pi',
+  '{0f1d3a5e-7b2c-4d6f-8e9a-1b2c3d4e5f60}',
+  'tenant@device',
+  'press 17',
+  'Gerät-7',
+  '東京-1',
+  '\u{1f321}\ufe0f',
+  'auto-5D2A/7',
+  'a,b;c=d',
+  `it's "quoted" \\ `,
+  '%i',
+  '$SYS',
+  '__proto__',
+  'constructor',
+  'hasOwnProperty',
+  'aedes_0f1d3a5e-7b2c-4d6f-8e9a-1b2c3d4e5f60',
+]
+
 async function refusedSubscriptions(reason: string): Promise<number> {
   const metric = await registry.getSingleMetric('telemetry_subscriptions_refused_total')?.get()
   return metric?.values.find(({ labels }) => labels.reason === reason)?.value ?? 0
@@ -24,14 +44,19 @@ async function refusedSubscriptions(reason: string): Promise<number> {
 describe('admission', () => {
   it.each([
     ['a plain id', { clientId: 'press-17' }, 0],
-    ['128 characters', { clientId: 'x'.repeat(128) }, 0],
+    ['256 bytes', { clientId: 'ü'.repeat(128) }, 0],
+    ...ORDINARY_IDS.map(clientId => [`the id ${clientId}`, { clientId }, 0] as const),
+    ['an id of U+202E', { clientId: '\u202e' }, 0],
+    ['an id of U+2028', { clientId: '\u2028' }, 0],
+    ['wildcards in the id', { clientId: 'press/+/#' }, 0],
+    ['256 bytes in MQTT 3.1', { clientId: 'ü'.repeat(128), protocolVersion: 3, protocolId: 'MQIsdp' }, 0],
     ['no id, and asks for one', { clientId: '', clean: true }, 0],
     ['a user name and a password', { username: 'anyone', password: Buffer.from('anything') }, 0],
     ['MQTT 3.1', { protocolVersion: 3, protocolId: 'MQIsdp' }, 0],
-    ['129 characters', { clientId: 'x'.repeat(129) }, 2],
-    ['a wildcard id', { clientId: 'press/+' }, 2],
+    ['257 bytes', { clientId: `${'ü'.repeat(128)}x` }, 2],
+    ['257 bytes in MQTT 3.1', { clientId: 'x'.repeat(257), protocolVersion: 3, protocolId: 'MQIsdp' }, 2],
+    ['a control character of Latin-1 in the id', { clientId: 'press\u0085' }, 2],
     ['a newline in the id', { clientId: 'press\nlevel=error' }, 2],
-    ['a long id in MQTT 3.1', { clientId: 'x'.repeat(24), protocolVersion: 3, protocolId: 'MQIsdp' }, 2],
   ] as const)('answers a client with %s as it should', async (_what, connect, returnCode) => {
     const { broker } = await openBench()
     const client = await openRaw(broker.port)
@@ -76,6 +101,26 @@ describe('admission', () => {
     await ping(two)
     expect(broker.connections).toBe(2)
   })
+
+  it('has no presence for a client whose id is no device id', async () => {
+    const { broker, space } = await openBench()
+    for (const clientId of ['tenant/device', 'gate\u202eway', '+'])
+      await ping(await openClient(broker.port, { clientId }))
+    await ping(await openClient(broker.port, { clientId: 'Gerät 7' }))
+    await until(() => space.changes.length > 0, 'the presence of the one that is a device')
+    expect(space.changes.map(({ device }) => device)).toEqual(['Gerät 7'])
+  })
+
+  it.each(['__proto__', 'constructor', '{guid}', '\u{1f321}'])(
+    'closes the older of two connections with the client id %s',
+    async clientId => {
+      const { broker } = await openBench()
+      const older = await openClient(broker.port, { clientId })
+      const newer = await openClient(broker.port, { clientId })
+      await older.closed
+      await ping(newer)
+    },
+  )
 
   it('closes the older of two connections with one client id', async () => {
     const { broker } = await openBench()

@@ -273,6 +273,23 @@ describe('presence of a client that moves', () => {
     expect(second.broker.connections).toBe(0)
   })
 
+  it('is no device when its id is none: nothing is said of it, also when it goes before it is served', async () => {
+    const { sessions, first, second } = await openPair()
+    const clientId = 'tenant/device'
+    await openClient(first.broker.port, { clientId })
+    let look = () => {}
+    second.ingest.catchingUp = () => new Promise(resolve => (look = resolve))
+    const next = await openRaw(second.broker.port)
+    next.send(connectPacket({ clientId }))
+    await until(() => second.ingest.catchUps === 1)
+    await next.close()
+    look()
+    await until(() => sessions.holder(clientId) === null)
+    await openClient(second.broker.port)
+    await until(() => second.space.online(DEVICE) === true)
+    for (const { space } of [first, second]) expect(space.changes.map(({ device }) => device)).not.toContain(clientId)
+  })
+
   it('is offline when it goes before its session there is even taken', async () => {
     const { sessions, first, second } = await openPair()
     const old = await openClient(first.broker.port)
@@ -365,7 +382,7 @@ describe('sessions', () => {
     const { sessions, first } = await openPair()
     await openClient(first.broker.port, { clientId: '' })
     const refused = await openRaw(first.broker.port)
-    refused.send(connectPacket({ clientId: 'no id#' }))
+    refused.send(connectPacket({ clientId: 'no id\n' }))
     expect(await refused.next()).toMatchObject({ cmd: 'connack', returnCode: 2 })
     expect(sessions.takes).toEqual([])
   })

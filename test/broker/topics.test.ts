@@ -14,7 +14,26 @@ const table: [topic: string, expected: object][] = [
   ['devices/press-17/status/x', { kind: 'refused', reason: unknown, device: '' }],
   ['devices/press-17', { kind: 'refused', reason: unknown, device: '' }],
   ['devices//telemetry', { kind: 'refused', reason: 'invalid_device', device: '' }],
-  ['devices/press 17/telemetry', { kind: 'refused', reason: 'invalid_device', device: '' }],
+  ...[
+    'press 17',
+    'Presse-Süd',
+    'mosqpub|1234-pi',
+    '{guid}',
+    "it's",
+    'a"b',
+    'a\\b',
+    'a,b',
+    '東京',
+    '\u{1f321}',
+    '%i',
+    '$SYS',
+  ].map((device): [string, object] => [`devices/${device}/telemetry`, { kind: 'telemetry', device, metric: null }]),
+  ...['press+17', 'press#', 'press\u202e17', 'a\u200bb', '\ue000', '\u2028', '\ufeffa', '\u{e0041}'].map(
+    (device): [string, object] => [
+      `devices/${device}/telemetry`,
+      { kind: 'refused', reason: 'invalid_device', device: '' },
+    ],
+  ),
   [`devices/${'d'.repeat(129)}/telemetry`, { kind: 'refused', reason: 'invalid_device', device: '' }],
   ['/devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
   ['Devices/press-17/telemetry', { kind: 'refused', reason: unknown, device: '' }],
@@ -23,10 +42,10 @@ const table: [topic: string, expected: object][] = [
   ['devices/press\u000017/telemetry', { kind: 'refused', reason: 'invalid_topic', device: '' }],
   ['devices/press-17/telemetry/\ufffd', { kind: 'refused', reason: 'invalid_topic', device: '' }],
   ['devices/press-17/telemetry/a\nlevel=error', { kind: 'refused', reason: 'invalid_topic', device: '' }],
-  [`devices/d/telemetry/${'ü'.repeat(119)}`, { kind: 'refused', reason: 'invalid_topic', device: '' }],
-  [`devices/d/telemetry/${'ü'.repeat(118)}`, { kind: 'telemetry', device: 'd', metric: 'ü'.repeat(118) }],
-  ['1/2/3/4/5/6/7/8/9', { kind: 'refused', reason: 'invalid_topic', device: '' }],
-  ['1/2/3/4/5/6/7/8', { kind: 'refused', reason: unknown, device: '' }],
+  [`devices/${'ü'.repeat(128)}/telemetry/${'ü'.repeat(119)}`, { kind: 'refused', reason: 'invalid_topic', device: '' }],
+  [`devices/${'ü'.repeat(128)}/telemetry/${'ü'.repeat(118)}m`, { kind: 'telemetry', device: 'ü'.repeat(128) }],
+  [`1${'/2'.repeat(16)}`, { kind: 'refused', reason: 'invalid_topic', device: '' }],
+  [`1${'/2'.repeat(15)}`, { kind: 'refused', reason: unknown, device: '' }],
   ['$SYS/x/new/clients', { kind: 'reserved', reason: 'reserved_sys' }],
   ['devices/press-17/cmd/restart', { kind: 'reserved', reason: 'reserved_cmd' }],
   ['devices/press-17/cmd/a/b/c', { kind: 'reserved', reason: 'reserved_cmd' }],
@@ -46,10 +65,10 @@ describe('topics', () => {
 
   it.each([
     ['devices/press-17/telemetry/x/y', 'devices/press-17/telemetry/x/y'],
-    ['x'.repeat(256), 'x'.repeat(256)],
-    ['x'.repeat(65_000), 'x'.repeat(256)],
-    [`\ufeff-${'ü'.repeat(200)}`, `\ufeff-${'ü'.repeat(126)}`],
-    [`--${'\u{1f4a7}'.repeat(64)}`, `--${'\u{1f4a7}'.repeat(63)}`],
+    ['x'.repeat(512), 'x'.repeat(512)],
+    ['x'.repeat(65_000), 'x'.repeat(512)],
+    [`\ufeff-${'ü'.repeat(300)}`, `\ufeff-${'ü'.repeat(254)}`],
+    [`--${'\u{1f4a7}'.repeat(128)}`, `--${'\u{1f4a7}'.repeat(127)}`],
   ])('keeps of the topic of a refused message as much as a topic may have, in whole characters: %#', (topic, kept) => {
     expect(keptTopic(topic)).toBe(kept)
   })
@@ -78,5 +97,12 @@ describe('topics', () => {
     refused.push('devices/press-17/cmd/a+', 'devices/press-17/cmd/#/a', 'devices/press-17/cmd/a#')
     refused.push(`devices/press-17/cmd/${'x'.repeat(600)}`, `devices/press-17/cmd${'/x'.repeat(14)}`)
     for (const filter of refused) expect(isOwnCommandFilter('press-17', filter), filter).toBe(false)
+  })
+
+  it('lets a client whose id is no device id subscribe to no commands: they would be those of others', () => {
+    expect(isOwnCommandFilter('Presse Süd', 'devices/Presse Süd/cmd/restart')).toBe(true)
+    for (const id of ['+', '#', 'press-17/cmd', 'a/b', '']) {
+      expect(isOwnCommandFilter(id, `devices/${id}/cmd/restart`), id).toBe(false)
+    }
   })
 })

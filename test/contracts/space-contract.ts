@@ -8,6 +8,8 @@ import { LIMITS } from '../../model/limits.ts'
 import { encodeLine, LINE_FORMAT, type Message, parseLines } from '../../model/message.ts'
 import type { Value } from '../../model/reading.ts'
 import type { PageQuery, Space } from '../../space/space.ts'
+import { byBytes, ODD_DEVICE_IDS } from '../model/odd-ids.ts'
+import { until } from '../waits.ts'
 import { bursts, lastSent } from './space-bursts.ts'
 import { expectedStates, type Step, steps } from './space-oracle.ts'
 
@@ -30,6 +32,7 @@ export function spaceContract(adapter: string, openSpace: OpenSpace, options: { 
     orderContract(open, options.runs)
     presenceContract(open)
     pageContract(open)
+    oddIdContract(open)
     claimContract(open)
     watchContract(open)
 
@@ -253,6 +256,63 @@ function pageContract(open: () => Promise<Space>) {
     const space = await filled()
     const states = await space.getMany([sorted[5] as string, 'nobody', sorted[1] as string])
     expect(states.map(({ device }) => device)).toEqual([sorted[5], sorted[1]])
+  })
+}
+
+function oddIdContract(open: () => Promise<Space>) {
+  // Each also as the beginning of others, so that the end of an id meets every character.
+  const ids = [...new Set(ODD_DEVICE_IDS.flatMap(id => [id, ...[' ', '!', '~', 'é', 'z'].map(more => id + more)]))]
+  const isOnline = (_: string, at: number) => at % 2 === 0
+  const filled = async () => {
+    const space = await open()
+    await space.merge(ids.map(device => message(device, 1000, [['m', 900, device]])))
+    await space.mergePresence(ids.filter(isOnline).map(device => ({ device, online: true, at: 1100 })))
+    return space
+  }
+
+  test('ids of any script and sign keep their values, and their pages the order of their bytes', async () => {
+    const space = await filled()
+    for (const online of [null, true, false]) {
+      const wanted = ids.filter((id, at) => online === null || isOnline(id, at) === online)
+      const seen: DeviceState[] = []
+      for (let after: string | null = null; ; after = seen.at(-1)?.device ?? null) {
+        const page = await space.page({ after, limit: 7, search: null, online })
+        seen.push(...page)
+        if (page.length < 7) break
+      }
+      expect(seen.map(({ device }) => device)).toEqual(wanted.toSorted(byBytes))
+      for (const { device, metrics } of seen) expect(metrics).toMatchObject([{ metric: 'm', value: device }])
+    }
+    expect(await space.counts()).toEqual({ devices: ids.length, online: ids.filter(isOnline).length })
+    expect((await space.getMany(ids)).map(({ device }) => device)).toEqual(ids)
+  })
+
+  test('an id of any script and sign goes offline, and is told to who watches', async () => {
+    const space = await filled()
+    const told = new Set<string>()
+    const stop = space.watch(1, devices => {
+      for (const device of devices) told.add(device)
+    })
+    await space.mergePresence(ids.map(device => ({ device, online: false, at: 1200 })))
+    await until(() => ids.filter(isOnline).every(id => told.has(id)), 'all are told')
+    stop()
+    expect(await space.counts()).toEqual({ devices: ids.length, online: 0 })
+    expect(await space.page({ ...ALL, online: true })).toEqual([])
+  })
+
+  test.each([
+    ['GERÄT', 'Gerät 7'],
+    ['ПРЕСС', 'пресс-1'],
+    ['\u{10400}', '\u{10428}-1'],
+    ['|B)*[', '(a|b)*[c]^$'],
+    ['\u{1f321}\ufe0f', '\u{1f321}\ufe0f'],
+    ['" OR', null],
+  ])('a search for %s finds %s', async (search, id) => {
+    const space = await open()
+    const devices = [...ODD_DEVICE_IDS, 'пресс-1', '\u{10428}-1', 'press-1']
+    await space.merge(devices.map(device => message(device, 1000, [['m', 900, 1]])))
+    const found = await space.page({ ...ALL, search })
+    expect(found.map(({ device }) => device)).toEqual(id === null ? [] : [id])
   })
 }
 

@@ -5,6 +5,8 @@ import { openFingerprinter } from '../../ingest/fingerprint.ts'
 import { type Origin, openRepetitions, type Repetition, type Repetitions } from '../../ingest/repetitions.ts'
 import { encodeLine, encodeReadings, encodeSent, LINE_FORMAT, type Message } from '../../model/message.ts'
 
+import { ODD_DEVICE_IDS } from '../model/odd-ids.ts'
+
 const NOW = Date.UTC(2026, 10, 20, 12)
 const random = () => randomInt(2 ** 32)
 
@@ -234,6 +236,18 @@ describe('lines of the log', () => {
     expect(remember(repetitions, 'a', encodeReadings(message('a', 2, 'x').readings), from(1))).toBe(null)
   })
 
+  it('of devices with odd ids are those of their device, and of no other', () => {
+    const repetitions = openRepetitions(random)
+    const lines = ODD_DEVICE_IDS.map((device, at) => encodeLine(message(device, 0, 'open'), { packet: at + 1 }))
+    repetitions.rememberLines(Buffer.from(`${lines.join('\n')}\n`), LINE_FORMAT)
+    const text = encodeReadings(message('a', 0, 'open').readings)
+    for (const [at, device] of ODD_DEVICE_IDS.entries()) {
+      expect(remember(repetitions, device, text, from(1, { packet: at + 1, dup: true })), device).toBe('dup')
+      expect(remember(repetitions, device, text, from(1, { packet: 9_999, dup: true })), device).toBe(null)
+      expect(remember(repetitions, device, text, from(2)), device).toBe('other_connection')
+    }
+  })
+
   it('of a door that opens, closes and opens are three for who sends them again', () => {
     const repetitions = openRepetitions(random, 64)
     const doors = ['open', 'closed', 'open'].map(door => message('a', 0, door))
@@ -319,6 +333,23 @@ describe('a fingerprint', () => {
     const long = 'x'.repeat(100_000)
     expect(print(fingerprint, 'a', `${long}1`)).not.toEqual(print(fingerprint, 'a', `${long}2`))
     expect(print(fingerprint, 'a', 'x')).not.toEqual(print(fingerprint, 'a', 'x\u0001'))
+  })
+
+  it('tells devices apart whose characters have the same low bytes', () => {
+    const fingerprint = openFingerprinter(random)
+    const ids = [
+      '\u00fc',
+      '\u01fc',
+      '\u02fc',
+      '\u00fc\u0101',
+      '\u00fc\u0001',
+      '\u{1f321}',
+      '\u{1f3fd}',
+      'ü'.repeat(128),
+    ]
+    ids.push(`${'ü'.repeat(127)}\u01fc`, '\u{1f321}'.repeat(128), `${'\u{1f321}'.repeat(127)}\u{1f721}`)
+    const prints = ids.map(id => print(fingerprint, id, readings(1)).join())
+    expect(new Set(prints).size).toBe(ids.length)
   })
 
   it('changes in half of its bits, in each of its words, when one character changes', () => {

@@ -35,10 +35,9 @@ beforeAll(async () => {
     await client.publishAsync('devices/press-17/telemetry', '\u202e{', { qos: 1 })
     await client.endAsync()
   }
-  const refused = mqtt.connectAsync(`mqtt://127.0.0.1:${system.ports.mqtt}`, {
-    clientId: 'gate\u202eway',
-    reconnectPeriod: 0,
-  })
+  const url = `mqtt://127.0.0.1:${system.ports.mqtt}`
+  await (await mqtt.connectAsync(url, { clientId: 'gate\u202eway', reconnectPeriod: 0 })).endAsync()
+  const refused = mqtt.connectAsync(url, { clientId: 'gate\u0085way', reconnectPeriod: 0 })
   await expect(refused).rejects.toThrow('Identifier rejected')
   await until(async () => (await readings()).length === 2, 'both readings are stored')
 })

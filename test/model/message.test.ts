@@ -6,10 +6,12 @@ import {
   encodeValue,
   LINE_FORMAT,
   type LineExtras,
+  lineHead,
   type Message,
   parseLines,
 } from '../../model/message.ts'
 import { effectiveTs, type Value } from '../../model/reading.ts'
+import { ODD_DEVICE_IDS } from './odd-ids.ts'
 
 const text = fc.oneof(
   fc.string({ unit: 'binary', maxLength: 30 }),
@@ -59,7 +61,7 @@ interface Given {
 /** A list of elements, each received one µs after the one before. */
 const given: fc.Arbitrary<Given> = fc
   .record({
-    device: fc.stringMatching(/^[A-Za-z0-9._:-]{1,20}$/),
+    device: fc.oneof(fc.stringMatching(/^[A-Za-z0-9._:-]{1,20}$/), fc.constantFrom(...ODD_DEVICE_IDS)),
     receivedAt: fc.integer({ min: 1_000_000_000_000_000, max: 4_000_000_000_000_000 }),
     packet: fc.integer({ min: 0, max: 65_535 }),
     elements: fc.array(fc.tuple(sentTs, fc.array(reading, { minLength: 1, maxLength: 4 }), sent), {
@@ -104,6 +106,7 @@ describe('a line of the log', () => {
           sent?: string[]
         }
         expect(line.device).toBe(message.device)
+        expect(lineHead(message.device, message.receivedAt, 7, null)).toMatch(/^[\x20-\x7e]+$/)
         expect(line.receivedAt).toBe(message.receivedAt)
         expect(line.packet ?? 0).toBe(extras.packet)
         expect(line.readings.map(([metric]) => metric)).toEqual(message.readings.map(({ metric }) => metric))

@@ -1,6 +1,7 @@
 /** Who serves a client when Redis stalls, is emptied or says nonsense while it moves from one unit to another. */
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { RedisSpace } from '../../space/redis-space.ts'
+import { ODD_DEVICE_IDS } from '../model/odd-ids.ts'
 import { redisHere, startRedis, type TestRedis } from '../servers/redis-server.ts'
 import { until } from '../waits.ts'
 import { freshPrefix, openSpace, reading } from './redis-spaces.ts'
@@ -20,6 +21,28 @@ describe.skipIf(!redisHere)('sessions of units on one Redis', () => {
     first.space.sessions.onTaken(() => new Promise(() => {}))
     await first.space.sessions.take('c')
     expect(await second.space.sessions.take('c')).toEqual({ moved: true, settled: false })
+  })
+
+  test('a client of any id is let go of by name', async () => {
+    const { first, second } = await openUnits(redis)
+    const clients = [
+      'tenant/device',
+      '+',
+      '#',
+      '{s10}',
+      'c}{x',
+      '\u202e',
+      '\u2028',
+      '\ue000',
+      '\u{1f321}'.repeat(64),
+      ...ODD_DEVICE_IDS,
+    ]
+    for (const client of clients) await first.space.sessions.take(client)
+    for (const client of clients) {
+      expect(await second.space.sessions.take(client), client).toEqual({ moved: true, settled: true })
+    }
+    expect(first.taken).toEqual(clients)
+    for (const client of clients) expect(await second.space.sessions.release(client), client).toBe('ours')
   })
 
   test('a client that connected more than once is let go of with its last connection', async () => {
