@@ -15,7 +15,7 @@ const FAULTS = ['cut', 'cut inside', 'withhold answers', 'swallow messages', 'no
 type Fault = (typeof FAULTS)[number]
 
 /** A fault comes after so many PUBLISH and PUBREL of a connection: more than a client's window, so that it makes progress. */
-const PACKETS_BETWEEN = [25, 90] as const
+const PACKETS_BETWEEN = [40, 160] as const
 /** How long a line that lets nothing through stays before it is cut. */
 const DEAF_MS = 100
 
@@ -36,6 +36,8 @@ export interface FlakyLine {
   readonly faults: Readonly<Record<Fault, number>>
   /** PUBLISH that went to the broker, those sent again among them. */
   readonly passed: number
+  /** Numbers ({"n":…}) whose PUBACK or PUBREC the broker sent, whether it arrived or not. */
+  readonly answered: ReadonlySet<number>
   /** Resolves when the line holds still at this stop. */
   reached(stop: number): Promise<void>
   goOn(): void
@@ -54,6 +56,7 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
     'swallow messages': 0,
     'no CONNACK': 0,
   }
+  const answered = new Set<number>()
   let passed = 0
   let heldAt: number | null = null
   let connackArrived = false
@@ -65,6 +68,7 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
     port,
     sessionsPresent,
     faults,
+    answered,
     get passed() {
       return passed
     },
@@ -76,7 +80,10 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
   }
 
   function serve(client: Socket): void {
-    if (heldAt !== null) return void client.destroy()
+    if (heldAt !== null) {
+      client.destroy()
+      return
+    }
     const broker = connect(options.target(), '127.0.0.1')
     for (const socket of [client, broker]) keep(socket)
     client.once('close', () => broker.destroy())
@@ -86,23 +93,23 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
     let left = least + Math.floor(random() * (most - least))
     let isWithheld = fault === 'no CONNACK'
     let isSwallowed = false
-    client.on(
-      'data',
-      openCutter(packet => fromClient(packet)),
-    )
-    broker.on(
-      'data',
-      openCutter(packet => fromBroker(packet)),
-    )
+    /** Packet identifier → number, of what went to the broker. */
+    const sent = new Map<number, number>()
+    client.on('data', openCutter(fromClient))
+    broker.on('data', openCutter(fromBroker))
 
     function fromClient(packet: Buffer): void {
       const type = (packet[0] ?? 0) >> 4
       if (isSwallowed || broker.destroyed) return
       const counts = type === 3 || type === 6
-      if (counts && --left === 0) return suffer(packet)
+      if (counts && --left === 0) {
+        suffer(packet)
+        return
+      }
       broker.write(packet)
       if (type !== 3) return
       passed++
+      note(packet)
       if (passed < (stops[0] ?? Number.POSITIVE_INFINITY)) return
       heldAt = stops.shift() ?? null
       // Answers to what is under way arrive no more: the broker is about to be killed.
@@ -114,19 +121,32 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
       if (fault === 'no CONNACK') return
       faults[fault]++
       if (fault === 'cut inside') broker.write(packet.subarray(0, Math.ceil(packet.length / 2)))
-      if (fault === 'withhold answers') broker.write(packet)
+      if (fault === 'withhold answers') {
+        broker.write(packet)
+        if (packet[0] !== 0x62) note(packet)
+      }
       isWithheld = fault === 'withhold answers'
       isSwallowed = fault !== 'withhold answers'
       if (fault === 'withhold answers' || fault === 'swallow messages') void cutLater()
       else cut()
     }
 
+    function note(publish: Buffer): void {
+      const topicAt = publish.findIndex((byte, at) => at > 0 && byte < 128) + 1
+      const packetIdAt = topicAt + 2 + publish.readUInt16BE(topicAt)
+      const [, number] = /"n":(\d+)/.exec(publish.toString('utf8', packetIdAt)) ?? []
+      sent.set(publish.readUInt16BE(packetIdAt), Number(number))
+    }
+
     function fromBroker(packet: Buffer): void {
-      if ((packet[0] ?? 0) >> 4 === 2) {
+      const type = (packet[0] ?? 0) >> 4
+      if (type === 4 || type === 5) answered.add(sent.get(packet.readUInt16BE(2)) ?? -1)
+      if (type === 2) {
         sessionsPresent.push(packet[2] === 1)
         if (fault === 'no CONNACK') {
           faults[fault]++
-          return cut()
+          cut()
+          return
         }
         connackArrived = true
         if (options.deniesSessions === true && packet[3] === 0) packet[2] = 0

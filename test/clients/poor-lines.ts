@@ -20,7 +20,7 @@ export interface Outcome {
   readonly client: string
   readonly qos: number
   readonly acked: number
-  /** Messages that are not there, and of those how many the client had been told were acknowledged. */
+  /** Messages that are not there or that the client gave up, and how many of the broker's acknowledged ones are not there. */
   readonly lost: number
   readonly lostAcked: number
   /** Messages that are there twice, or were told of twice. */
@@ -74,7 +74,7 @@ export async function publishOverPoorLines(
         qos: publishing.qos,
         acked: acked.size,
         lost: new Set([...missing, ...failed.keys()]).size,
-        lostAcked: missing.filter(n => acked.has(n)).length,
+        lostAcked: missing.filter(n => line.answered.has(n)).length,
         doubled: arrived.length - once.size + again,
         forgotten: line.sessionsPresent.slice(1).filter(isPresent => !isPresent).length,
         connections: line.sessionsPresent.length,

@@ -5,16 +5,21 @@ const [port, id = '', qos, messages, windowSize, tsFrom] = process.argv.slice(2)
 
 const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, { clientId: id, clean: false, reconnectPeriod: 100 })
 client.on('error', () => undefined)
+const topic = `devices/${id}/telemetry`
 let next = 0
 await Promise.all(Array.from({ length: Number(windowSize) }, publishOneByOne))
 await client.endAsync()
 
 async function publishOneByOne(): Promise<void> {
   for (let n = next++; n < Number(messages); n = next++) {
-    await client.publishAsync(`devices/${id}/telemetry`, payload(n), { qos: Number(qos) === 2 ? 2 : 1 }).then(
-      () => process.stdout.write(`acked ${n}\n`),
-      error => process.stdout.write(`failed ${n} ${error}\n`),
-    )
+    for (let isTaken = false; !isTaken; ) {
+      isTaken = await client.publishAsync(topic, payload(n), { qos: Number(qos) === 2 ? 2 : 1 }).then(
+        () => true,
+        // So the library refuses a message while it sends earlier ones again and is cut; it has kept nothing of it.
+        (error: Error) => error.message !== 'Connection closed' && Promise.reject(error),
+      )
+    }
+    process.stdout.write(`acked ${n}\n`)
   }
 }
 
