@@ -50,7 +50,14 @@ export async function openOneBroker(env: Readonly<Record<string, string>> = {}):
   }
 }
 
-export async function openTwoBrokers(env: Readonly<Record<string, string>> = {}): Promise<Endpoint> {
+export interface TwoBrokers extends Endpoint {
+  /** SIGKILL of Redis, and a start without what it held. */
+  emptyRedis(): Promise<void>
+  /** Whether a key or a value in Redis names this. */
+  isInRedis(name: string): Promise<boolean>
+}
+
+export async function openTwoBrokers(env: Readonly<Record<string, string>> = {}): Promise<TwoBrokers> {
   const machines = await startMachines(env)
   const { ports } = machines
   const options: SystemOptions = { dataDir: 'no-such-directory', ports, env: machines.env }
@@ -60,6 +67,11 @@ export async function openTwoBrokers(env: Readonly<Record<string, string>> = {})
     mqttPort: ports.mqtt,
     killAndRestart: async () => {
       await Promise.all(brokers.map(broker => machines.killAndRestart(broker)))
+    },
+    emptyRedis: () => machines.killAndRestart('redis'),
+    isInRedis: async name => {
+      const keys = (await machines.redis.command('KEYS', '*')) as string[]
+      return keys.some(key => key.includes(`session`) && key.includes(name))
     },
     output: machines.output,
     close: machines.close,

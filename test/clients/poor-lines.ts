@@ -3,10 +3,12 @@
  * message that a client was to send must be there once. A message that the client itself gave up counts as lost: so strict
  * clients do when a broker tells them that it kept nothing of their session.
  */
+import { expect } from 'vitest'
 import type { ClientPrograms } from '../servers/client-programs.ts'
 import { until } from '../waits.ts'
+import type { Endpoint } from './endpoint.ts'
 import { openFlakyLine } from './flaky-line.ts'
-import { type Publishing, startClient } from './publishing-clients.ts'
+import { exactPublishings, type Publishing, startClient } from './publishing-clients.ts'
 
 /** A broker behind the lines, and what lies behind it. */
 export interface Behind {
@@ -92,6 +94,30 @@ export async function publishOverPoorLines(
 /** What must hold of every client: lost 0, doubled 0, and no connection after the first without its session. */
 export function isWell({ lost, doubled, forgotten, remarks }: Outcome): boolean {
   return lost + doubled + forgotten === 0 && remarks.length === 0
+}
+
+/** Every client of `exactPublishings` at once against one endpoint; fails with what is not as it must be, and says the figures. */
+export async function expectNothingLost(
+  endpoint: Endpoint,
+  programs: ClientPrograms,
+  { messages, ...suffering }: Suffering & { readonly messages: number },
+): Promise<void> {
+  const behind = {
+    mqttPort: endpoint.mqttPort,
+    killAndRestart: () => endpoint.killAndRestart(),
+    arrived: async ({ device }: Publishing) => (await endpoint.readings(device)).map(([, value]) => Number(value)),
+  }
+  const outcomes = await publishOverPoorLines(behind, programs, exactPublishings(messages), suffering)
+  process.stderr.write(`${outcomes.map(inOneLine).join('\n')}\n`)
+  expect(outcomes.filter(outcome => !isWell(outcome))).toEqual([])
+  for (const { acked, faults } of outcomes) {
+    expect(acked).toBe(messages)
+    expect(faults).toBeGreaterThan(3)
+  }
+}
+
+function inOneLine({ client, qos, acked, lost, doubled, forgotten, connections, faults }: Outcome): string {
+  return `${client}, QoS ${qos}: acked ${acked}, lost ${lost}, doubled ${doubled}; ${connections} connections, ${faults} faults of the line, without session ${forgotten}`
 }
 
 function numbersBelow(count: number): number[] {

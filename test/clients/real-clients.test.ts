@@ -8,8 +8,7 @@ import { execFileSync } from 'node:child_process'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { buildClientPrograms, type ClientPrograms, clientProgramsHere } from '../servers/client-programs.ts'
 import { type Endpoint, openOneBroker } from './endpoint.ts'
-import { isWell, type Outcome, publishOverPoorLines } from './poor-lines.ts'
-import { exactPublishings, type Publishing } from './publishing-clients.ts'
+import { expectNothingLost } from './poor-lines.ts'
 
 const MESSAGES = 1_000
 const seed = Number(process.env.SURGETANK_CLIENT_SEED ?? 1)
@@ -27,21 +26,7 @@ describe.skipIf(!clientProgramsHere)('clients that others wrote, over poor lines
   })
 
   it('lose nothing and double nothing through cuts, withheld answers and SIGKILL of the whole, and find their sessions', async () => {
-    const behind = {
-      mqttPort: endpoint.mqttPort,
-      killAndRestart: () => endpoint.killAndRestart(),
-      arrived: ({ device }: Publishing) => numbersOf(endpoint, device),
-    }
-    const outcomes = await publishOverPoorLines(behind, programs, exactPublishings(MESSAGES), {
-      seed,
-      kills: [300, 650],
-    })
-    process.stderr.write(`${outcomes.map(inOneLine).join('\n')}\n`)
-    expect(outcomes.filter(outcome => !isWell(outcome))).toEqual([])
-    for (const { acked, faults } of outcomes) {
-      expect(acked).toBe(MESSAGES)
-      expect(faults).toBeGreaterThan(5)
-    }
+    await expectNothingLost(endpoint, programs, { seed, messages: MESSAGES, kills: [300, 650] })
   })
 
   it('are told in words that MQTT 5 is not spoken: autopaho', () => {
@@ -50,11 +35,3 @@ describe.skipIf(!clientProgramsHere)('clients that others wrote, over poor lines
     expect(told).toMatch(/unsupported protocol version/i)
   })
 })
-
-async function numbersOf(endpoint: Endpoint, device: string): Promise<number[]> {
-  return (await endpoint.readings(device)).map(([, value]) => Number(value))
-}
-
-function inOneLine({ client, qos, acked, lost, doubled, forgotten, connections, faults }: Outcome): string {
-  return `${client}, QoS ${qos}: acked ${acked}, lost ${lost}, doubled ${doubled}; ${connections} connections, ${faults} faults of the line, without session ${forgotten}`
-}
