@@ -1,7 +1,7 @@
 /**
  * A poor line between a client and a broker: at moments that a seed decides, it cuts the connection between two packets or
  * inside one, keeps the broker's answers from the client and then cuts, keeps what the client sends from the broker and then
- * cuts, or cuts before the CONNACK arrives. It also holds the line still at given messages, and takes no other connection
+ * cuts, or cuts before the CONNACK arrives; and when nothing is said for a while. It also holds the line still at given messages, and takes no other connection
  * then, so that a test can kill the broker while several are under way. The first CONNACK of a client always arrives: whether a first attempt is repeated is the
  * application's choice.
  */
@@ -16,6 +16,8 @@ type Fault = (typeof FAULTS)[number]
 
 /** A fault comes after so many PUBLISH and PUBREL of a connection: more than a client's window, so that it makes progress. */
 const PACKETS_BETWEEN = [40, 160] as const
+/** A line without a packet for so long is cut: some clients send what they hold by the next connection only. */
+const QUIET_MS = 2_000
 /** How long a line that lets nothing through stays before it is cut. */
 const DEAF_MS = 100
 
@@ -86,7 +88,11 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
     }
     const broker = connect(options.target(), '127.0.0.1')
     for (const socket of [client, broker]) keep(socket)
-    client.once('close', () => broker.destroy())
+    const quiet = setTimeout(() => cutWhenQuiet(), QUIET_MS)
+    client.once('close', () => {
+      clearTimeout(quiet)
+      broker.destroy()
+    })
     broker.once('close', () => client.destroy())
     const fault = draw()
     const [least, most] = PACKETS_BETWEEN
@@ -98,7 +104,13 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
     client.on('data', openCutter(fromClient))
     broker.on('data', openCutter(fromBroker))
 
+    function cutWhenQuiet(): void {
+      if (heldAt === null) cut()
+      else quiet.refresh()
+    }
+
     function fromClient(packet: Buffer): void {
+      quiet.refresh()
       const type = (packet[0] ?? 0) >> 4
       if (isSwallowed || broker.destroyed) return
       const counts = type === 3 || type === 6

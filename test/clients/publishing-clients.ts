@@ -23,7 +23,7 @@ export interface Publishing {
 /**
  * What each client does exactly over a poor line. At QoS 2 two of them need a `ts`, at any broker: Paho for Python sends a
  * message anew after its PUBREL when a connection ends before its CONNACK (`_messages_reconnect_reset_out`), and Paho for Go
- * reports an error for a message that it sends all the same, and gives its packet identifier to another one.
+ * keeps the PUBLISH until PUBCOMP, and sends it again after its PUBREL (`net.go`, `resume`).
  */
 export function exactPublishings(messages: number): Publishing[] {
   return CLIENT_NAMES.flatMap((client, n) =>
