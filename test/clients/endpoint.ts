@@ -28,9 +28,12 @@ export interface Endpoint {
   close(): Promise<void>
 }
 
+/** `TEST_DIST=…/dist npx vitest run test/clients/one-broker.test.ts` asks another build. */
+const DIST = process.env.TEST_DIST ?? 'dist'
+
 export async function openOneBroker(env: Readonly<Record<string, string>> = {}): Promise<Endpoint> {
   const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-met-'))
-  const options: SystemOptions = { dataDir, ports: await freePorts(), env }
+  const options: SystemOptions = { dataDir, ports: await freePorts(), dist: DIST, env }
   let running = await startSystem(options)
   let output = ''
   const metrics = () => [textOf(options.ports.http, '/metrics')]

@@ -14,8 +14,8 @@ import { openCutter } from './wire.ts'
 const FAULTS = ['cut', 'cut inside', 'withhold answers', 'swallow messages', 'no CONNACK'] as const
 type Fault = (typeof FAULTS)[number]
 
-/** A fault comes after so many PUBLISH and PUBREL of a connection: more than a client's window, so that it makes progress. */
-const PACKETS_BETWEEN = [40, 160] as const
+/** A fault comes after so many messages of a connection were finished (PUBACK, PUBCOMP), so that every client makes progress. */
+const FINISHED_BETWEEN = [15, 100] as const
 /** A line without a packet for so long is cut: some clients send what they hold by the next connection only. */
 const QUIET_MS = 2_000
 /** How long a line that lets nothing through stays before it is cut. */
@@ -95,7 +95,7 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
     })
     broker.once('close', () => client.destroy())
     const fault = draw()
-    const [least, most] = PACKETS_BETWEEN
+    const [least, most] = FINISHED_BETWEEN
     let left = least + Math.floor(random() * (most - least))
     let isWithheld = fault === 'no CONNACK'
     let isSwallowed = false
@@ -113,8 +113,7 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
       quiet.refresh()
       const type = (packet[0] ?? 0) >> 4
       if (isSwallowed || broker.destroyed) return
-      const counts = type === 3 || type === 6
-      if (counts && --left === 0) {
+      if (left <= 0 && (type === 3 || type === 6)) {
         suffer(packet)
         return
       }
@@ -132,6 +131,7 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
     function suffer(packet: Buffer): void {
       if (fault === 'no CONNACK') return
       faults[fault]++
+      left = Number.POSITIVE_INFINITY
       if (fault === 'cut inside') broker.write(packet.subarray(0, Math.ceil(packet.length / 2)))
       if (fault === 'withhold answers') {
         broker.write(packet)
@@ -163,7 +163,9 @@ export async function openFlakyLine(options: FlakyLineOptions): Promise<FlakyLin
         connackArrived = true
         if (options.deniesSessions === true && packet[3] === 0) packet[2] = 0
       }
-      if (!isWithheld) client.write(packet)
+      if (isWithheld) return
+      client.write(packet)
+      if (type === 4 || type === 7) left--
     }
 
     async function cutLater(): Promise<void> {
