@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { freePorts, runCommand, type SystemOptions, startSystem } from '../crash/system.ts'
 import { sql } from '../journeys/observed.ts'
 import { openPlainClient } from '../journeys/plain-client.ts'
@@ -66,7 +67,11 @@ export async function openTwoBrokers(env: Readonly<Record<string, string>> = {})
   const options: SystemOptions = { dataDir: 'no-such-directory', ports, env: machines.env }
   const brokers = ['broker-a', 'broker-b'] as const
   return {
-    ...seenFromOutside(options, () => brokers.map(broker => machines.metrics(broker))),
+    ...seenFromOutside(
+      options,
+      () => brokers.map(broker => machines.metrics(broker)),
+      () => drainedOf(ports.http),
+    ),
     mqttPort: ports.mqtt,
     killAndRestart: async () => {
       await Promise.all(brokers.map(broker => machines.killAndRestart(broker)))
@@ -81,15 +86,24 @@ export async function openTwoBrokers(env: Readonly<Record<string, string>> = {})
   }
 }
 
+/** As the checker of the crash rounds waits: what is counted behind is looked at once a second. */
+async function drainedOf(httpPort: number): Promise<void> {
+  for (let still = 0; still < 3; await pause(500)) {
+    const lag = /^telemetry_lag_readings (\S+)$/m.exec(await textOf(httpPort, '/metrics'))
+    still = Number(lag?.[1]) === 0 ? still + 1 : 0
+  }
+}
+
 function seenFromOutside(
   system: SystemOptions,
   metrics: () => readonly Promise<string>[],
+  drained: () => Promise<void> = async () => undefined,
 ): Pick<Endpoint, 'readings' | 'quarantined' | 'metric' | 'online'> {
   const { ports } = system
   let asked = 0
   return { readings, quarantined, metric, online }
 
-  /** The log keeps the order of a device, so that all before the last reading is stored when that one is. */
+  /** One log keeps its order, so that all before the last reading is stored when that one is; of several, `drained` tells. */
   async function readings(device: string): Promise<[string, unknown][]> {
     const last = `asked${asked++}`
     const id = `asks-${process.pid}-${last}`
@@ -102,7 +116,11 @@ function seenFromOutside(
       }, reject)
     })
     const of = `FROM telemetry.readings WHERE device = '${device}'`
-    await until(async () => (await sql(ports, `SELECT 1 ${of} AND metric = '${last}'`)).length > 0, 'all are stored')
+    await until(
+      async () => (await sql(ports, `SELECT 1 ${of} AND metric = '${last}'`)).length > 0,
+      'the last is stored',
+    )
+    await drained()
     const rows = await sql(ports, `SELECT metric, value ${of} AND NOT match(metric, '^asked') ORDER BY metric, value`)
     return rows.map(([name, value]) => [String(name), value])
   }
@@ -113,7 +131,7 @@ function seenFromOutside(
     const entries = stdout.split('\n').filter(line => line !== '')
     return entries
       .map(line => JSON.parse(line) as Record<string, unknown>)
-      .filter(entry => `${entry.topic}`.startsWith(topic))
+      .filter(({ where }) => `${where}`.startsWith(topic))
   }
 
   async function metric(name: string): Promise<number> {
