@@ -12,7 +12,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Fleet, openFleet } from '../../bench/generator.ts'
 import { check, type FleetJournal, holds, openJournal } from '../crash/checker.ts'
 import { freePorts, type RunningSystem, type SystemOptions, startSystem } from '../crash/system.ts'
-import { type MosquittoBridge, mosquittoHere, startBridge } from '../servers/mosquitto-bridge.ts'
+import { startBridge } from '../servers/mosquitto-bridge.ts'
+import { type MosquittoProcess, mosquittoHere } from '../servers/mosquitto-process.ts'
 import { until } from '../waits.ts'
 
 const DEVICES = 10
@@ -24,7 +25,7 @@ describe.skipIf(!mosquittoHere)('a stock bridge of mosquitto', () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'surgetank-bridged-'))
   let system: SystemOptions
   let running: RunningSystem
-  let bridge: MosquittoBridge
+  let bridge: MosquittoProcess
   let fleet: Fleet
   let journal: FleetJournal
 

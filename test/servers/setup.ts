@@ -4,8 +4,9 @@
  */
 import { existsSync } from 'node:fs'
 import { anotherUserHere } from './another-user.ts'
+import { clientProgramsHere } from './client-programs.ts'
 import { kafkaGiven, kafkaHere } from './kafka-server.ts'
-import { mosquittoHere } from './mosquitto-bridge.ts'
+import { mosquittoHere } from './mosquitto-process.ts'
 import { npmCacheHere } from './npm-cache.ts'
 import { redisHere } from './redis-server.ts'
 import { judgedEngineHere, wallsHere } from './walls-here.ts'
@@ -31,10 +32,16 @@ export const NEEDS: readonly Need[] = [
     how: 'install Java 17 and Maven, then: mvn -q -f test/servers/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$HOME/.cache/surgetank-test/kafka-4.1.1',
   },
   {
+    name: 'clients in Java, Go and Python',
+    isHere: clientProgramsHere,
+    suites: 'clients that others wrote, over poor lines',
+    how: 'install a JDK 17, Maven, Go 1.24 or newer and Python 3 with pip, then: bash test/clients/programs/download',
+  },
+  {
     name: 'mosquitto',
     isHere: mosquittoHere,
-    suites: 'a bridge of mosquitto',
-    how: 'install it (Debian: apt-get install mosquitto)',
+    suites: 'a bridge of mosquitto, the harness of real clients beside another broker',
+    how: 'install mosquitto (Debian: apt-get install mosquitto)',
   },
   {
     name: 'superuser',

@@ -1,0 +1,49 @@
+/**
+ * What clients keep at two brokers that share Kafka and Redis, behind a balancer that sends each connection to the other one:
+ * the same as at one, while both are killed; and what is left when Redis is emptied.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { buildClientPrograms, clientProgramsHere } from '../servers/client-programs.ts'
+import { kafkaHere } from '../servers/kafka-server.ts'
+import { redisHere } from '../servers/redis-server.ts'
+import { until } from '../waits.ts'
+import { openTwoBrokers, type TwoBrokers } from './endpoint.ts'
+import { describeHabits } from './habits.ts'
+import { expectNothingLost } from './poor-lines.ts'
+import { openConnected } from './raw-line.ts'
+import { describeSessions } from './sessions-kept.ts'
+
+describe.skipIf(!kafkaHere || !redisHere)('two brokers', () => {
+  let endpoint: TwoBrokers
+  beforeAll(async () => {
+    endpoint = await openTwoBrokers()
+  })
+  afterAll(() => endpoint.close())
+
+  describeSessions(() => endpoint)
+  describeHabits(() => endpoint)
+
+  it('an emptied Redis is told again of who is connected, and a client that is away is told that nothing was kept', async () => {
+    const open = (id: string) => openConnected(endpoint.mqttPort, id, { isClean: false })
+    const away = await open('away-meanwhile')
+    await away.close()
+    await until(async () => (await endpoint.metric('telemetry_clients_connected')) === 0, 'nobody is connected')
+    const stays = await open('stays-meanwhile')
+    await endpoint.emptyRedis()
+    await until(() => endpoint.isInRedis('stays-meanwhile'), 'the connected one is written again')
+    await stays.close()
+    const [again, back] = await Promise.all([open('stays-meanwhile'), open('away-meanwhile')])
+    expect(again.packets[0]).toBe('20020100')
+    expect(back.packets[0]).toBe('20020000')
+    await Promise.all([again.close(), back.close()])
+  })
+
+  it.skipIf(!clientProgramsHere)('lose nothing and double nothing of real clients over poor lines', async () => {
+    const programs = buildClientPrograms()
+    try {
+      await expectNothingLost(endpoint, programs, { seed: 2, messages: 1_000, kills: [300, 650] })
+    } finally {
+      programs.remove()
+    }
+  })
+})
