@@ -57,7 +57,7 @@ export async function openOneBroker(env: Readonly<Record<string, string>> = {}):
 export interface TwoBrokers extends Endpoint {
   /** SIGKILL of Redis, and a start without what it held. */
   emptyRedis(): Promise<void>
-  /** Whether a key or a value in Redis names this. */
+  /** Whether Redis keeps something of this client's session. */
   isInRedis(name: string): Promise<boolean>
 }
 
@@ -79,7 +79,7 @@ export async function openTwoBrokers(env: Readonly<Record<string, string>> = {})
     emptyRedis: () => machines.killAndRestart('redis'),
     isInRedis: async name => {
       const keys = (await machines.redis.command('KEYS', '*')) as string[]
-      return keys.some(key => key.includes(`session`) && key.includes(name))
+      return keys.some(key => key.includes('k:') && key.includes(name))
     },
     output: machines.output,
     close: machines.close,

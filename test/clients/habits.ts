@@ -236,7 +236,10 @@ export function describeHabits(endpoint: () => Endpoint): void {
     const twins = await comeBackAtOnce(port(), 'twin', rounds)
     expect(await numbers('twin')).toHaveLength(2 * rounds)
     for (const sent of twins) expect(sent).toBeLessThanOrEqual(rounds + 2)
-    await until(() => /two clients[^\n]*twin/i.test(endpoint().output()), 'the log names the id')
+    await until(
+      () => /"client":"twin"[^\n]*two clients|two clients[^\n]*twin/.test(endpoint().output()),
+      'the log names the id',
+    )
   })
 
   it('a storm of 2,000 clients is served in full', async () => {

@@ -67,7 +67,7 @@ export async function openConnected(port: number, clientId: string, shape: Conne
   const line = await openRawLine(port)
   line.send(connectBytes(clientId, shape))
   const [connack = 'none'] = await line.atLeast(1)
-  if (!/^2002000?[01]?00$/.test(connack)) throw new Error(`${clientId} was answered ${connack} ${line.end}`)
+  if (!/^20020[01]00$/.test(connack)) throw new Error(`${clientId} was answered ${connack} ${line.end}`)
   return line
 }
 
