@@ -149,7 +149,7 @@ const PACE = {
     100_000,
     [16, 10_000_000],
     'sessions',
-    'Sessions of clients with clean=0 that are kept while they are away, in Redis with REDIS_URL; the one away longest makes room. About 0.5 kB each on disk or in Redis, 2 kB at most on disk on average, and 0.3 kB in memory.',
+    'Sessions of clients with clean=0 that are kept while they are away, in Redis with REDIS_URL; the one away longest makes room. About 0.5 kB each on disk (2 kB at most, on average) or in Redis; in memory 0.2 kB for each on disk, and 2.3 kB for one whose client is connected.',
   ),
   SURGETANK_SESSION_HOURS: kind.number(
     168,

@@ -3,7 +3,6 @@
  * under one name only the later one is made. A commit takes so many that its turn stays short.
  */
 import { SurgetankError } from '../errors.ts'
-import { within } from '../within.ts'
 
 export interface Commits<Value> {
   /**
@@ -30,7 +29,9 @@ export interface CommitsOptions<Value> {
   readonly atOnce: number
 }
 
-const WAIT_MS_MAX = 2_000
+/** Ticks and not the time count, so that a process that was busy, or stopped, does not refuse what it had no turn for. */
+const TICK_MS = 100
+const WAIT_TICKS_MAX = 20
 const SOON_MS = 1_000
 
 interface Put<Value> {
@@ -41,6 +42,7 @@ interface Put<Value> {
 }
 
 interface Waiting {
+  readonly sinceTick: number
   resolve(): void
   reject(error: unknown): void
 }
@@ -52,6 +54,8 @@ export function openCommits<Value>({ write, atOnce }: CommitsOptions<Value>): Co
   let soon: NodeJS.Timeout | null = null
   let healthy = true
   let closed = false
+  let tick = 0
+  let ticking: NodeJS.Timeout | null = null
 
   return {
     put,
@@ -64,14 +68,26 @@ export function openCommits<Value>({ write, atOnce }: CommitsOptions<Value>): Co
     close,
   }
 
-  async function put(name: string, make: () => Value, again = false): Promise<void> {
-    const { again: before = null, waiting = [] } = next.get(name) ?? {}
-    const made = new Promise<true>((resolve, reject) => waiting.push({ resolve: () => resolve(true), reject }))
-    next.set(name, { make, again: again ? make : before, waiting })
-    start()
-    if ((await within(WAIT_MS_MAX, made)) === true) return
+  function put(name: string, make: () => Value, again = false): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const { again: before = null, waiting = [] } = next.get(name) ?? {}
+      waiting.push({ resolve, reject, sinceTick: tick })
+      next.set(name, { make, again: again ? make : before, waiting })
+      start()
+    })
+  }
+
+  /** Those that have waited long enough hear so; what they asked for goes on. */
+  function countTick(): void {
+    tick++
+    for (const { waiting } of [...underWay.values(), ...next.values()]) {
+      for (const { sinceTick, reject } of waiting) if (tick - sinceTick > WAIT_TICKS_MAX) refuse(reject)
+    }
+  }
+
+  function refuse(reject: Waiting['reject']): void {
     healthy = false
-    throw new SurgetankError('sessions_unavailable', `It was not kept within ${WAIT_MS_MAX} ms.`)
+    reject(new SurgetankError('sessions_unavailable', `It was not kept within ${TICK_MS * WAIT_TICKS_MAX} ms.`))
   }
 
   function putSoon(name: string, make: () => Value): void {
@@ -94,6 +110,7 @@ export function openCommits<Value>({ write, atOnce }: CommitsOptions<Value>): Co
 
   /** What is asked in one turn of the event loop shares the first commit, too. */
   function start(): void {
+    ticking ??= setInterval(countTick, TICK_MS)
     running ??= new Promise<void>(resolve => setImmediate(resolve)).then(run)
   }
 
@@ -107,6 +124,8 @@ export function openCommits<Value>({ write, atOnce }: CommitsOptions<Value>): Co
       if (!healthy) break
     }
     running = null
+    if (ticking !== null) clearInterval(ticking)
+    ticking = null
     // After a failure there is a pause, unless somebody waits.
     if ([...next.values()].some(({ waiting }) => waiting.length > 0)) start()
     else if (next.size > 0) startSoon()

@@ -36,7 +36,8 @@ export interface LmdbSessions extends SessionStore {
   sweep(): Promise<void>
 }
 
-const PUTS_OF_A_COMMIT = 2_000
+/** One turn of the event loop writes them. */
+const PUTS_OF_A_COMMIT = 500
 /** Address space, not disk. */
 const MAP_BYTES_MIN = 2 ** 30
 const BYTES_EACH = 2_048

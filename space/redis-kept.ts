@@ -42,6 +42,8 @@ export interface KeptOptions {
   readonly sessionsMax: number
   readonly expiryMs: number
   readonly log: Logger
+  /** ms since 1970 UTC. */
+  readonly clock?: () => number
 }
 
 const CALL_MS_MAX = 1_000
@@ -84,7 +86,8 @@ interface Owed {
   readonly until: number
 }
 
-export function openRedisKept({ connection, keys, unit, sessionsMax, expiryMs, log }: KeptOptions): RedisKept {
+export function openRedisKept(options: KeptOptions): RedisKept {
+  const { connection, keys, unit, sessionsMax, expiryMs, log, clock = Date.now } = options
   const mostOfShard = Math.ceil(sessionsMax / SHARDS)
   const held = new Map<string, Mine>()
   const owed = new Map<string, Owed>()
@@ -112,7 +115,7 @@ export function openRedisKept({ connection, keys, unit, sessionsMax, expiryMs, l
 
   async function openNamed(name: string): Promise<StoredSession | null> {
     const token = `${unit}-${++opened}`
-    const mine: Mine = { name, token, since: '0', toldAt: Date.now(), dropped: false, make: null }
+    const mine: Mine = { name, token, since: '0', toldAt: clock(), dropped: false, make: null }
     held.set(name, mine)
     try {
       // What the connection before it has not brought there yet would be refused afterwards.
@@ -125,7 +128,7 @@ export function openRedisKept({ connection, keys, unit, sessionsMax, expiryMs, l
       const [found, since, text] = reply as [number, string, string]
       if (found === NOT_KEPT) return letGo(mine)
       mine.since = since
-      aheadMs = Number(since) - Date.now()
+      aheadMs = Number(since) - clock()
       if (found !== PRESENT) return holdSession(mine, fresh, false)
       return await openFound(mine, text)
     } catch (error) {
@@ -193,7 +196,7 @@ export function openRedisKept({ connection, keys, unit, sessionsMax, expiryMs, l
     if (wanted.length === 0) return
     const kept = wanted.map(({ mine }) => keys.kept(mine.name))
     const args = wanted.flatMap(({ mine, text, connected }) => {
-      mine.toldAt = Date.now()
+      mine.toldAt = clock()
       return [mine.name, mine.since, mine.token, text, connected ? 1 : 0]
     })
     const own = [expiryMs, CONNECTED_MS, mostOfShard]
@@ -221,7 +224,7 @@ export function openRedisKept({ connection, keys, unit, sessionsMax, expiryMs, l
   }
 
   function owe(name: string, token: string): void {
-    if (owed.size < OWED_MAX || owed.has(name)) owed.set(name, { token, until: Date.now() + aheadMs })
+    if (owed.size < OWED_MAX || owed.has(name)) owed.set(name, { token, until: clock() + aheadMs })
   }
 
   /** Rejects as a call does. */
@@ -240,7 +243,7 @@ export function openRedisKept({ connection, keys, unit, sessionsMax, expiryMs, l
     try {
       await Promise.all(firstOf(owed.keys(), PAID_AT_ONCE).map(pay))
       await Promise.all(ALL_SHARDS.map(lookAt))
-      confirm(Date.now() - CONFIRM_EVERY_MS)
+      confirm(clock() - CONFIRM_EVERY_MS)
     } catch (error) {
       log.debug({ err: error }, 'what clients hold could not be looked for in Redis yet')
     } finally {

@@ -22,7 +22,7 @@ import { openRedisConnection, within } from './redis-connection.ts'
 import { openRedisEpoch, type RedisEpoch } from './redis-epoch.ts'
 import { openRedisFlush } from './redis-flush.ts'
 import { openRedisHeart } from './redis-heart.ts'
-import { openRedisKept, type RedisKept } from './redis-kept.ts'
+import { type KeptOptions, openRedisKept, type RedisKept } from './redis-kept.ts'
 import { openRedisKeys } from './redis-keys.ts'
 import type { Older } from './redis-marks.ts'
 import { openRedisReads } from './redis-reads.ts'
@@ -49,7 +49,7 @@ export interface RedisSpaceOptions {
 export interface RedisSpace extends Space {
   readonly sessions: Sessions
   /** What clients hold, in the same Redis. Called once; the caller closes it before the space. */
-  openSessionStore(bounds: { readonly sessionsMax: number; readonly expiryMs: number }): SessionStore
+  openSessionStore(bounds: Pick<KeptOptions, 'sessionsMax' | 'expiryMs' | 'clock'>): SessionStore
   /** Names this process among those that share the space. */
   readonly unit: string
   /** Processes that live and cannot read what this one writes, as far as they leave a trace here. */

@@ -186,6 +186,20 @@ describe.skipIf(!redisHere)('what clients hold, in a Redis', () => {
     expect(await store?.count()).toBe(1)
   })
 
+  test('of clients that stay connected is confirmed, so that it neither expires nor makes room', async () => {
+    const { redis, keys, open } = await openBrokers(0)
+    let now = Date.now()
+    const store = await open({ clock: () => now, expiryMs: HOUR_MS })
+    await opened(store, key)
+    const [kept, seen] = [keys.kept(nameOfKey(key)), keys.keptSeen(shardOf(nameOfKey(key)))]
+    await redis.command('PEXPIRE', kept, 1_000_000)
+    const until30Min = Number(await redis.command('ZSCORE', seen, nameOfKey(key)))
+    expect(until30Min).toBeGreaterThan(Date.now() + 25 * 60_000)
+    now += 11 * 60_000
+    await until(async () => Number(await redis.command('PTTL', kept)) > 1_000_000)
+    expect(Number(await redis.command('ZSCORE', seen, nameOfKey(key)))).toBeGreaterThan(until30Min)
+  })
+
   test('that does not answer is not waited for, saves are refused, and a client that heard of none finds none later', async () => {
     const { redis, stores } = await openBrokers(2)
     const [store, other] = stores
@@ -234,14 +248,16 @@ async function openBrokers(number: number) {
   onTestFinished(() => redis.stop())
   const prefix = freshPrefix()
   const stores: SessionStore[] = []
-  for (let at = 0; at < number; at++) {
+  for (let at = 0; at < number; at++) stores.push(await open())
+  return { redis, keys: openRedisKeys(prefix), stores, open }
+
+  async function open(more: Partial<Parameters<RedisSpace['openSessionStore']>[0]> = {}): Promise<SessionStore> {
     const space = await openRedisSpace(spaceOptions(redis.url, { prefix }))
     onTestFinished(() => space.close())
-    const store = space.openSessionStore({ sessionsMax: 160_000, expiryMs: EXPIRY_MS })
+    const store = space.openSessionStore({ sessionsMax: 160_000, expiryMs: EXPIRY_MS, ...more })
     onTestFinished(() => store.close())
-    stores.push(store)
+    return store
   }
-  return { redis, keys: openRedisKeys(prefix), stores }
 }
 
 async function opened(store: SessionStore | undefined, key: SessionKey) {
