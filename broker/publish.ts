@@ -18,7 +18,7 @@ import type { Floodgate } from './frame-gate.ts'
 import type { OversizedFrame } from './oversized-frame.ts'
 import type { PresenceKeeper } from './presence.ts'
 import type { KnownTopic, PublishFrame } from './publish-frame.ts'
-import { keptTopic, parseStatus, parseTopic, refuseStatus } from './topics.ts'
+import { keptTopic, parseStatus, parseTopic, type ReservedReason, refuseStatus } from './topics.ts'
 import { openWills } from './wills.ts'
 
 /** The first byte of PUBACK and of PUBREC [MQTT 3.1.1, 3.4 and 3.5]. */
@@ -82,9 +82,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const { topic } = packet
     const route = parseTopic(topic)
     if (route.kind === 'reserved') {
-      countReceived(packet.qos)
-      letGo(route.reason)
-      acknowledgeInOrder(connection, packet)
+      takeReserved(connection, route.reason, packet)
       return
     }
     const state = route.kind === 'status' ? parseStatus(packet.payload) : null
@@ -125,8 +123,8 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const { number, marksDup } = connection
     const { messageId: packet, dup } = frame
     if (dup) connection.marksDup = true
-    const isNew = isOpened(held, topic, payload)
-    const mark = held === null || held.opened === null ? null : held.opened.mark
+    const isNew = frame.qos !== 2 || isOpened(held, topic, payload)
+    const mark = frame.qos === 2 ? (held?.opened?.mark ?? null) : null
     // One literal, and no spread: this is the hot path.
     const publish = {
       device,
@@ -154,9 +152,7 @@ export function openPublishing(options: PublishingOptions): Publishing {
     }
     const route = parseTopic(topic)
     if (route.kind === 'reserved') {
-      countReceived(qos)
-      letGo(route.reason)
-      acknowledgeInOrder(connection, frame)
+      takeReserved(connection, route.reason, frame)
       return
     }
     const receivedAt = clock()
@@ -207,12 +203,14 @@ export function openPublishing(options: PublishingOptions): Publishing {
     acknowledgeInOrder(connection, packet)
   }
 
+  function takeReserved(connection: Connection, reason: ReservedReason, packet: Acknowledgeable): void {
+    countReceived(packet.qos)
+    letGo(reason)
+    acknowledgeInOrder(connection, packet)
+  }
+
   /** Of a message that needs no commit. */
-  function acknowledgeInOrder(
-    connection: Connection,
-    packet: Pick<PublishFrame, 'qos'> & { messageId?: number },
-  ): void {
-    const { qos, messageId = 0 } = packet
+  function acknowledgeInOrder(connection: Connection, { qos, messageId = 0 }: Acknowledgeable): void {
     if (qos > 0) acknowledger.afterEarlier(new Held(connection, qos === 1 ? PUBACK : PUBREC, messageId, clock()))
   }
 
@@ -251,6 +249,12 @@ function brokenByOversized({ qos, messageId }: OversizedFrame, topic: string): s
 
 function describeOversized({ packetBytes, payload }: OversizedFrame): string {
   return `A packet takes up to ${LIMITS.packetBytesMax} bytes; this one has ${packetBytes}. The first ${payload.length} bytes of its payload are kept.`
+}
+
+interface Acknowledgeable {
+  readonly qos: number
+  /** Of QoS 1 and 2. */
+  readonly messageId?: number | undefined
 }
 
 type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup' | 'mark'>

@@ -73,7 +73,7 @@ interface Served {
   /** All that have not ended and left. */
   readonly connections: Set<Connection>
   /** Those that the take-over under way has not answered, the newest last. */
-  waiting: Connection[]
+  waiting: Set<Connection>
   /** When it connected last, ms since 1970 UTC. */
   connectedAt: number
   /** Resolves with the connection to be served, null when all that waited have gone. Never rejects; null while none is under way. */
@@ -115,7 +115,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
   function enter(connection: Connection, client: string): Served {
     const entry = served.get(client) ?? {
       connections: new Set(),
-      waiting: [],
+      waiting: new Set(),
       connectedAt: 0,
       takeover: null,
       moved: false,
@@ -125,7 +125,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
     served.set(client, entry)
     connection.session = client
     entry.connections.add(connection)
-    entry.waiting.push(connection)
+    entry.waiting.add(connection)
     entry.connectedAt = clock()
     return entry
   }
@@ -135,7 +135,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
     // Whoever came has gone while the one that is served was not touched yet.
     if (newestOf(entry) !== null) await takeFromOthers(client, entry)
     const chosen = newestOf(entry)
-    entry.waiting = []
+    entry.waiting = new Set()
     entry.takeover = null
     if (chosen !== null) {
       entry.wasServed = true
@@ -260,10 +260,10 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
 
 /** Those that do not wait for the take-over under way. */
 function eldersOf({ connections, waiting }: Served): Connection[] {
-  return [...connections].filter(connection => !waiting.includes(connection))
+  return [...connections].filter(connection => !waiting.has(connection))
 }
 
 /** The newest connection that waits and has not gone. */
 function newestOf({ waiting }: Served): Connection | null {
-  return waiting.findLast(({ socket }) => !socket.destroyed) ?? null
+  return [...waiting].findLast(({ socket }) => !socket.destroyed) ?? null
 }

@@ -122,9 +122,10 @@ function parseState(text: string): unknown {
 
 /**
  * True when a client may subscribe to this filter: one below its own `devices/{id}/cmd/`, with `+` for any level and `#` as the
- * last [MQTT-4.7.1-2, -3].
+ * last [MQTT-4.7.1-2, -3]. A client id that is no device id, such as `+`, has none.
  */
 export function isOwnCommandFilter(clientId: string, filter: string): boolean {
+  if (!DEVICE_ID.test(clientId)) return false
   const own = `devices/${clientId}/cmd/`
   if (!filter.startsWith(own) || ODD_CHARACTER.test(filter)) return false
   if (Buffer.byteLength(filter) > LIMITS.topicBytesMax || filter.split('/').length > LIMITS.topicLevelsMax) return false

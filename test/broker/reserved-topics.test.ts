@@ -27,6 +27,16 @@ describe.each(TOPICS)('a message to %s', (topic, reason) => {
     await until(() => ingest.gone[reason] === 3)
   })
 
+  it('is acknowledged and let go also when it is too large for anything else', async () => {
+    const { broker, ingest } = await openBench()
+    const client = await openClient(broker.port)
+    client.send(publishPacket(1, { topic, payload: Buffer.alloc(400_000, 'x') }))
+    await client.count(2)
+    expect(acknowledged(client)).toEqual([1])
+    expect(ingest.offered).toEqual([])
+    await until(() => ingest.gone[reason] === 1)
+  })
+
   it('is not acknowledged before what was sent before it [MQTT-4.6.0-2]', async () => {
     const { broker, ingest } = await openBench()
     const client = await openClient(broker.port)

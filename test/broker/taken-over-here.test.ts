@@ -2,8 +2,13 @@
  * Two devices with one client id at one broker: the newer connection takes the place of the older one [MQTT-3.1.4-2], what that
  * one handed over is acknowledged first, and an id that is taken over again and again is slowed.
  */
+import { Socket } from 'node:net'
+import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
+import { Connection } from '../../broker/connection.ts'
 import { openRestless } from '../../broker/restless.ts'
+import { openSampledLog } from '../../broker/sampled-log.ts'
+import { openTakeover } from '../../broker/takeover.ts'
 import { registry } from '../../metrics.ts'
 import { until } from '../waits.ts'
 import {
@@ -205,6 +210,43 @@ describe('two devices with one client id that connect again at once', () => {
     })()
     await Promise.all([twins, other])
     expect(others).toBe(50)
+  })
+})
+
+describe('a take-over', () => {
+  const options = {
+    sessions: null,
+    ingest: { catchUp: async () => {}, stalled: false },
+    lost: () => {},
+    clock: () => 1_000,
+    log: openSampledLog(pino({ level: 'silent' }), () => 1_000),
+  }
+
+  it('says that the newer connection is there before it says that the older one has ended', async () => {
+    const order: string[] = []
+    const takeover = openTakeover({ ...options, serves: () => void order.push('serves') })
+    const [older, newer] = [new Connection(new Socket()), new Connection(new Socket())]
+    older.socket.once('close', () => void takeover.ended(older, whose => void order.push(`ended, ${whose}`)))
+    await takeover.admit(older, 'twin')
+    await takeover.admit(newer, 'twin')
+    await until(() => order.length === 3)
+    expect(order).toEqual(['serves', 'serves', 'ended, ours'])
+  })
+
+  it('has up to 1,024 connections wait for restless clients, beyond that CONNACK 3, and none of it for others [G5]', async () => {
+    const takeover = openTakeover({ ...options, serves: () => {} })
+    const admit = (client: string) => {
+      const connection = new Connection(new Socket())
+      connection.connected = true
+      return takeover.admit(connection, client)
+    }
+    for (let n = 0; n < 8; n++) expect(await admit('twin')).toBe('serve')
+    const waiting = Array.from({ length: 1_024 }, () => admit('twin'))
+    expect(await admit('twin')).toBe('busy')
+    expect(await admit('other')).toBe('serve')
+    const answers = await Promise.all(waiting)
+    expect(answers.filter(answer => answer === 'serve')).toHaveLength(1)
+    expect(answers.at(-1)).toBe('serve')
   })
 })
 

@@ -72,6 +72,7 @@ describe('topics', () => {
   it('lets a client subscribe below its own command topic, with wildcards there, and to nothing else', () => {
     const own = ['restart', 'a/b', '#', '+', '+/#', 'a/+', '+/b', 'a/#', '+/+']
     for (const below of own) expect(isOwnCommandFilter('press-17', `devices/press-17/cmd/${below}`), below).toBe(true)
+    for (const id of ['+', '#', 'a/b', '']) expect(isOwnCommandFilter(id, `devices/${id}/cmd/x`), id).toBe(false)
     const refused = ['#', '+', 'devices/press-17/#', 'devices/+/cmd/restart', 'devices/press-18/cmd/restart']
     refused.push('$SYS/#', 'devices/press-17/telemetry', 'devices/press-17/cmd', 'devices/press-17/cmd/\u0000')
     refused.push('devices/press-17/cmd/a+', 'devices/press-17/cmd/#/a', 'devices/press-17/cmd/a#')
