@@ -24,6 +24,7 @@ export type ConnectProgress =
 
 /** Each connection may keep so much without asking anybody. */
 const OWN_BYTES = 8 * 1024
+const NO_MEMORY = 'Too many large CONNECTs are under way.'
 const MORE: ConnectProgress = { kind: 'more' }
 
 const header = new FixedHeader()
@@ -40,7 +41,7 @@ export class ConnectBytes {
   /** Takes the bytes that came. After `whole` or `fault` nothing is kept any more. */
   take(read: Buffer): ConnectProgress {
     const bytes = this.#kept === null ? read : this.#join(this.#kept, read)
-    if (bytes === null) return this.#fault('connect_memory', 'Too many large CONNECTs are under way.')
+    if (bytes === null) return this.#fault('connect_memory', NO_MEMORY)
     if (bytes[0] !== CONNECT) return this.#fault('not_mqtt', 'The first packet is no CONNECT.')
     const state = header.read(bytes, 0)
     if (state === 'long') return this.#fault('malformed_packet', BROKEN_BY_LENGTH)
@@ -68,7 +69,7 @@ export class ConnectBytes {
   #keep(bytes: Buffer): ConnectProgress {
     if (this.#kept !== null) return MORE
     const joined = this.#join(Buffer.alloc(0), bytes)
-    return joined === null ? this.#fault('connect_memory', 'Too many large CONNECTs are under way.') : MORE
+    return joined === null ? this.#fault('connect_memory', NO_MEMORY) : MORE
   }
 
   /** Null when there is no memory for it. */

@@ -24,16 +24,18 @@ const UNACCEPTABLE_VERSION = Buffer.from([0x20, 0x02, 0x00, 0x01])
 /** CONNACK of MQTT 5 with reason code 0x84, "unsupported protocol version", and no properties [MQTT 5, 3.1.2.2 and 3.2.2.2]. */
 const UNSUPPORTED_VERSION_5 = Buffer.from([0x20, 0x03, 0x00, 0x84, 0x00])
 
+const NAME_311 = Buffer.from('MQTT')
+const NAME_31 = Buffer.from('MQIsdp')
 const LEVEL_31 = 3
 const LEVEL_311 = 4
 const LEVEL_5 = 5
-/** Set by a bridge of Mosquitto's; Aedes takes it off [mosquitto, `try_private`]. */
+/** Set by a bridge of Mosquitto's (`try_private`); Aedes' parser takes it off. */
 const BRIDGE_BIT = 0x80
 
 const RESERVED_FLAG = 0x01
 const WILL_FLAG = 0x04
 const WILL_QOS_SHIFT = 3
-const WILL_QOS_AND_RETAIN = 0x38
+const WILL_RETAIN_FLAG = 0x20
 const PASSWORD_FLAG = 0x40
 const USER_NAME_FLAG = 0x80
 
@@ -64,13 +66,12 @@ export function judgeConnect(packet: Buffer): ConnectJudgement {
   return { ...judgement, refusal: broken === null ? null : malformed(broken) }
 }
 
-const NAME_311 = Buffer.from('MQTT')
-const NAME_31 = Buffer.from('MQIsdp')
-
 function brokenByFlags(flags: number): string | null {
   if ((flags & RESERVED_FLAG) !== 0) return 'MQTT-3.1.2-3'
-  if ((flags & WILL_FLAG) === 0 && (flags & WILL_QOS_AND_RETAIN) !== 0) return 'MQTT-3.1.2-11'
-  if (((flags >> WILL_QOS_SHIFT) & 3) === 3) return 'MQTT-3.1.2-14'
+  const willQos = (flags >> WILL_QOS_SHIFT) & 3
+  if ((flags & WILL_FLAG) === 0 && willQos !== 0) return 'MQTT-3.1.2-13'
+  if ((flags & WILL_FLAG) === 0 && (flags & WILL_RETAIN_FLAG) !== 0) return 'MQTT-3.1.2-15'
+  if (willQos === 3) return 'MQTT-3.1.2-14'
   return (flags & PASSWORD_FLAG) !== 0 && (flags & USER_NAME_FLAG) === 0 ? 'MQTT-3.1.2-22' : null
 }
 

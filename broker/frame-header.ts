@@ -12,7 +12,6 @@ export const UNSUBSCRIBE = 0xa2
 
 /** The remaining length takes four bytes at most. */
 const LENGTH_SHIFT_MAX = 21
-const LENGTH_CLAUSE = 'MQTT 3.1.1, 2.2.3'
 
 export class FixedHeader {
   first = 0
@@ -73,7 +72,8 @@ export function brokenByHeader({ first, length }: FixedHeader): string | null {
   return length < rule.lengthMin || length > rule.lengthMax ? rule.length : null
 }
 
-export const BROKEN_BY_LENGTH = LENGTH_CLAUSE
+/** The remaining length is of four bytes at most. */
+export const BROKEN_BY_LENGTH = 'MQTT 3.1.1, 2.2.3'
 /** A packet identifier is never 0. */
 export const BROKEN_BY_IDENTIFIER = 'MQTT-2.3.1-1'
 

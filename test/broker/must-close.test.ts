@@ -1,5 +1,7 @@
 /** What a 3.1.1 server must close a connection on, each by its clause, as the bytes that break it. */
-import { describe, expect, it } from 'vitest'
+import { once } from 'node:events'
+import { connect as connectSocket } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { until } from '../waits.ts'
 import { openBench, openClient, openRaw, ping } from './harness.ts'
 
@@ -39,8 +41,8 @@ describe('a CONNECT that breaks a rule', () => {
   it.each<[string, string, Connect]>([
     ['MQTT-3.1.2-1', 'another protocol name', { name: 'MQTTX' }],
     ['MQTT-3.1.2-3', 'the reserved flag', { flags: CLEAN | 1 }],
-    ['MQTT-3.1.2-11', 'a will QoS without a will', { flags: CLEAN | 0x08 }],
-    ['MQTT-3.1.2-11', 'a will to be retained without a will', { flags: CLEAN | WILL_RETAIN }],
+    ['MQTT-3.1.2-13', 'a will QoS without a will', { flags: CLEAN | 0x08 }],
+    ['MQTT-3.1.2-15', 'a will to be retained without a will', { flags: CLEAN | WILL_RETAIN }],
     ['MQTT-3.1.2-14', 'will QoS 3', { flags: CLEAN | WILL | 0x18, rest: [...text(STATUS), ...text('offline')] }],
     ['MQTT-3.1.2-22', 'a password without a user name', { flags: CLEAN | PASSWORD, rest: text('secret') }],
     ['MQTT-3.1.2-18', 'a user name without its flag', { rest: text('name') }],
@@ -99,6 +101,17 @@ describe('a CONNECT that breaks a rule', () => {
     client.socket.write(connect({ name: level === 3 ? 'MQIsdp' : 'MQTT', level: level | 0x80 }))
     expect(await client.next()).toMatchObject({ cmd: 'connack', returnCode: 0 })
     await ping(client)
+  })
+
+  it('does not wait for a client that was refused and never closes', async () => {
+    const { broker } = await openBench()
+    const socket = connectSocket({ host: '127.0.0.1', port: broker.port, allowHalfOpen: true })
+    onTestFinished(() => void socket.destroy())
+    socket.write(connect({ level: 6 }))
+    const [answer] = await once(socket, 'data')
+    expect(answer.toString('hex')).toBe('20020001')
+    expect(broker.connections).toBe(1)
+    await until(() => broker.connections === 0)
   })
 
   it('names the client that it refuses, cut and with escapes', async () => {
