@@ -92,7 +92,7 @@ export function openAcknowledger({ clock, released, notReading }: AcknowledgerOp
         acks[at + 3] = messageId & 0xff
         connection.acksLength = at + 4
         if (connection.newest === held) connection.newest = null
-        held.opened?.settle()
+        if (held.opened !== null) held.opened.settle()
       }
     }
   }

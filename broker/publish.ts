@@ -123,8 +123,8 @@ export function openPublishing(options: PublishingOptions): Publishing {
     const { number, marksDup } = connection
     const { messageId: packet, dup } = frame
     if (dup) connection.marksDup = true
-    const isNew = isOpened(held, topic, payload)
-    const mark = held === null || held.opened === null ? null : held.opened.mark
+    const isNew = frame.qos !== 2 || isOpened(held, topic, payload)
+    const mark = frame.qos === 2 ? (held?.opened?.mark ?? null) : null
     // One literal, and no spread: this is the hot path.
     const publish = {
       device,
@@ -251,17 +251,18 @@ function describeOversized({ packetBytes, payload }: OversizedFrame): string {
   return `A packet takes up to ${LIMITS.packetBytesMax} bytes; this one has ${packetBytes}. The first ${payload.length} bytes of its payload are kept.`
 }
 
+interface Acknowledgeable {
+  readonly qos: number
+  /** Of QoS 1 and 2. */
+  readonly messageId?: number | undefined
+}
+
 type Came = Pick<Publish<unknown>, 'connection' | 'packet' | 'dup' | 'marksDup' | 'mark'>
 
 interface Coming {
   readonly messageId: number
   readonly dup: boolean
   readonly held: Held | null
-}
-interface Acknowledgeable {
-  readonly qos: number
-  /** Of QoS 1 and 2. */
-  readonly messageId?: number | undefined
 }
 
 /** Where a message comes from, as ingest wants to know it. */

@@ -38,7 +38,8 @@ function wholeMs(time: number): number {
 function parseNumber(value: Exclude<Value, string>, written: string | null): number {
   if (typeof value !== 'number' && typeof value !== 'bigint')
     throw new Refusal('invalid_timestamp', `${String(value)} is not a time.`)
-  if (Number.isInteger(value)) {
+  // One with decimals may be nearer to a whole number than to any other double.
+  if (Number.isInteger(value) && written?.includes('.') !== true) {
     const amount = value as number
     if (amount < 1e11) return amount * 1e6
     if (amount < 1e14) return amount * US_PER_MS

@@ -85,6 +85,14 @@ export const BUGS: readonly PlantedBug[] = [
     target: 'writer',
     shows: 'misordered',
   },
+  {
+    title: 'storing what is open when it comes again stores QoS 2 messages twice',
+    file: 'broker/open-messages.js',
+    from: /this\.#byPacket\.get\(packet\)\?\.print === print/,
+    to: 'false',
+    target: 'tree',
+    shows: 'duplicated',
+  },
 ]
 
 /** A copy of the build with the bug; returns its folder. The caller removes `root`. */

@@ -219,6 +219,11 @@ describe('the time of readings', () => {
     )
   })
 
+  it('is cut off at the µs, and not rounded, where the nearest double is a whole number of ms [G3]', () => {
+    expect(decodeTime('1099511627776.9999')[0]).toBe(1_099_511_627_776_999)
+    expect(decodeTime('"1099511627776.9999"')[0]).toBe(1_099_511_627_776_999)
+  })
+
   it('in ns is cut off at the µs, and stands in the log with all of its digits [G3]', () => {
     const ns = fc.bigInt({ min: FIRST * 1000n, max: BigInt(Number.MAX_SAFE_INTEGER) * 1000n + 999n })
     fc.assert(
