@@ -20,7 +20,7 @@
  * 6. `client._parser` emits each packet that Aedes gets to see, before anything is done about it. The event 'unsubscribe' comes
  *    later, after a SUBSCRIBE that was sent behind it, and of all filters when a client closes.
  *
- * test/broker/aedes-internals.test.ts notices when an Aedes does any of this in another way.
+ * test/broker/aedes-internals.test.ts, and client-sessions.test.ts beside it, notice when an Aedes does any of this in another way.
  */
 import type { EventEmitter } from 'node:events'
 import type { Client } from 'aedes'
