@@ -117,7 +117,7 @@ describe('a CONNECT that breaks a rule', () => {
   it('names the client that it refuses, cut and with escapes', async () => {
     const { broker, lines } = await openBench()
     const client = await openRaw(broker.port)
-    client.socket.write(connect({ id: `a\u202e${'\u{1f600}'.repeat(5)}${'x'.repeat(240)}` }))
+    client.socket.write(connect({ id: `a\u202e${'\u{1f600}'.repeat(5)}${'x'.repeat(70)}\u0085` }))
     expect(await client.next()).toMatchObject({ cmd: 'connack', returnCode: 2 })
     await client.closed
     const line = lines.find(written => written.includes('"reason":"client_id"')) ?? '{}'
