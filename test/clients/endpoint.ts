@@ -65,6 +65,13 @@ export async function openTwoBrokers(env: Readonly<Record<string, string>> = {})
   const machines = await startMachines(env)
   const { ports } = machines
   const options: SystemOptions = { dataDir: 'no-such-directory', ports, env: machines.env }
+  // The writers make the tables, and devices are served before.
+  const areThere = () =>
+    sql(ports, 'SELECT 1 FROM telemetry.readings LIMIT 0').then(
+      () => true,
+      () => false,
+    )
+  await until(areThere, 'the tables are there')
   const brokers = ['broker-a', 'broker-b'] as const
   return {
     ...seenFromOutside(

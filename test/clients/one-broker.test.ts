@@ -12,5 +12,5 @@ beforeAll(async () => {
 afterAll(() => endpoint.close())
 
 describeMustClose(() => endpoint)
-describeHabits(() => endpoint)
+describeHabits(() => endpoint, 1)
 describeSessions(() => endpoint)

@@ -26,7 +26,7 @@ describe.skipIf(!kafkaHere || !redisHere)('two brokers', () => {
   afterAll(() => endpoint.close())
 
   describeSessions(() => endpoint)
-  if (isWhole) describeHabits(() => endpoint)
+  if (isWhole) describeHabits(() => endpoint, 2)
 
   it('an emptied Redis is told again of who is connected, and a client that is away is told that nothing was kept', async () => {
     const open = (id: string) => openConnected(endpoint.mqttPort, id, { isClean: false })

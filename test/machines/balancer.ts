@@ -1,4 +1,7 @@
-/** A TCP balancer as it stands before several brokers: each connection goes to the next one that takes it. */
+/**
+ * A TCP balancer as it stands before several brokers: each connection goes to the next one that takes it. As HAProxy does, it
+ * hands on that one side has ended its half, and the other side may go on.
+ */
 import { connect, createServer, type Socket } from 'node:net'
 
 export interface Balancer {
@@ -10,7 +13,7 @@ export interface Balancer {
 export async function openBalancer(targets: readonly number[]): Promise<Balancer> {
   const sockets = new Set<Socket>()
   let next = 0
-  const server = createServer(client => {
+  const server = createServer({ allowHalfOpen: true }, client => {
     keep(client)
     forward(client, targets.length)
   })
@@ -20,7 +23,7 @@ export async function openBalancer(targets: readonly number[]): Promise<Balancer
 
   function forward(client: Socket, triesLeft: number): void {
     const target = targets[next++ % targets.length] ?? 0
-    const server = keep(connect(target, '127.0.0.1'))
+    const server = keep(connect({ port: target, host: '127.0.0.1', allowHalfOpen: true }))
     server.once('connect', () => {
       client.pipe(server).pipe(client)
       client.once('close', () => server.destroy())
