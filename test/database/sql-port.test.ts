@@ -189,6 +189,13 @@ describe('a body that is too long', () => {
     ['POST /ping HTTP/1.1', 200],
     ['PUT / HTTP/1.1', 405],
   ])('%s is answered before it has come, also while its client goes on sending', async (line, status) => {
+    // A client that still sends when the connection is closed is reset, and may lose the answer before it has read it.
+    let text = ''
+    for (let tries = 0; tries < 10 && text === ''; tries++) text = await sendWithoutEnd(line)
+    expect(text).toContain(`HTTP/1.1 ${status} `)
+  })
+
+  async function sendWithoutEnd(line: string): Promise<string> {
     const socket = connectTo('sql').on('error', () => {})
     let text = ''
     socket.on('data', (chunk: Buffer) => {
@@ -198,9 +205,9 @@ describe('a body that is too long', () => {
     const sending = setInterval(() => socket.writableLength < 1e6 && socket.write(Buffer.alloc(64 * 1024, 32)), 1)
     await once(socket, 'close')
     clearInterval(sending)
-    expect(text).toContain(`HTTP/1.1 ${status} `)
     expect(socket.bytesWritten).toBeLessThan(64 * 1024 * 1024)
-  })
+    return text
+  }
 
   test('of an INSERT of an analyst is refused with 164 and kept nowhere', async () => {
     const data = Buffer.from('{"device":"analyst"}\n'.repeat(100_000))
