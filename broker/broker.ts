@@ -35,6 +35,7 @@ import { attach, connectionOf, keepAwake, keepHalfOpen, onUnsubscribe, readOn } 
 import { openClientSessions } from './client-sessions.ts'
 import { judgeConnect } from './connect-frame.ts'
 import { openConnectRate } from './connect-rate.ts'
+import { AEDES_CONNECT_MS, openConnectTime } from './connect-time.ts'
 import { Connection, type Held, shownClient } from './connection.ts'
 import { endConnection } from './end-connection.ts'
 import { openFlow } from './flow.ts'
@@ -91,7 +92,6 @@ export interface Broker {
 
 /** A fleet that reconnects at once fills the accept queue; the kernel's own limit (somaxconn) may be lower. */
 const BACKLOG = 4096
-const CONNECT_MS_MAX = 5_000
 /** A peer that does not read what Aedes answers: PINGRESP, SUBACK. */
 const UNREAD_MS_MAX = 10_000
 const CLOSE_STEP_MS_MAX = 1_000
@@ -183,9 +183,15 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connections.add(connection)
     const client = aedes.handle(socket)
     connection.client = client
+    const connectIsHere = openConnectTime(() => refuse(connection, 'protocol', 'connect did not arrive in time'))
     connection.gate = new FrameGate(socket, flow.floodgate, connection.topics, {
       refuse: (fault, detail) => refuse(connection, fault, detail),
-      connect: packet => mayConnect(connection, packet),
+      connect: packet => {
+        const mayPass = mayConnect(connection, packet)
+        // One that is refused with an answer has as long to close.
+        if (mayPass) connectIsHere()
+        return mayPass
+      },
       waits: () => flow.waits(connection),
       heard: () => keepAwake(client),
       take: (known, frame, payload) => publishing.takeKnown(connection, known, frame, payload),
@@ -197,7 +203,10 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     onUnsubscribe(client, filter => clientSessions.unsubscribe(connection, filter))
     keepHalfOpen(client)
     socket.once('end', () => halfOpen.peerEnded(connection))
-    socket.once('close', () => ended(connection))
+    socket.once('close', () => {
+      connectIsHere()
+      ended(connection)
+    })
   }
 
   /** False: it is refused, with an answer where its client can read one, and closed. */
@@ -310,7 +319,7 @@ function openAedes(publishing: Publishing, admission: AdmissionOptions): Promise
   return Aedes.createBroker({
     ...openAdmission(admission),
     authorizePublish: publishing.authorizePublish,
-    connectTimeout: CONNECT_MS_MAX,
+    connectTimeout: AEDES_CONNECT_MS,
     drainTimeout: UNREAD_MS_MAX,
     // Aedes closes beyond its levels; up to its most, ours are refused with an acknowledgement instead.
     maxTopicLevels: 100,
