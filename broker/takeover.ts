@@ -11,9 +11,9 @@
  * touched meanwhile.
  *
  * Each client served here, or about to be, has one entry: its connections, and the take-over that is under way for it. A
- * connection that comes meanwhile waits for the same one; the newest of them is served then, and the others are closed. When
- * all go it is carried to its end all the same, so that none slips past it. A client of which the log could not be learnt is
- * looked up again when it connects next.
+ * connection that comes meanwhile waits for the same one, and the one that waited before it is closed: so a client takes the
+ * room of one, however often it connects. When all go the take-over is carried to its end all the same, so that none slips
+ * past it. A client of which the log could not be learnt is looked up again when it connects next.
  *
  * The session is released when the last connection of the client here has ended.
  */
@@ -28,7 +28,7 @@ import { endConnection, stopReading } from './end-connection.ts'
 import { openRestless } from './restless.ts'
 import type { SampledLog } from './sampled-log.ts'
 
-/** Connects between CONNECT and CONNACK; one beyond them is refused with return code 3, "server unavailable". */
+/** Clients between CONNECT and CONNACK; one beyond them is refused with return code 3, "server unavailable". */
 const WAITING_MAX = 4_096
 /** Of restless clients, apart from the others, so that these do not take the room of anybody else. */
 const SLOWED_MAX = 1_024
@@ -72,8 +72,8 @@ export interface TakeoverOptions {
 interface Served {
   /** All that have not ended and left. */
   readonly connections: Set<Connection>
-  /** Those that the take-over under way has not answered, the newest last. */
-  waiting: Set<Connection>
+  /** The newest, while the take-over under way has not answered it. */
+  waiting: Connection | null
   /** When it connected last, ms since 1970 UTC. */
   connectedAt: number
   /** Resolves with the connection to be served, null when all that waited have gone. Never rejects; null while none is under way. */
@@ -99,14 +99,13 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
 
   async function admit(connection: Connection, client: string): Promise<'serve' | 'busy' | 'gone'> {
     const room = restless.waitMs(client) > 0 ? slowed : usual
-    if (room.waiting >= room.max) return 'busy'
+    const isUnderWay = (served.get(client)?.takeover ?? null) !== null
+    if (!isUnderWay && room.waiting >= room.max) return 'busy'
     // Nobody would tell of its end any more.
     if (connection.socket.closed) return 'gone'
     const entry = enter(connection, client)
-    room.waiting++
-    entry.takeover ??= takeOver(client, entry)
+    entry.takeover ??= takeOver(client, entry, room)
     const chosen = await entry.takeover
-    room.waiting--
     if (chosen === connection && !connection.socket.destroyed) return 'serve'
     connection.socket.destroy()
     return 'gone'
@@ -115,7 +114,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
   function enter(connection: Connection, client: string): Served {
     const entry = served.get(client) ?? {
       connections: new Set(),
-      waiting: new Set(),
+      waiting: null,
       connectedAt: 0,
       takeover: null,
       moved: false,
@@ -125,18 +124,21 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
     served.set(client, entry)
     connection.session = client
     entry.connections.add(connection)
-    entry.waiting.add(connection)
+    entry.waiting?.socket.destroy()
+    entry.waiting = connection
     entry.connectedAt = clock()
     return entry
   }
 
-  async function takeOver(client: string, entry: Served): Promise<Connection | null> {
+  async function takeOver(client: string, entry: Served, room: { waiting: number }): Promise<Connection | null> {
+    room.waiting++
     await slowDown(client, entry)
     // Whoever came has gone while the one that is served was not touched yet.
     if (newestOf(entry) !== null) await takeFromOthers(client, entry)
     const chosen = newestOf(entry)
-    entry.waiting = new Set()
+    entry.waiting = null
     entry.takeover = null
+    room.waiting--
     if (chosen !== null) {
       entry.wasServed = true
       serves(chosen, client)
@@ -165,7 +167,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
   async function catchUp(client: string, settled: boolean): Promise<void> {
     const looked = ingest.catchUp().then(() => true)
     const isRead = await within(CATCH_UP_MS_MAX, looked).catch((error: unknown) => {
-      log.warn('the log could not be read for a client of another broker', { client, err: error })
+      log.warn('the log could not be read for a client of another broker', { client: shownName(client), err: error })
       return false
     })
     const isCaughtUp = settled && isRead === true
@@ -258,12 +260,12 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
   }
 }
 
-/** Those that do not wait for the take-over under way. */
+/** All but the one that waits for the take-over under way. */
 function eldersOf({ connections, waiting }: Served): Connection[] {
-  return [...connections].filter(connection => !waiting.has(connection))
+  return [...connections].filter(connection => connection !== waiting)
 }
 
-/** The newest connection that waits and has not gone. */
+/** The connection that waits, unless it has gone. */
 function newestOf({ waiting }: Served): Connection | null {
-  return [...waiting].findLast(({ socket }) => !socket.destroyed) ?? null
+  return waiting === null || waiting.socket.destroyed ? null : waiting
 }

@@ -114,7 +114,7 @@ describe('a client that connects again', () => {
     expect(order).toEqual(['left with 0 held'])
   })
 
-  it('closes those that wait with it once the newest is served', async () => {
+  it('closes those that wait before it, as soon as it comes', async () => {
     const { broker, ingest } = await openBench()
     const old = await openClient(broker.port)
     old.send(publishPacket(1))
@@ -124,10 +124,11 @@ describe('a client that connects again', () => {
       client.send(connectPacket())
       await openClient(broker.port, { clientId: 'marker' }).then(marker => marker.close())
     }
-    ingest.settle()
     const [one, two, three] = waiting
+    await Promise.all([one?.closed, two?.closed])
+    ingest.settle()
     await three?.next()
-    await Promise.all([old.closed, one?.closed, two?.closed])
+    await old.closed
     expect([one?.received, two?.received]).toEqual([[], []])
   })
 })
@@ -233,21 +234,35 @@ describe('a take-over', () => {
     expect(order).toEqual(['serves', 'serves', 'ended, ours'])
   })
 
-  it('has up to 1,024 connections wait for restless clients, beyond that CONNACK 3, and none of it for others [G5]', async () => {
-    const takeover = openTakeover({ ...options, serves: () => {} })
-    const admit = (client: string) => {
-      const connection = new Connection(new Socket())
-      connection.connected = true
-      return takeover.admit(connection, client)
-    }
-    for (let n = 0; n < 8; n++) expect(await admit('twin')).toBe('serve')
-    const waiting = Array.from({ length: 1_024 }, () => admit('twin'))
-    expect(await admit('twin')).toBe('busy')
+  it('has up to 1,024 restless clients wait, beyond that CONNACK 3, and takes none of it from others [G5]', async () => {
+    const admit = openAdmit()
+    const pairs = Array.from({ length: 1_025 }, (_, n) => `twin-${n}`)
+    for (let n = 0; n < 7; n++) await Promise.all(pairs.map(admit))
+    const waiting = pairs.slice(1).map(admit)
+    expect(await admit('twin-0')).toBe('busy')
     expect(await admit('other')).toBe('serve')
+    expect(new Set(await Promise.all(waiting))).toEqual(new Set(['serve']))
+  })
+
+  it('takes the room of one client, however many connections of it wait: only the newest does [G5]', async () => {
+    const admit = openAdmit()
+    for (const client of ['twin', 'pair']) for (let n = 0; n < 8; n++) expect(await admit(client)).toBe('serve')
+    const waiting = Array.from({ length: 1_024 }, () => admit('twin'))
+    expect(await admit('pair')).toBe('serve')
     const answers = await Promise.all(waiting)
     expect(answers.filter(answer => answer === 'serve')).toHaveLength(1)
     expect(answers.at(-1)).toBe('serve')
   })
+
+  /** Connects a client anew; its connection is served from then on. */
+  function openAdmit(): (client: string) => Promise<string> {
+    const takeover = openTakeover({ ...options, serves: () => {} })
+    return client => {
+      const connection = new Connection(new Socket())
+      connection.connected = true
+      return takeover.admit(connection, client)
+    }
+  }
 })
 
 describe('restless clients', () => {
