@@ -205,6 +205,7 @@ async function play(seed: number, chances: Chances): Promise<Played> {
     // The commit under way may have reached the disk.
     here.commit(below(here.queued() + 1))
     here.kill()
+    processes.splice(processes.indexOf(here), 1)
     store.kill()
     connection?.socket.destroy()
     connection = null
