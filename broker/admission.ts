@@ -13,7 +13,6 @@ import type { ClientSessions } from './client-sessions.ts'
 import type { SampledLog } from './sampled-log.ts'
 import type { Takeover } from './takeover.ts'
 import { isOwnCommandFilter } from './topics.ts'
-import type { WillRoom } from './will-room.ts'
 
 const SUBSCRIPTIONS_MAX = 10
 
@@ -32,13 +31,12 @@ type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'author
 export interface AdmissionOptions {
   readonly takeover: Pick<Takeover, 'admit'>
   readonly sessions: Pick<ClientSessions, 'begin' | 'subscribe'>
-  readonly wills: Pick<WillRoom, 'take'>
   /** Aedes answers the CONNECT with a return code, and closes. */
   readonly refused: (client: Client, reason: string) => void
   readonly log: Pick<SampledLog, 'warn'>
 }
 
-export function openAdmission({ takeover, sessions, wills, refused, log }: AdmissionOptions): Hooks {
+export function openAdmission({ takeover, sessions, refused, log }: AdmissionOptions): Hooks {
   return { preConnect, authenticate, authorizeSubscribe }
 
   /** Looks at the CONNECT before Aedes does. Never refuses here: Aedes would close without the return code. */
@@ -47,13 +45,10 @@ export function openAdmission({ takeover, sessions, wills, refused, log }: Admis
     packet: Parameters<Hooks['preConnect']>[1],
     done: Parameters<Hooks['preConnect']>[2],
   ): void {
-    const { clientId, keepalive = 0, clean, protocolVersion, will } = packet
+    const { clientId, keepalive = 0, clean, protocolVersion } = packet
     if (!mayBeClientId(clientId, clean === true, protocolVersion)) {
       connectionOf(client).refusal = IDENTIFIER_REJECTED
       refused(client, 'client_id')
-    } else if (will !== undefined && !wills.take(connectionOf(client), will.payload.length)) {
-      connectionOf(client).refusal = SERVER_UNAVAILABLE
-      refused(client, 'will_memory')
     }
     connectionOf(client).anonymous = clientId === ''
     connectionOf(client).clean = clean === true

@@ -4,9 +4,9 @@
  *
  * What it promises:
  * - PUBACK and PUBREC are written only for messages that ingest called durable [G1], in order of arrival per connection.
- * - What was accepted is never shed [G5]. Bounded are: connections, connects per address, packet size, what CONNECTs and wills
- *   take, messages in flight per connection (to the message) and in all (ingest's pressure); at a bound a socket is read more
- *   slowly, and only peers that break MQTT, claim too much or never read are closed. QoS 0 never waits, and is dropped and counted under pressure.
+ * - What was accepted is never shed [G5]. Bounded are: connections, connects per address, packet size, messages in flight per
+ *   connection (to the message) and in all (ingest's pressure); at a bound a socket is read more slowly, and only peers that
+ *   break MQTT, claim too much or never read are closed. QoS 0 never waits, and is dropped and counted under pressure.
  * - Bad topics and statuses are refused through ingest, kept with their reason, and acknowledged.
  * - It takes every user name: there is no authentication yet, so it listens on 127.0.0.1 unless the operator says that
  *   every peer is trusted [G6].
@@ -44,7 +44,6 @@ import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
 import { openTakeover } from './takeover.ts'
-import { openWillRoom } from './will-room.ts'
 
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
@@ -137,8 +136,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const wills = openWillRoom()
-  const admission = { takeover, sessions: clientSessions, wills, refused: refuseConnect, log }
+  const admission = { takeover, sessions: clientSessions, refused: refuseConnect, log }
   const aedes = await openAedes(publishing, admission)
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
@@ -243,7 +241,6 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.endedAt = clock()
     flow.ended(connection)
     clientSessions.ended(connection)
-    wills.ended(connection)
     if (connection.connected) metrics.clients.dec()
     const tell = (whose: Whose) => presence.ended(connection, whose)
     const end = takeover.ended(connection, tell).then(() => void ending.delete(end))

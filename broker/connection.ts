@@ -57,8 +57,6 @@ export class Connection {
   refusal: 0 | AuthErrorCode = 0
   /** Its CONNECT says clean=1: nothing is kept of it [MQTT-3.1.2-6]. */
   clean = true
-  /** What its will takes of the room that all connections share, bytes. */
-  willBytes = 0
   /** The server made up its client id: nobody else can have the same. */
   anonymous = false
   /** True when a guard of ours closed it, so that what Aedes says about that is not counted again. */

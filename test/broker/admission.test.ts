@@ -7,7 +7,6 @@ import { openAdmission } from '../../broker/admission.ts'
 import { attach } from '../../broker/aedes-internals.ts'
 import { openConnectRate } from '../../broker/connect-rate.ts'
 import { Connection } from '../../broker/connection.ts'
-import { openWillRoom } from '../../broker/will-room.ts'
 import { registry } from '../../metrics.ts'
 import { timed, until } from '../waits.ts'
 import { connectPacket, openBench, openClient, openRaw, ping, publishPacket } from './harness.ts'
@@ -89,13 +88,7 @@ describe('admission', () => {
     attach(client, new Connection(new Socket()))
     const sessions = { begin: async () => false, subscribe: async () => true }
     const takeover = { admit: async () => 'serve' as const }
-    const admission = openAdmission({
-      takeover,
-      sessions,
-      wills: openWillRoom(),
-      refused: () => {},
-      log: { warn: () => {} },
-    })
+    const admission = openAdmission({ takeover, sessions, refused: () => {}, log: { warn: () => {} } })
     admission.preConnect(client, packet, () => undefined)
     expect(packet.keepalive).toBe(taken)
   })

@@ -126,30 +126,3 @@ describe('a will', () => {
     expect(listener.received.map(packet => packet.cmd)).toEqual(['connack', 'suback', 'pingresp'])
   })
 })
-
-describe('wills larger than usual', () => {
-  const large = { will: willOf(Buffer.alloc(60_000)) }
-
-  it('take 32 MiB of memory in all beyond 8 KiB each; one more is refused with CONNACK 3, and no smaller one [G5]', async () => {
-    const { broker, lines } = await openBench()
-    const fits = Math.floor((32 * 1024 * 1024) / (60_000 - 8 * 1024))
-    const clients: RawClient[] = []
-    while (clients.length < fits) {
-      const ids = Array.from({ length: Math.min(40, fits - clients.length) }, (_, n) => `large-${clients.length + n}`)
-      clients.push(...(await Promise.all(ids.map(clientId => openClient(broker.port, { clientId, ...large })))))
-    }
-    expect(await returnCode(broker.port, 'one-more')).toBe(3)
-    expect(lines.find(line => line.includes('will_memory'))).toContain('one-more')
-    await openClient(broker.port, { clientId: 'usual', will: willOf(Buffer.alloc(8 * 1024)) })
-    await clients[0]?.close()
-    await until(() => broker.connections === fits)
-    expect(await returnCode(broker.port, 'one-more')).toBe(0)
-  })
-
-  async function returnCode(port: number, clientId: string): Promise<number | undefined> {
-    const client = await openRaw(port)
-    client.send(connectPacket({ clientId, ...large }))
-    const answer = await client.next()
-    return answer.cmd === 'connack' ? answer.returnCode : undefined
-  }
-})
