@@ -33,6 +33,8 @@ const OPEN_IN_ALL_MAX = 262_144
 const RELEASES_MAX = 262_144
 /** Clients that heard "no session" while the store was away; the one longest ago is forgotten. */
 const WIPED_MAX = 10_000
+/** Clients that have left and of which more is known than the store took; the one longest ago is forgotten. */
+const LEFT_MAX = 65_536
 const RETRY_MS_MIN = 100
 const RETRY_MS_MAX = 2_000
 
@@ -67,6 +69,7 @@ export interface ClientSessionsOptions {
   readonly violated: (connection: Connection, reason: string) => void
   readonly log: SampledLog
   readonly openMax?: number
+  readonly leftMax?: number
 }
 
 /** Of one connection. */
@@ -95,7 +98,8 @@ interface Kept {
 }
 
 export function openClientSessions(options: ClientSessionsOptions): ClientSessions {
-  const { store, ingest, complete, released: allReleased, violated, log, openMax = OPEN_IN_ALL_MAX } = options
+  const { store, ingest, complete, released: allReleased, violated, log } = options
+  const { openMax = OPEN_IN_ALL_MAX, leftMax = LEFT_MAX } = options
   /** By client: of the connection that opened its session last, as long as it knows more than the store. */
   const known = new Map<string, OpenMessages>()
   /** Those of `known` whose connection has left. */
@@ -306,11 +310,17 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     await kept.stored.leave()
     if (known.get(kept.client) !== messages) messages.forget()
     else if (!isOurs || messages.isWholeIn(kept.saved)) forget(kept.client)
-    else left.set(kept.client, messages)
+    else remember(kept.client, messages)
   }
 
   function ended({ own }: Connection): void {
     if (own?.kept === null) own.open.forget()
+  }
+
+  function remember(client: string, messages: OpenMessages): void {
+    left.set(client, messages)
+    const [oldest] = left.keys()
+    if (left.size > leftMax && oldest !== undefined) forget(oldest)
   }
 
   function forget(client: string): void {

@@ -287,6 +287,35 @@ it('PUBCOMP of a message that was forgotten for want of room waits for a record 
   expect(store.disk.get('press-17')).toMatchObject({ opened: 1, open: [] })
 })
 
+it('of clients that left while the store took nothing so many are known as may be, the latest [G5]', async () => {
+  const store = openHandStore()
+  const sessions = openClientSessions({
+    store,
+    ingest: { marksOf: () => [] },
+    complete: () => undefined,
+    released: () => undefined,
+    violated: () => undefined,
+    log: openSampledLog(pino({ level: 'silent' }), Date.now),
+    leftMax: 2,
+  })
+  const come = async (client: string) => {
+    const connection = new Connection(new Socket())
+    await sessions.begin(connection, client, false)
+    return { connection, opened: sessions.open(connection, 1, TOPIC, Buffer.from('0')) }
+  }
+  const clients = ['one', 'two', 'three']
+  for (const client of clients) {
+    const { connection, opened } = await come(client)
+    opened?.settle()
+    store.isAway = true
+    await connection.leaving?.()
+    store.isAway = false
+  }
+  const known = []
+  for (const client of clients.toReversed()) if ((await come(client)).opened === null) known.push(client)
+  expect(known).toEqual(['three', 'two'])
+})
+
 describe('QoS 2 with a persistent session, whatever happens when', () => {
   it('loses nothing and stores nothing twice, through losses of the connection and kills', async () => {
     let sent = 0
