@@ -208,6 +208,8 @@ async function play(seed: number, chances: Chances): Promise<Played> {
     store.kill()
     connection?.socket.destroy()
     connection = null
+    // A process that was killed does not come back.
+    processes.splice(processes.indexOf(here), 1)
     here = openProcess(store, log, openMax)
     processes.push(here)
     here.catchUp()
