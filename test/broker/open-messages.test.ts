@@ -217,7 +217,7 @@ async function play(seed: number, chances: Chances): Promise<Played> {
 
   async function storeBack(): Promise<void> {
     store.isAway = false
-    here.sessions.tick()
+    store.pay()
     await turn()
   }
 
