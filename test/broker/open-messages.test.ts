@@ -10,7 +10,7 @@ import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { type ClientSessions, openClientSessions } from '../../broker/client-sessions.ts'
 import { Connection } from '../../broker/connection.ts'
-import type { Opened } from '../../broker/open-messages.ts'
+import { type Opened, OpenMessages } from '../../broker/open-messages.ts'
 import { openSampledLog } from '../../broker/sampled-log.ts'
 import { openMarks } from '../../ingest/marks.ts'
 import { encodeLine } from '../../model/message.ts'
@@ -286,6 +286,20 @@ it('PUBCOMP of a message that was forgotten for want of room waits for a record 
   await turn()
   expect(got.map(({ kind }) => kind)).toEqual(['pubrec', 'pubcomp'])
   expect(store.disk.get('press-17')).toMatchObject({ opened: 1, open: [] })
+})
+
+it('clients that release nothing leave room for the messages of all others', () => {
+  let forgotten = 0
+  const room = { used: 0, max: 4_096, makeRoom: () => false, forgot: () => void forgotten++ }
+  const payload = Buffer.from('1')
+  const greedy = Array.from({ length: 8 }, () => new OpenMessages(room, null))
+  for (let packet = 1; packet <= 5_000; packet++) for (const each of greedy) each.open(packet, TOPIC, payload)
+  const others = Array.from({ length: 50 }, () => new OpenMessages(room, null))
+  for (const other of others) for (let packet = 1; packet <= 10; packet++) other.open(packet, TOPIC, payload)
+  for (const other of others) expect(other.open(1, TOPIC, payload)).toBeNull()
+  expect(room.used).toBe([...greedy, ...others].reduce((sum, { size }) => sum + size, 0))
+  expect(room.used).toBeLessThan(room.max)
+  expect(forgotten).toBe(8 * 5_000 + 50 * 10 - room.used)
 })
 
 describe('QoS 2 with a persistent session, whatever happens when', () => {
