@@ -10,9 +10,10 @@
  * - A client that heard "no session" although an earlier one may be kept has forgotten what it sent, and a message of its own must not
  *   be taken for one that is open then. The store sees to that (`sessions/sessions.ts`), and only the store can: by the time that it
  *   answers again the client may have a session at another broker.
+ * - A connection whose session another one has by now is closed, if no take-over does so within LOST_MS_MAX.
  *
- * Bounds: OPEN_MESSAGES_MAX of a session and OPEN_IN_ALL_MAX of all; beyond them the oldest of that session is forgotten, and
- * counted. RELEASES_MAX of all wait for their record; beyond them a client that has OPEN_MESSAGES_MAX of its own waiting is closed.
+ * Bounds: OPEN_MESSAGES_MAX of a session, fewer from half of OPEN_IN_ALL_MAX on, which are all; beyond them the oldest of that session
+ * are forgotten, and counted. RELEASES_MAX of all wait for their record; beyond them a client that has OPEN_MESSAGES_MAX of its own waiting is closed.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Ingest } from '../ingest/ingest.ts'
@@ -33,6 +34,8 @@ const OPEN_IN_ALL_MAX = 262_144
 const RELEASES_MAX = 262_144
 const RETRY_MS_MIN = 100
 const RETRY_MS_MAX = 2_000
+/** How long the take-over of a client may take to close the connection whose session another one has, ms. */
+const LOST_MS_MAX = 3_000
 
 export interface ClientSessions {
   /**
@@ -86,6 +89,8 @@ interface Kept {
   isChanged: boolean
   leaving: Promise<void> | null
   hasLeft: boolean
+  /** Another connection has it by now. */
+  isLost: boolean
   /** Ends a wait for more to be durable. */
   wake: () => void
 }
@@ -145,6 +150,7 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     return {
       ...{ client, stored, saved: stored.record, released: new Map(), saving: null },
       ...{ isReleasing: false, isSavedSoon: false, isChanged: false, leaving: null, hasLeft: false },
+      isLost: false,
       wake: () => undefined,
     }
   }
@@ -244,7 +250,10 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
       if (kept.hasLeft) return false
       const record = recordOf(connection)
       kept.isChanged = false
-      if ((await kept.stored.save(record).catch(changed)) === false) return false
+      if ((await kept.stored.save(record).catch(changed)) === false) {
+        closeLost(connection, kept)
+        return false
+      }
       kept.saved = record
       return true
     })
@@ -254,6 +263,16 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
       throw error
     }
     return kept.saving
+  }
+
+  /** Nothing of it can be kept any more, so it would wait for PUBCOMP for ever; connected anew its client has a session again. */
+  function closeLost(connection: Connection, kept: Kept): void {
+    if (kept.isLost) return
+    kept.isLost = true
+    const timer = setTimeout(() => {
+      if (!hasGone(connection, kept)) violated(connection, 'session_taken')
+    }, LOST_MS_MAX)
+    timer.unref()
   }
 
   function saveSoon(connection: Connection, kept: Kept): void {

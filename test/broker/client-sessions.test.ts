@@ -359,7 +359,7 @@ describe('PUBREL', () => {
     expect(acknowledged(client, 'pubcomp')).toEqual([1])
   })
 
-  it('is not answered once another connection has the session', async () => {
+  it('is not answered once another connection has the session, and the client is closed, to come back', async () => {
     const store = openHandStore()
     const bench = await open({ sessionStore: store })
     const { client } = await connect(bench)
@@ -369,6 +369,9 @@ describe('PUBREL', () => {
     await ping(client)
     await ping(client)
     expect(acknowledged(client, 'pubcomp')).toEqual([])
+    await client.closed
+    expect(bench.lines.some(line => line.includes('session_taken'))).toBe(true)
+    expect(await presence(bench)).toBe(true)
   })
 })
 
