@@ -332,6 +332,19 @@ describe('PUBREL', () => {
     await until(() => acknowledged(client, 'pubcomp').length === 1)
   })
 
+  it('that waits has its client named in the log, with escapes for what is not seen', async () => {
+    const store = openHandStore()
+    const bench = await open({ sessionStore: store })
+    const { client } = await connect(bench, false, 'a\u202eb')
+    await exactlyOnce(bench, client, 1, { release: false })
+    store.isAway = true
+    client.send({ cmd: 'pubrel', messageId: 1 })
+    await until(() => bench.lines.some(line => line.includes('its PUBCOMPs wait')))
+    const line = bench.lines.find(text => text.includes('its PUBCOMPs wait')) ?? ''
+    expect(JSON.parse(line)).toMatchObject({ client: 'a\\u202eb' })
+    store.isAway = false
+  })
+
   it('of a message that is not durable yet waits for it, so that no mark of the log can bring it back', async () => {
     const store = openHandStore()
     const bench = await open({ sessionStore: store })
