@@ -11,9 +11,10 @@
  * touched meanwhile.
  *
  * Each client served here, or about to be, has one entry: its connections, and the take-over that is under way for it. A
- * connection that comes meanwhile waits for the same one, and the one that waited before it is closed: so a client takes the
- * room of one, however often it connects. When all go the take-over is carried to its end all the same, so that none slips
- * past it. A client of which the log could not be learnt is looked up again when it connects next.
+ * connection that comes meanwhile waits for the same one, so a client takes the room of one, however often it connects. The
+ * newest of them is served then, and the others are closed: no sooner, or devices that connect again at once would close each
+ * other without a pause. When all go the take-over is carried to its end all the same, so that none slips past it. A client of
+ * which the log could not be learnt is looked up again when it connects next.
  *
  * The session is released when the last connection of the client here has ended.
  */
@@ -72,8 +73,8 @@ export interface TakeoverOptions {
 interface Served {
   /** All that have not ended and left. */
   readonly connections: Set<Connection>
-  /** The newest, while the take-over under way has not answered it. */
-  waiting: Connection | null
+  /** Those that the take-over under way has not answered, the newest last. */
+  waiting: Set<Connection>
   /** When it connected last, ms since 1970 UTC. */
   connectedAt: number
   /** Resolves with the connection to be served, null when all that waited have gone. Never rejects; null while none is under way. */
@@ -114,7 +115,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
   function enter(connection: Connection, client: string): Served {
     const entry = served.get(client) ?? {
       connections: new Set(),
-      waiting: null,
+      waiting: new Set(),
       connectedAt: 0,
       takeover: null,
       moved: false,
@@ -124,8 +125,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
     served.set(client, entry)
     connection.session = client
     entry.connections.add(connection)
-    entry.waiting?.socket.destroy()
-    entry.waiting = connection
+    entry.waiting.add(connection)
     entry.connectedAt = clock()
     return entry
   }
@@ -136,7 +136,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
     // Whoever came has gone while the one that is served was not touched yet.
     if (newestOf(entry) !== null) await takeFromOthers(client, entry)
     const chosen = newestOf(entry)
-    entry.waiting = null
+    entry.waiting = new Set()
     entry.takeover = null
     room.waiting--
     if (chosen !== null) {
@@ -260,12 +260,12 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
   }
 }
 
-/** All but the one that waits for the take-over under way. */
+/** Those that do not wait for the take-over under way. */
 function eldersOf({ connections, waiting }: Served): Connection[] {
-  return [...connections].filter(connection => connection !== waiting)
+  return [...connections].filter(connection => !waiting.has(connection))
 }
 
-/** The connection that waits, unless it has gone. */
+/** The newest connection that waits and has not gone. */
 function newestOf({ waiting }: Served): Connection | null {
-  return waiting === null || waiting.socket.destroyed ? null : waiting
+  return [...waiting].findLast(({ socket }) => !socket.destroyed) ?? null
 }
