@@ -281,7 +281,6 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     flow.keepWaitingAwake(connections)
     publishing.count()
     rate.tick()
-    clientSessions.tick()
     log.tick()
     presence.tick()
   }
