@@ -39,7 +39,7 @@ export const metrics = {
   ]),
   subscriptionsRefused: counter(
     'telemetry_subscriptions_refused_total',
-    'Subscriptions answered with 0x80: not_own_command, to anything but the own command topics; too_many, beyond ten.',
+    'Subscriptions answered with 0x80: not_own_command, to anything but the own command topics; too_many, beyond ten; not_kept, while the session cannot be kept.',
     ['reason'],
   ),
   sessionsMoved: counter(

@@ -14,6 +14,8 @@ const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\
 const UNSEEN_IN_JSON =
   /[\x7f-\x9f\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}]/gu
 
+const NAME_CHARS_MAX = 64
+
 /** Nearly every text passes by this at a fraction of the cost. */
 const PLAIN = /^[\x20-\x7e]*$/
 const PLAIN_JSON = /^[\x00-\x7e]*$/
@@ -25,7 +27,11 @@ export function shownText(text: string): string {
 
 /** A name that a stranger chose, as a log line shows it: its first 64 characters, as `shownText`. */
 export function shownName(name: string): string {
-  return shownText(name.length > 64 ? `${name.slice(0, 64)}…` : name)
+  if (name.length <= NAME_CHARS_MAX) return shownText(name)
+  // A character takes two units at most.
+  const characters = Array.from(name.slice(0, 2 * NAME_CHARS_MAX + 1))
+  const isCut = characters.length > NAME_CHARS_MAX
+  return shownText(characters.slice(0, NAME_CHARS_MAX).join('')) + (isCut ? '…' : '')
 }
 
 /** As `shownText`, of a text whose line feeds are ours. */

@@ -19,7 +19,7 @@ export interface Acknowledger {
   settled(batch: readonly (Held | null)[]): void
   /** Acknowledges a message that needs no commit, after everything that its connection sent before it. */
   afterEarlier(held: Held): void
-  /** Writes PUBCOMP at once: in order among PUBCOMPs, which owe nothing to PUBACKs and PUBRECs [MQTT-4.6.0-4]. */
+  /** Writes PUBCOMP at once: in order among PUBCOMPs, which no clause orders among PUBACKs and PUBRECs [MQTT 3.1.1, 4.6]. */
   complete(connection: Connection, packet: number): void
 }
 

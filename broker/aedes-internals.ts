@@ -15,9 +15,9 @@
  *    halves have ended, or the socket is closed, Aedes closes by `finished` of node:stream.
  * 5. `client._keepaliveTimer` closes a client that sent no packet for 1.5 times its keepalive; a client whose socket we do
  *    not read is kept by `keepAwake`.
- * 5. Aedes is told that every session is clean, so that it keeps nothing, and would say "no session". It writes CONNACK in
+ * 6. Aedes is told that every session is clean, so that it keeps nothing, and would say "no session". It writes CONNACK in
  *    pieces, before anything else that a connection gets; `tellSessionPresent` sets the flag in passing [MQTT-3.2.2-2].
- * 6. `client._parser` emits each packet that Aedes gets to see, before anything is done about it. The event 'unsubscribe' comes
+ * 7. `client._parser` emits each packet that Aedes gets to see, before anything is done about it. The event 'unsubscribe' comes
  *    later, after a SUBSCRIBE that was sent behind it, and of all filters when a client closes.
  *
  * test/broker/aedes-internals.test.ts, and client-sessions.test.ts beside it, notice when an Aedes does any of this in another way.

@@ -290,7 +290,6 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     flow.keepWaitingAwake(connections)
     publishing.count()
     rate.tick()
-    clientSessions.tick()
     log.tick()
     presence.tick()
   }

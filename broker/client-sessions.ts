@@ -8,11 +8,12 @@
  * - PUBCOMP waits until the release is durable. One save is under way for each client, and what is released meanwhile shares the
  *   next. While the store takes nothing PUBCOMP waits, and its message stays acknowledged.
  * - A client that heard "no session" although an earlier one may be kept has forgotten what it sent, and a message of its own must not
- *   be taken for one that is open then. So what is kept of it is discarded as soon as the store is back, and wiped at the latest
- *   before a CONNACK that could say otherwise. A broker that is killed before, or that the client leaves before, cannot do that.
+ *   be taken for one that is open then. The store sees to that (`sessions/sessions.ts`), and only the store can: by the time that it
+ *   answers again the client may have a session at another broker.
+ * - A connection whose session another one has by now is closed, if no take-over does so within LOST_MS_MAX.
  *
- * Bounds: OPEN_MESSAGES_MAX of a session and OPEN_IN_ALL_MAX of all; beyond them the oldest of that session is forgotten, and
- * counted. RELEASES_MAX of all wait for their record; beyond them a client that has OPEN_MESSAGES_MAX of its own waiting is closed.
+ * Bounds: OPEN_MESSAGES_MAX of a session, fewer from half of OPEN_IN_ALL_MAX on, which are all; beyond them the oldest of that session
+ * are forgotten, and counted. RELEASES_MAX of all wait for their record; beyond them a client that has OPEN_MESSAGES_MAX of its own waiting is closed.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Ingest } from '../ingest/ingest.ts'
@@ -25,16 +26,19 @@ import {
   type SessionStore,
   type StoredSession,
 } from '../sessions/sessions.ts'
+import { shownName } from '../shown-text.ts'
 import type { Connection } from './connection.ts'
 import { type Opened, OpenMessages, type OpenRoom } from './open-messages.ts'
 import type { SampledLog } from './sampled-log.ts'
 
 const OPEN_IN_ALL_MAX = 262_144
 const RELEASES_MAX = 262_144
-/** Clients that heard "no session" while the store was away; the one longest ago is forgotten. */
-const WIPED_MAX = 10_000
+/** Clients that have left and of which more is known than the store took; the one longest ago is forgotten. */
+const LEFT_MAX = 65_536
 const RETRY_MS_MIN = 100
 const RETRY_MS_MAX = 2_000
+/** How long the take-over of a client may take to close the connection whose session another one has, ms. */
+const LOST_MS_MAX = 3_000
 
 export interface ClientSessions {
   /**
@@ -49,8 +53,6 @@ export interface ClientSessions {
   /** The filter is granted, and durable where a session is kept, when this resolves with true. Never rejects. */
   subscribe(connection: Connection, filter: string, qos: 0 | 1 | 2): Promise<boolean>
   unsubscribe(connection: Connection, filter: string): void
-  /** Every second. */
-  tick(): void
   /** The connection has ended. What is kept is left by `connection.leaving`. */
   ended(connection: Connection): void
 }
@@ -67,6 +69,7 @@ export interface ClientSessionsOptions {
   readonly violated: (connection: Connection, reason: string) => void
   readonly log: SampledLog
   readonly openMax?: number
+  readonly leftMax?: number
 }
 
 /** Of one connection. */
@@ -90,23 +93,23 @@ interface Kept {
   isChanged: boolean
   leaving: Promise<void> | null
   hasLeft: boolean
+  /** Another connection has it by now. */
+  isLost: boolean
   /** Ends a wait for more to be durable. */
   wake: () => void
 }
 
 export function openClientSessions(options: ClientSessionsOptions): ClientSessions {
-  const { store, ingest, complete, released: allReleased, violated, log, openMax = OPEN_IN_ALL_MAX } = options
+  const { store, ingest, complete, released: allReleased, violated, log } = options
+  const { openMax = OPEN_IN_ALL_MAX, leftMax = LEFT_MAX } = options
   /** By client: of the connection that opened its session last, as long as it knows more than the store. */
   const known = new Map<string, OpenMessages>()
   /** Those of `known` whose connection has left. */
   const left = new Map<string, OpenMessages>()
-  const toWipe = new Set<string>()
-  /** The client that is being discarded late, and until when. */
-  let wiping: { readonly client: string; readonly ended: Promise<unknown> } | null = null
   let releases = 0
   const room: OpenRoom = { used: 0, max: openMax, makeRoom, forgot: () => metrics.openForgotten.inc() }
 
-  return { begin, open, release, subscribe, unsubscribe, tick, ended }
+  return { begin, open, release, subscribe, unsubscribe, ended }
 
   async function begin(connection: Connection, client: string, clean: boolean): Promise<boolean> {
     if (store === null) return false
@@ -124,57 +127,37 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
 
   async function discard(from: SessionStore, key: SessionKey): Promise<boolean> {
     forget(key.client)
-    toWipe.delete(key.client)
-    if (wiping?.client === key.client) await wiping.ended
-    if (!(await from.discard(key))) wipeLater(key.client)
+    await from.discard(key)
     return false
   }
 
   async function openKept(from: SessionStore, key: SessionKey, connection: Connection): Promise<boolean> {
     const { client } = key
-    const mustWipe = toWipe.delete(client)
-    if (wiping?.client === client) await wiping.ended
     const stored = await from.open(key)
-    if (stored === null) {
-      forget(client)
-      wipeLater(client)
-      return false
-    }
-    const isNew = !stored.isPresent || mustWipe
-    if (isNew) forget(client)
-    const { record } = stored
-    const marks = isNew ? [] : ingest.marksOf(record.life)
-    const found = isNew ? { ...record, opened: 0, filters: [], open: [] } : record
-    const messages = new OpenMessages(room, { record: found, marks, earlier: known.get(client) ?? null })
+    if (stored?.isPresent !== true) forget(client)
+    if (stored === null) return false
+    const { record, isPresent } = stored
+    const marks = isPresent ? ingest.marksOf(record.life) : []
+    const messages = new OpenMessages(room, { record, marks, earlier: known.get(client) ?? null })
     const session = { open: messages, kept: keep(client, stored) }
     messages.onDurable = () => {
       session.kept.wake()
       saveSoon(connection, session.kept)
     }
     connection.own = session
-    for (const { filter, qos } of found.filters) connection.subscriptions.set(filter, qos)
-    if (stored.isPresent && isNew && !(await isWiped(connection, session.kept))) {
-      wipeLater(client)
-      connection.own = null
-      session.kept.hasLeft = true
-      void stored.leave()
-      return false
-    }
+    for (const { filter, qos } of record.filters) connection.subscriptions.set(filter, qos)
     forget(client)
     known.set(client, messages)
-    return !isNew
+    return isPresent
   }
 
   function keep(client: string, stored: StoredSession): Kept {
     return {
       ...{ client, stored, saved: stored.record, released: new Map(), saving: null },
       ...{ isReleasing: false, isSavedSoon: false, isChanged: false, leaving: null, hasLeft: false },
+      isLost: false,
       wake: () => undefined,
     }
-  }
-
-  async function isWiped(connection: Connection, kept: Kept): Promise<boolean> {
-    return save(connection, kept).catch(() => false)
   }
 
   function open(connection: Connection, packet: number, topic: string, payload: Buffer): Opened | null {
@@ -233,7 +216,7 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
         // By now the record says it; an identifier that it says is open was used anew before its PUBCOMP.
         return await save(connection, kept)
       } catch (error) {
-        log.warn('a session could not be saved; its PUBCOMPs wait', { client: kept.client, err: error })
+        log.warn('a session could not be saved; its PUBCOMPs wait', { client: shownName(kept.client), err: error })
         await pause(pauseMs)
       }
     }
@@ -248,7 +231,10 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     try {
       return await save(connection, own.kept)
     } catch (error) {
-      log.warn('a session could not be saved; its filter is refused', { client: own.kept.client, err: error })
+      log.warn('a session could not be saved; its filter is refused', {
+        client: shownName(own.kept.client),
+        err: error,
+      })
       if (subscriptions.get(filter) === qos) restore(connection, filter, before)
       return false
     }
@@ -272,7 +258,10 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
       if (kept.hasLeft) return false
       const record = recordOf(connection)
       kept.isChanged = false
-      if ((await kept.stored.save(record).catch(changed)) === false) return false
+      if ((await kept.stored.save(record).catch(changed)) === false) {
+        closeLost(connection, kept)
+        return false
+      }
       kept.saved = record
       return true
     })
@@ -282,6 +271,16 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
       throw error
     }
     return kept.saving
+  }
+
+  /** Nothing of it can be kept any more, so it would wait for PUBCOMP for ever; connected anew its client has a session again. */
+  function closeLost(connection: Connection, kept: Kept): void {
+    if (kept.isLost) return
+    kept.isLost = true
+    const timer = setTimeout(() => {
+      if (!hasGone(connection, kept)) violated(connection, 'session_taken')
+    }, LOST_MS_MAX)
+    timer.unref()
   }
 
   function saveSoon(connection: Connection, kept: Kept): void {
@@ -306,11 +305,17 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     await kept.stored.leave()
     if (known.get(kept.client) !== messages) messages.forget()
     else if (!isOurs || messages.isWholeIn(kept.saved)) forget(kept.client)
-    else left.set(kept.client, messages)
+    else remember(kept.client, messages)
   }
 
   function ended({ own }: Connection): void {
     if (own?.kept === null) own.open.forget()
+  }
+
+  function remember(client: string, messages: OpenMessages): void {
+    left.set(client, messages)
+    const [oldest] = left.keys()
+    if (left.size > leftMax && oldest !== undefined) forget(oldest)
   }
 
   function forget(client: string): void {
@@ -323,29 +328,6 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     const [oldest] = left.keys()
     if (oldest !== undefined) forget(oldest)
     return room.used < room.max
-  }
-
-  function tick(): void {
-    if (store !== null && toWipe.size > 0 && wiping === null) void wipeAll(store)
-  }
-
-  /** One after another, until one fails; a client that connects meanwhile sees to itself. */
-  async function wipeAll(from: SessionStore): Promise<void> {
-    for (const client of toWipe) {
-      const ended = from.discard({ principal: '', client })
-      wiping = { client, ended }
-      const isGone = await ended
-      wiping = null
-      if (!isGone) return
-      toWipe.delete(client)
-    }
-  }
-
-  function wipeLater(client: string): void {
-    toWipe.delete(client)
-    toWipe.add(client)
-    const [oldest] = toWipe
-    if (toWipe.size > WIPED_MAX && oldest !== undefined) toWipe.delete(oldest)
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import type { Socket } from 'node:net'
 import type { AuthErrorCode, Client } from 'aedes'
-import { shownText } from '../shown-text.ts'
+import { shownName } from '../shown-text.ts'
 import type { ClientSession } from './client-sessions.ts'
 import type { FrameGate } from './frame-gate.ts'
 import type { Opened } from './open-messages.ts'
@@ -30,16 +30,10 @@ export class Held {
   }
 }
 
-const SHOWN_CHARS_MAX = 64
-
-/** The client id for a log line: cut, and with escapes for what is not seen; null while there is none. */
+/** The client id for a log line; null while there is none. */
 export function shownClient(connection: Connection | null): string | null {
   const id = connection?.client?.id ?? connection?.claimedId ?? null
-  if (id === null) return null
-  // A character takes two units at most.
-  const characters = Array.from(id.slice(0, 2 * SHOWN_CHARS_MAX + 1))
-  const isCut = characters.length > SHOWN_CHARS_MAX
-  return shownText(characters.slice(0, SHOWN_CHARS_MAX).join('')) + (isCut ? '…' : '')
+  return id === null ? null : shownName(id)
 }
 
 const NUMBER_MAX = 0xffff

@@ -188,20 +188,30 @@ export class OpenMessages {
 
   #put(opened: Opened): void {
     this.#remove(opened.packet)
-    const isFull = () => this.size >= OPEN_MESSAGES_MAX || this.#room.used >= this.#room.max
-    if (isFull() && !(this.size < OPEN_MESSAGES_MAX && this.#room.makeRoom())) {
-      this.#room.forgot()
-      const [oldest] = this.#byPacket.keys()
-      if (oldest === undefined) return
-      this.#remove(oldest)
-    }
+    while (this.size >= mostOf(this.#room)) this.#forgetOldest()
+    if (this.#room.used >= this.#room.max && !this.#room.makeRoom() && !this.#forgetOldest()) return
     this.#byPacket.set(opened.packet, opened)
     this.#room.used++
+  }
+
+  /** False when none is left, so that the one at hand is forgotten itself. */
+  #forgetOldest(): boolean {
+    this.#room.forgot()
+    const [oldest] = this.#byPacket.keys()
+    if (oldest === undefined) return false
+    this.#remove(oldest)
+    return true
   }
 
   #remove(packet: number): void {
     if (this.#byPacket.delete(packet)) this.#room.used--
   }
+}
+
+/** The fuller the room, the fewer one session may have, so that some that release nothing leave room for all others. */
+function mostOf({ used, max }: OpenRoom): number {
+  if (used < max / 2) return OPEN_MESSAGES_MAX
+  return used < (max * 3) / 4 ? OPEN_MESSAGES_MAX / 8 : OPEN_MESSAGES_MAX / 64
 }
 
 /** The message was opened, and not released, after the record was saved. */

@@ -11,9 +11,10 @@
  * touched meanwhile.
  *
  * Each client served here, or about to be, has one entry: its connections, and the take-over that is under way for it. A
- * connection that comes meanwhile waits for the same one; the newest of them is served then, and the others are closed. When
- * all go it is carried to its end all the same, so that none slips past it. A client of which the log could not be learnt is
- * looked up again when it connects next.
+ * connection that comes meanwhile waits for the same one, so a client takes the room of one, however often it connects. The
+ * newest of them is served then, and the others are closed: no sooner, or devices that connect again at once would close each
+ * other without a pause. When all go the take-over is carried to its end all the same, so that none slips past it. A client of
+ * which the log could not be learnt is looked up again when it connects next.
  *
  * The session is released when the last connection of the client here has ended.
  */
@@ -28,7 +29,7 @@ import { endConnection, stopReading } from './end-connection.ts'
 import { openRestless } from './restless.ts'
 import type { SampledLog } from './sampled-log.ts'
 
-/** Connects between CONNECT and CONNACK; one beyond them is refused with return code 3, "server unavailable". */
+/** Clients between CONNECT and CONNACK; one beyond them is refused with return code 3, "server unavailable". */
 const WAITING_MAX = 4_096
 /** Of restless clients, apart from the others, so that these do not take the room of anybody else. */
 const SLOWED_MAX = 1_024
@@ -99,14 +100,13 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
 
   async function admit(connection: Connection, client: string): Promise<'serve' | 'busy' | 'gone'> {
     const room = restless.waitMs(client) > 0 ? slowed : usual
-    if (room.waiting >= room.max) return 'busy'
+    const isUnderWay = (served.get(client)?.takeover ?? null) !== null
+    if (!isUnderWay && room.waiting >= room.max) return 'busy'
     // Nobody would tell of its end any more.
     if (connection.socket.closed) return 'gone'
     const entry = enter(connection, client)
-    room.waiting++
-    entry.takeover ??= takeOver(client, entry)
+    entry.takeover ??= takeOver(client, entry, room)
     const chosen = await entry.takeover
-    room.waiting--
     if (chosen === connection && !connection.socket.destroyed) return 'serve'
     connection.socket.destroy()
     return 'gone'
@@ -130,13 +130,15 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
     return entry
   }
 
-  async function takeOver(client: string, entry: Served): Promise<Connection | null> {
+  async function takeOver(client: string, entry: Served, room: { waiting: number }): Promise<Connection | null> {
+    room.waiting++
     await slowDown(client, entry)
     // Whoever came has gone while the one that is served was not touched yet.
     if (newestOf(entry) !== null) await takeFromOthers(client, entry)
     const chosen = newestOf(entry)
     entry.waiting = new Set()
     entry.takeover = null
+    room.waiting--
     if (chosen !== null) {
       entry.wasServed = true
       serves(chosen, client)
@@ -165,7 +167,7 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
   async function catchUp(client: string, settled: boolean): Promise<void> {
     const looked = ingest.catchUp().then(() => true)
     const isRead = await within(CATCH_UP_MS_MAX, looked).catch((error: unknown) => {
-      log.warn('the log could not be read for a client of another broker', { client, err: error })
+      log.warn('the log could not be read for a client of another broker', { client: shownName(client), err: error })
       return false
     })
     const isCaughtUp = settled && isRead === true

@@ -3,8 +3,9 @@
  *
  * The line is JSON, one documented shape, so that any other consumer can read the log:
  * `{"device":"press-17","receivedAt":1763640000140000,"packet":17,"readings":[["temperature",21.5]],"times":[1763640000123000]}`
- * The device is written in ASCII, with the escapes of JSON for whatever else it holds. A reading is [metric, value]. A number written as digits only and beyond 2^53 is an exact integer; every other number is the
- * nearest IEEE 754 double. An object of readings is an element; a list has several. Element k was received at `receivedAt` + k.
+ * The device is written in ASCII, with the escapes of JSON for whatever else it holds. A reading is [metric, value]. A number
+ * written as digits only and beyond 2^53 is an exact integer; every other number is the nearest IEEE 754 double. An object of
+ * readings is an element; a list has several. Element k was received at `receivedAt` + k.
  *
  * - `receivedAt`: µs, of the first element.
  * - `qos2`: what a session must know of a QoS 2 message after a crash (`encodeMark`); left out where no session is kept.

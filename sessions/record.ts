@@ -72,7 +72,7 @@ export function parseRecord(text: string): ParsedRecord | 'newer' | 'damaged' {
   if (!isFields(fields) || !isCount(fields.v)) return 'damaged'
   if (fields.v > VERSION) return 'newer'
   const { life, filters, opened, open } = fields
-  if (typeof life !== 'string' || !isCount(opened) || !Array.isArray(filters) || !Array.isArray(open)) return 'damaged'
+  if (!isLife(life) || !isCount(opened) || !Array.isArray(filters) || !Array.isArray(open)) return 'damaged'
   const known = filters.filter(isFilter)
   const messages = open.filter(isOpen).map(([packet, print]) => ({ packet, print }))
   if (known.length < filters.length || messages.length < open.length) return 'damaged'
@@ -90,6 +90,11 @@ function parseJson(text: string): unknown {
 
 function isFields(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** It goes into lines of the log as it is, so it must hold nothing that ends a text of JSON. */
+function isLife(value: unknown): value is string {
+  return typeof value === 'string' && /^[!#-[\]-~]{1,32}$/.test(value)
 }
 
 function isCount(value: unknown): value is number {

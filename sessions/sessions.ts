@@ -53,12 +53,14 @@ export interface SessionStore {
   /**
    * The session of a client that connects with clean=0: the one that is kept, or a new one, durable when it resolves. Until
    * `leave` it does not expire. Whoever opened it before can change it no more. Null when nothing can be kept: the bound is
-   * reached by clients that are connected, or the store is away. Within a second or two; never rejects.
+   * reached by clients that are connected, or the store is away. Then the client hears that it has no session, and what may be kept
+   * of it is the store's to remove: no later `open` finds it, unless the process was killed before, or the client has opened it
+   * elsewhere meanwhile. Within a second or two; never rejects.
    */
   open(key: SessionKey): Promise<StoredSession | null>
   /**
    * A client connects with clean=1: what was kept of it is gone, durably, when it resolves [MQTT-3.1.2-6]. With false when that is
-   * not known. Never rejects.
+   * not known; it is removed later then, as after an `open` that gave null. Never rejects.
    */
   discard(key: SessionKey): Promise<boolean>
   /** Sessions that are kept, of clients connected or away; an estimate where several processes share the store. */

@@ -1,6 +1,6 @@
 /** What a person is shown of a stranger's text. */
 import { describe, expect, it } from 'vitest'
-import { shownJson, shownLines, shownText } from '../shown-text.ts'
+import { shownJson, shownLines, shownName, shownText } from '../shown-text.ts'
 
 /** Control and format characters, separators, halves of pairs, non-characters, and what is shown as nothing. */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}]/u
@@ -40,6 +40,12 @@ describe('text that is shown', () => {
       expect(json, from.toString(16)).not.toMatch(UNSEEN)
       expect(JSON.parse(json)).toEqual({ [text]: text })
     }
+  })
+
+  it('is cut to 64 characters where it is a name, and never through one', () => {
+    expect(shownName('🌡'.repeat(64))).toBe('🌡'.repeat(64))
+    expect(shownName(`${'x'.repeat(63)}🌡🌡`)).toBe(`${'x'.repeat(63)}🌡…`)
+    expect(shownName(`\u202e${'x'.repeat(64)}`)).toBe(`\\u202e${'x'.repeat(63)}…`)
   })
 
   it('keeps the lines that are ours', () => {

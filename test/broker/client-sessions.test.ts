@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import type { FoundMark } from '../../ingest/ingest.ts'
 import { metrics } from '../../metrics.ts'
 import { encodeLine, findMarks } from '../../model/message.ts'
+import type { SessionStore } from '../../sessions/sessions.ts'
 import { until } from '../waits.ts'
 import { openHandStore } from './hand-store.ts'
 import {
@@ -99,6 +100,30 @@ describe('session present [MQTT-3.2.2-2]', () => {
     expect(present).toBe(false)
     later.send(publishPacket(1, { qos: 2 }))
     await until(() => bench.ingest.offered.length === 2)
+  })
+
+  it('stays 1 for what a client has at another broker, after one that kept nothing of it is back', async () => {
+    const store = openHandStore()
+    const view = { ...store, isAway: true }
+    const cutOff: SessionStore = {
+      ...view,
+      open: async key => (view.isAway ? null : store.open(key)),
+      discard: async key => !view.isAway && store.discard(key),
+    }
+    const [here, there] = [await open({ sessionStore: cutOff }), await open({ sessionStore: store })]
+    expect(await presence(here)).toBe(false)
+    const { client } = await connect(there)
+    view.isAway = false
+    // What is let go is counted once a second: by the second time the broker has looked after its clients, too.
+    for (let ticks = 1; ticks <= 2; ticks++) {
+      const other = await openClient(here.broker.port, { clientId: 'other' })
+      other.send(publishPacket(1, { topic: '$SYS/a' }))
+      await until(() => Object.values(here.ingest.gone).reduce((sum, one) => sum + one, 0) === ticks)
+      await other.close()
+    }
+    await exactlyOnce(there, client, 1, { release: true })
+    await client.close()
+    expect(await presence(there)).toBe(true)
   })
 
   it('does not change anything else of CONNACK, whatever is pipelined behind CONNECT', async () => {
@@ -307,6 +332,19 @@ describe('PUBREL', () => {
     await until(() => acknowledged(client, 'pubcomp').length === 1)
   })
 
+  it('that waits has its client named in the log, with escapes for what is not seen', async () => {
+    const store = openHandStore()
+    const bench = await open({ sessionStore: store })
+    const { client } = await connect(bench, false, 'a\u202eb')
+    await exactlyOnce(bench, client, 1, { release: false })
+    store.isAway = true
+    client.send({ cmd: 'pubrel', messageId: 1 })
+    await until(() => bench.lines.some(line => line.includes('its PUBCOMPs wait')))
+    const line = bench.lines.find(text => text.includes('its PUBCOMPs wait')) ?? ''
+    expect(JSON.parse(line)).toMatchObject({ client: 'a\\u202eb' })
+    store.isAway = false
+  })
+
   it('of a message that is not durable yet waits for it, so that no mark of the log can bring it back', async () => {
     const store = openHandStore()
     const bench = await open({ sessionStore: store })
@@ -334,7 +372,7 @@ describe('PUBREL', () => {
     expect(acknowledged(client, 'pubcomp')).toEqual([1])
   })
 
-  it('is not answered once another connection has the session', async () => {
+  it('is not answered once another connection has the session, and the client is closed, to come back', async () => {
     const store = openHandStore()
     const bench = await open({ sessionStore: store })
     const { client } = await connect(bench)
@@ -344,6 +382,9 @@ describe('PUBREL', () => {
     await ping(client)
     await ping(client)
     expect(acknowledged(client, 'pubcomp')).toEqual([])
+    await client.closed
+    expect(bench.lines.some(line => line.includes('session_taken'))).toBe(true)
+    expect(await presence(bench)).toBe(true)
   })
 })
 

@@ -16,6 +16,8 @@ export interface HandStore extends SessionStore {
   readonly left: string[]
   /** What was to be saved soon is durable. */
   flush(): void
+  /** What nobody may find any more is gone: a store that is back does so by itself. */
+  pay(): void
   /** What was to be saved soon is lost, and nobody holds a session any more. */
   kill(): void
 }
@@ -26,6 +28,8 @@ interface Holder {
 
 export function openHandStore(sessionsMax = Number.POSITIVE_INFINITY): HandStore {
   const holders = new Map<string, Holder>()
+  /** Clients of which nothing may be found once it is back. */
+  const owed = new Set<string>()
   let lives = 0
   const store: HandStore = {
     disk: new Map(),
@@ -35,20 +39,28 @@ export function openHandStore(sessionsMax = Number.POSITIVE_INFINITY): HandStore
     left: [],
     open,
     async discard({ client }) {
-      if (store.isAway) return false
+      if (store.isAway) return owe(client)
       holders.delete(client)
       store.disk.delete(client)
       return true
     },
     count: async () => store.disk.size,
     flush: () => holders.forEach((_, client) => void write(client)),
-    kill: () => holders.clear(),
+    pay,
+    kill() {
+      holders.clear()
+      owed.clear()
+    },
     close: async () => undefined,
   }
   return store
 
   async function open({ client }: SessionKey): Promise<StoredSession | null> {
-    if (store.isAway) return null
+    if (store.isAway) {
+      owe(client)
+      return null
+    }
+    pay()
     write(client)
     const found = store.disk.get(client)
     if (found === undefined && store.disk.size >= sessionsMax) return null
@@ -57,6 +69,19 @@ export function openHandStore(sessionsMax = Number.POSITIVE_INFINITY): HandStore
     const holder: Holder = { soon: null }
     holders.set(client, holder)
     return storedOf(client, holder, opened, found !== undefined)
+  }
+
+  function owe(client: string): false {
+    owed.add(client)
+    return false
+  }
+
+  function pay(): void {
+    for (const client of owed) {
+      holders.delete(client)
+      store.disk.delete(client)
+    }
+    owed.clear()
   }
 
   function storedOf(client: string, holder: Holder, opened: SessionRecord, isPresent: boolean): StoredSession {

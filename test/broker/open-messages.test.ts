@@ -10,7 +10,7 @@ import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { type ClientSessions, openClientSessions } from '../../broker/client-sessions.ts'
 import { Connection } from '../../broker/connection.ts'
-import type { Opened } from '../../broker/open-messages.ts'
+import { type Opened, OpenMessages } from '../../broker/open-messages.ts'
 import { openSampledLog } from '../../broker/sampled-log.ts'
 import { openMarks } from '../../ingest/marks.ts'
 import { encodeLine } from '../../model/message.ts'
@@ -209,6 +209,8 @@ async function play(seed: number, chances: Chances): Promise<Played> {
     store.kill()
     connection?.socket.destroy()
     connection = null
+    // A process that was killed does not come back.
+    processes.splice(processes.indexOf(here), 1)
     here = openProcess(store, log, openMax)
     processes.push(here)
     here.catchUp()
@@ -216,7 +218,7 @@ async function play(seed: number, chances: Chances): Promise<Played> {
 
   async function storeBack(): Promise<void> {
     store.isAway = false
-    here.sessions.tick()
+    store.pay()
     await turn()
   }
 
@@ -285,6 +287,49 @@ it('PUBCOMP of a message that was forgotten for want of room waits for a record 
   await turn()
   expect(got.map(({ kind }) => kind)).toEqual(['pubrec', 'pubcomp'])
   expect(store.disk.get('press-17')).toMatchObject({ opened: 1, open: [] })
+})
+
+it('of clients that left while the store took nothing so many are known as may be, the latest [G5]', async () => {
+  const store = openHandStore()
+  const sessions = openClientSessions({
+    store,
+    ingest: { marksOf: () => [] },
+    complete: () => undefined,
+    released: () => undefined,
+    violated: () => undefined,
+    log: openSampledLog(pino({ level: 'silent' }), Date.now),
+    leftMax: 2,
+  })
+  const come = async (client: string) => {
+    const connection = new Connection(new Socket())
+    await sessions.begin(connection, client, false)
+    return { connection, opened: sessions.open(connection, 1, TOPIC, Buffer.from('0')) }
+  }
+  const clients = ['one', 'two', 'three']
+  for (const client of clients) {
+    const { connection, opened } = await come(client)
+    opened?.settle()
+    store.isAway = true
+    await connection.leaving?.()
+    store.isAway = false
+  }
+  const known = []
+  for (const client of clients.toReversed()) if ((await come(client)).opened === null) known.push(client)
+  expect(known).toEqual(['three', 'two'])
+})
+
+it('clients that release nothing leave room for the messages of all others', () => {
+  let forgotten = 0
+  const room = { used: 0, max: 4_096, makeRoom: () => false, forgot: () => void forgotten++ }
+  const payload = Buffer.from('1')
+  const greedy = Array.from({ length: 8 }, () => new OpenMessages(room, null))
+  for (let packet = 1; packet <= 5_000; packet++) for (const each of greedy) each.open(packet, TOPIC, payload)
+  const others = Array.from({ length: 50 }, () => new OpenMessages(room, null))
+  for (const other of others) for (let packet = 1; packet <= 10; packet++) other.open(packet, TOPIC, payload)
+  for (const other of others) expect(other.open(1, TOPIC, payload)).toBeNull()
+  expect(room.used).toBe([...greedy, ...others].reduce((sum, { size }) => sum + size, 0))
+  expect(room.used).toBeLessThan(room.max)
+  expect(forgotten).toBe(8 * 5_000 + 50 * 10 - room.used)
 })
 
 describe('QoS 2 with a persistent session, whatever happens when', () => {

@@ -161,12 +161,14 @@ function startDevice(ports: readonly number[], name: string) {
   }
 }
 
-/** Two of them, until the id was taken over this often. Each message takes a moment to be durable. */
-async function fight(benches: readonly Bench[], takeovers: number) {
+/** Two of them, or more, until the id was taken over this often. Each message takes a moment to be durable. */
+async function fight(benches: readonly Bench[], takeovers: number, devices = 2) {
   for (const { ingest } of benches) ingest.onOffer = () => setTimeout(() => ingest.settle(), 5)
   const before = await counted('telemetry_takeovers_total')
   const ports = benches.map(({ broker }) => broker.port)
-  const twins = [startDevice(ports, 'a'), startDevice([...ports].reverse(), 'b')]
+  const twins = ['a', 'b', 'c', 'd']
+    .slice(0, devices)
+    .map((name, n) => startDevice(n % 2 === 0 ? ports : ports.toReversed(), name))
   await until(async () => (await counted('telemetry_takeovers_total')) >= before + takeovers)
   for (const { device } of twins) device.stop()
   await Promise.all(twins.map(({ ended }) => ended))
@@ -194,6 +196,13 @@ describe('two devices with one client id that connect again at once', () => {
       expect(JSON.parse(lines[0] ?? '')).toMatchObject({ client: 'twin' })
     },
   )
+
+  it('do not close each other without a pause where they are four', async () => {
+    const bench = await openBench()
+    const took = await fight([bench], 13, 4)
+    // The newest of those that wait is served, and the others are closed with the one that was.
+    expect(took.connects).toBeLessThanOrEqual(4 * (13 + 2))
+  })
 
   it('hold up nobody else', async () => {
     const bench = await openBench()
@@ -233,21 +242,35 @@ describe('a take-over', () => {
     expect(order).toEqual(['serves', 'serves', 'ended, ours'])
   })
 
-  it('has up to 1,024 connections wait for restless clients, beyond that CONNACK 3, and none of it for others [G5]', async () => {
-    const takeover = openTakeover({ ...options, serves: () => {} })
-    const admit = (client: string) => {
-      const connection = new Connection(new Socket())
-      connection.connected = true
-      return takeover.admit(connection, client)
-    }
-    for (let n = 0; n < 8; n++) expect(await admit('twin')).toBe('serve')
-    const waiting = Array.from({ length: 1_024 }, () => admit('twin'))
-    expect(await admit('twin')).toBe('busy')
+  it('has up to 1,024 restless clients wait, beyond that CONNACK 3, and takes none of it from others [G5]', async () => {
+    const admit = openAdmit()
+    const pairs = Array.from({ length: 1_025 }, (_, n) => `twin-${n}`)
+    for (let n = 0; n < 7; n++) await Promise.all(pairs.map(admit))
+    const waiting = pairs.slice(1).map(admit)
+    expect(await admit('twin-0')).toBe('busy')
     expect(await admit('other')).toBe('serve')
+    expect(new Set(await Promise.all(waiting))).toEqual(new Set(['serve']))
+  })
+
+  it('takes the room of one client, however many connections of it wait [G5]', async () => {
+    const admit = openAdmit()
+    for (const client of ['twin', 'pair']) for (let n = 0; n < 8; n++) expect(await admit(client)).toBe('serve')
+    const waiting = Array.from({ length: 1_024 }, () => admit('twin'))
+    expect(await admit('pair')).toBe('serve')
     const answers = await Promise.all(waiting)
     expect(answers.filter(answer => answer === 'serve')).toHaveLength(1)
     expect(answers.at(-1)).toBe('serve')
   })
+
+  /** Connects a client anew; its connection is served from then on. */
+  function openAdmit(): (client: string) => Promise<string> {
+    const takeover = openTakeover({ ...options, serves: () => {} })
+    return client => {
+      const connection = new Connection(new Socket())
+      connection.connected = true
+      return takeover.admit(connection, client)
+    }
+  }
 })
 
 describe('restless clients', () => {

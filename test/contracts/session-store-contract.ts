@@ -236,16 +236,17 @@ export function sessionStoreContract(adapter: string, openHarness: OpenHarness, 
       expect(await opened()).toMatchObject({ isPresent: false })
     })
 
-    test.each(['', 'null', '[]', '{"v":1}', '{"v":"1"}', '{"v":1,"life":"x","filters":[7],"opened":0,"open":[]}'])(
-      'of a record that reads %j the client begins anew',
-      async text => {
-        await written(() => text)
-        const session = await opened()
-        expect(session).toMatchObject({ isPresent: false, record: { filters: [], opened: 0, open: [] } })
-        await session.leave()
-        expect(await opened()).toMatchObject({ isPresent: true, record: { life: session.record.life } })
-      },
-    )
+    test.each([
+      ...['', 'null', '[]', '{"v":1}', '{"v":"1"}', '{"v":1,"life":"x","filters":[7],"opened":0,"open":[]}'],
+      // Its life would end the text of a line.
+      '{"v":1,"life":"x\\"","filters":[],"opened":0,"open":[]}',
+    ])('of a record that reads %j the client begins anew', async text => {
+      await written(() => text)
+      const session = await opened()
+      expect(session).toMatchObject({ isPresent: false, record: { filters: [], opened: 0, open: [] } })
+      await session.leave()
+      expect(await opened()).toMatchObject({ isPresent: true, record: { life: session.record.life } })
+    })
   }
 
   /** Clients that come, go and save in any order, against a map. */

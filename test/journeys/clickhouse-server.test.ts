@@ -42,7 +42,7 @@ afterAll(async () => {
 it('starts no engine, listens on no SQL port, and keeps no directory for one', async () => {
   expect(() => running.child('database')).toThrow('No database runs')
   expect(await isFree(system.ports.sql)).toBe(true)
-  expect(readdirSync(system.dataDir).filter(name => !name.startsWith('surgetank.lock'))).toEqual(['log'])
+  expect(readdirSync(system.dataDir).filter(name => !name.startsWith('surgetank.lock'))).toEqual(['log', 'sessions'])
   expect(running.output()).toContain(`${server.server.url}    ClickHouse server`)
 })
 
