@@ -41,6 +41,8 @@ const SETTLE_MS_MAX = 1_000
 const LEAVE_MS_MAX = 1_000
 /** How long a peer that is taken over may take to close, too, ms: it reads its last PUBACKs in that time. */
 const END_MS_MAX = 250
+/** Of one id, in a line of the log. */
+const ADDRESSES_SHOWN_MAX = 4
 /** Clients of which the log could not be learnt; the one longest ago is forgotten, and was counted. */
 const BEHIND_MAX = 10_000
 
@@ -151,7 +153,11 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
     const ms = restless.waitMs(client)
     if (ms === 0 || (sessions === null && eldersOf(entry).every(({ socket }) => socket.destroyed))) return
     metrics.takeoversSlowed.inc()
-    log.warn('two clients use one client id', { client: shownName(client), waitsMs: ms })
+    log.warn('two clients use one client id', {
+      client: shownName(client),
+      addresses: addressesOf(entry),
+      waitsMs: ms,
+    })
     await pause(ms)
   }
 
@@ -263,6 +269,12 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
 /** Those that do not wait for the take-over under way. */
 function eldersOf({ connections, waiting }: Served): Connection[] {
   return [...connections].filter(connection => !waiting.has(connection))
+}
+
+/** Some of those that want to be served, so that an operator finds the devices; the older first. */
+function addressesOf({ connections }: Served): string[] {
+  const addresses = [...connections].map(({ socket }) => socket.remoteAddress).filter(address => address !== undefined)
+  return [...new Set(addresses)].slice(0, ADDRESSES_SHOWN_MAX)
 }
 
 /** The newest connection that waits and has not gone. */

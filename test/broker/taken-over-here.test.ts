@@ -193,7 +193,7 @@ describe('two devices with one client id that connect again at once', () => {
       expect(await counted('telemetry_takeovers_slowed_total')).toBeGreaterThan(slowed)
       const lines = benches.flatMap(bench => bench.lines).filter(line => line.includes('two clients use one client id'))
       expect(lines.length).toBeGreaterThan(0)
-      expect(JSON.parse(lines[0] ?? '')).toMatchObject({ client: 'twin' })
+      expect(JSON.parse(lines[0] ?? '')).toMatchObject({ client: 'twin', addresses: ['127.0.0.1'] })
     },
   )
 

@@ -92,7 +92,9 @@ describe('a newcomer', () => {
       ports: system.ports,
       env: { SURGETANK_MQTT_PORT: String(running.ports.mqtt), SURGETANK_HTTP_PORT: '0', SURGETANK_SQL_PORT: '0' },
     })
-    expect(taken).toMatchObject({ code: 1, stderr: expect.stringContaining('SURGETANK_MQTT_PORT') })
+    // On a busy machine it may be ended by its own SIGKILL before it has exited.
+    expect(taken.code).not.toBe(0)
+    expect(taken.stderr).toContain('SURGETANK_MQTT_PORT')
   })
 
   it('has its state again after a stop and a start, and the stop drains and exits with 0', async () => {
