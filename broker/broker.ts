@@ -44,6 +44,7 @@ import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
 import { openTakeover } from './takeover.ts'
+import { openWillMemory } from './will-memory.ts'
 
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
@@ -136,7 +137,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const admission = { takeover, sessions: clientSessions, refused: refuseConnect, log }
+  const wills = openWillMemory()
+  const admission = { takeover, sessions: clientSessions, wills, refused: refuseConnect, log }
   const aedes = await openAedes(publishing, admission)
   aedes.on('clientReady', welcome)
   aedes.on('clientError', failed)
@@ -241,6 +243,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.endedAt = clock()
     flow.ended(connection)
     clientSessions.ended(connection)
+    wills.ended(connection)
     if (connection.connected) metrics.clients.dec()
     const tell = (whose: Whose) => presence.ended(connection, whose)
     const end = takeover.ended(connection, tell).then(() => void ending.delete(end))

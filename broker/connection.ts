@@ -65,6 +65,8 @@ export class Connection {
   clean = true
   /** The server made up its client id: nobody else can have the same. */
   anonymous = false
+  /** What its will takes of the sum that all wills share, bytes. */
+  willBytesShared = 0
   /** True when a guard of ours closed it, so that what Aedes says about that is not counted again. */
   refused = false
   /** True from CONNACK on. */
