@@ -58,6 +58,9 @@ export function openAdmission({ takeover, sessions, wills, refused, log }: Admis
     }
     connection.anonymous = clientId === ''
     connection.clean = clean === true
+    // Aedes' parser keeps the packet as long as the connection is open, and the password is a view of all its bytes.
+    delete packet.username
+    delete packet.password
     // What is kept of a client is ours to keep; Aedes keeps nothing.
     packet.clean = true
     packet.keepalive = keepalive === 0 ? KEEPALIVE_SECONDS_MAX : Math.min(keepalive, KEEPALIVE_SECONDS_MAX)
