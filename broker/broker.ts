@@ -31,7 +31,7 @@ import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { type AdmissionOptions, openAdmission } from './admission.ts'
-import { attach, connectionOf, keepAwake, keepHalfOpen, onUnsubscribe, readOn } from './aedes-internals.ts'
+import { attach, connectionOf, keepAwake, keepHalfOpen, onFilterPackets, readOn } from './aedes-internals.ts'
 import { openClientSessions } from './client-sessions.ts'
 import { judgeConnect } from './connect-frame.ts'
 import { openConnectRate } from './connect-rate.ts'
@@ -141,6 +141,8 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const admission = { takeover, sessions: clientSessions, wills, refused: refuseConnect, log }
   const aedes = await openAedes(publishing, admission)
   aedes.on('clientReady', welcome)
+  aedes.on('subscribe', (_, client) => answered(connectionOf(client)))
+  aedes.on('unsubscribe', (_, client) => answered(connectionOf(client)))
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
   aedes.on('keepaliveTimeout', client => countRefusal(connectionOf(client), 'keepalive'))
@@ -196,7 +198,10 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
       readAgain: () => queueMicrotask(() => readOn(client)),
     })
     attach(client, connection)
-    onUnsubscribe(client, filter => clientSessions.unsubscribe(connection, filter))
+    onFilterPackets(client, {
+      came: () => connection.answersOwed++,
+      unsubscribed: filter => clientSessions.unsubscribe(connection, filter),
+    })
     keepHalfOpen(client)
     socket.once('end', () => halfOpen.peerEnded(connection))
     socket.once('close', () => ended(connection))
@@ -206,6 +211,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   function mayConnect(connection: Connection, packet: Buffer): boolean {
     const { clientId, refusal } = judgeConnect(packet)
     connection.claimedId = clientId
+    connection.answersOwed++
     if (refusal === null) return true
     const { reason, detail, answer } = refusal
     if (answer === null) refuse(connection, reason, detail)
@@ -226,6 +232,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.gate?.connected()
     metrics.clients.inc()
     holdOwn(connection, client.id)
+    answered(connection)
+  }
+
+  /** Aedes has written what it owed. */
+  function answered(connection: Connection): void {
+    connection.answersOwed--
+    halfOpen.released(connection)
   }
 
   /** Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt. */

@@ -71,6 +71,8 @@ export class Connection {
   refused = false
   /** True from CONNACK on. */
   connected = false
+  /** Answers that Aedes owes it: CONNACK, SUBACK, UNSUBACK. */
+  answersOwed = 0
   /** True when the peer has ended its half, and everything that it sent was read. */
   peerEnded = false
 
