@@ -25,6 +25,7 @@ import {
   type SessionStore,
   type StoredSession,
 } from '../sessions/sessions.ts'
+import { shownName } from '../shown-text.ts'
 import type { Connection } from './connection.ts'
 import { type Opened, OpenMessages, type OpenRoom } from './open-messages.ts'
 import type { SampledLog } from './sampled-log.ts'
@@ -233,7 +234,7 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
         // By now the record says it; an identifier that it says is open was used anew before its PUBCOMP.
         return await save(connection, kept)
       } catch (error) {
-        log.warn('a session could not be saved; its PUBCOMPs wait', { client: kept.client, err: error })
+        log.warn('a session could not be saved; its PUBCOMPs wait', { client: shownName(kept.client), err: error })
         await pause(pauseMs)
       }
     }
@@ -248,7 +249,10 @@ export function openClientSessions(options: ClientSessionsOptions): ClientSessio
     try {
       return await save(connection, own.kept)
     } catch (error) {
-      log.warn('a session could not be saved; its filter is refused', { client: own.kept.client, err: error })
+      log.warn('a session could not be saved; its filter is refused', {
+        client: shownName(own.kept.client),
+        err: error,
+      })
       if (subscriptions.get(filter) === qos) restore(connection, filter, before)
       return false
     }

@@ -165,7 +165,10 @@ export function openTakeover({ sessions, ingest, serves, lost, clock, log }: Tak
   async function catchUp(client: string, settled: boolean): Promise<void> {
     const looked = ingest.catchUp().then(() => true)
     const isRead = await within(CATCH_UP_MS_MAX, looked).catch((error: unknown) => {
-      log.warn('the log could not be read for a client of another broker', { client, err: error })
+      log.warn('the log could not be read for a client of another broker', {
+        client: shownName(client),
+        err: error,
+      })
       return false
     })
     const isCaughtUp = settled && isRead === true

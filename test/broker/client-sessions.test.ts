@@ -307,6 +307,21 @@ describe('PUBREL', () => {
     await until(() => acknowledged(client, 'pubcomp').length === 1)
   })
 
+  it('waits, and the log line shows the client id with escapes', async () => {
+    const store = openHandStore()
+    const bench = await open({ sessionStore: store })
+    const { client } = await connect(bench, false, 'a\u202eb')
+    await exactlyOnce(bench, client, 1, { release: false })
+    store.isAway = true
+    client.send({ cmd: 'pubrel', messageId: 1 })
+    await until(() => bench.lines.some(line => line.includes('could not be saved')))
+    const line = bench.lines.find(text => text.includes('could not be saved'))
+    expect(line).not.toContain('\u202e')
+    expect(line).toContain('a\\\\u202eb')
+    store.isAway = false
+    await until(() => acknowledged(client, 'pubcomp').length === 1)
+  })
+
   it('of a message that is not durable yet waits for it, so that no mark of the log can bring it back', async () => {
     const store = openHandStore()
     const bench = await open({ sessionStore: store })
