@@ -13,6 +13,7 @@ import type { ClientSessions } from './client-sessions.ts'
 import type { SampledLog } from './sampled-log.ts'
 import type { Takeover } from './takeover.ts'
 import { isOwnCommandFilter } from './topics.ts'
+import type { WillMemory } from './will-memory.ts'
 
 const SUBSCRIPTIONS_MAX = 10
 
@@ -31,12 +32,13 @@ type Hooks = Required<Pick<AedesOptions, 'preConnect' | 'authenticate' | 'author
 export interface AdmissionOptions {
   readonly takeover: Pick<Takeover, 'admit'>
   readonly sessions: Pick<ClientSessions, 'begin' | 'subscribe'>
+  readonly wills: Pick<WillMemory, 'keep'>
   /** Aedes answers the CONNECT with a return code, and closes. */
   readonly refused: (client: Client, reason: string) => void
   readonly log: Pick<SampledLog, 'warn'>
 }
 
-export function openAdmission({ takeover, sessions, refused, log }: AdmissionOptions): Hooks {
+export function openAdmission({ takeover, sessions, wills, refused, log }: AdmissionOptions): Hooks {
   return { preConnect, authenticate, authorizeSubscribe }
 
   /** Looks at the CONNECT before Aedes does. Never refuses here: Aedes would close without the return code. */
@@ -45,13 +47,20 @@ export function openAdmission({ takeover, sessions, refused, log }: AdmissionOpt
     packet: Parameters<Hooks['preConnect']>[1],
     done: Parameters<Hooks['preConnect']>[2],
   ): void {
-    const { clientId, keepalive = 0, clean, protocolVersion } = packet
+    const { clientId, keepalive = 0, clean, protocolVersion, will } = packet
+    const connection = connectionOf(client)
     if (!mayBeClientId(clientId, clean === true, protocolVersion)) {
-      connectionOf(client).refusal = IDENTIFIER_REJECTED
+      connection.refusal = IDENTIFIER_REJECTED
       refused(client, 'client_id')
+    } else if (will !== undefined && !wills.keep(connection, will)) {
+      connection.refusal = SERVER_UNAVAILABLE
+      refused(client, 'will_memory')
     }
-    connectionOf(client).anonymous = clientId === ''
-    connectionOf(client).clean = clean === true
+    connection.anonymous = clientId === ''
+    connection.clean = clean === true
+    // Aedes' parser keeps the packet as long as the connection is open, and the password is a view of all its bytes.
+    delete packet.username
+    delete packet.password
     // What is kept of a client is ours to keep; Aedes keeps nothing.
     packet.clean = true
     packet.keepalive = keepalive === 0 ? KEEPALIVE_SECONDS_MAX : Math.min(keepalive, KEEPALIVE_SECONDS_MAX)

@@ -59,9 +59,16 @@ export function keepAwake(client: Client): void {
   inner(client)._keepaliveTimer?.refresh()
 }
 
-/** Called with each filter of an UNSUBSCRIBE, in order with the hooks of other packets. */
-export function onUnsubscribe(client: Client, unsubscribed: (filter: string) => void): void {
+export interface FilterPackets {
+  /** A SUBSCRIBE or an UNSUBSCRIBE has come. The broker's event of that name follows once it is answered. */
+  came(): void
+  /** With each filter of an UNSUBSCRIBE, in order with the hooks of other packets. */
+  unsubscribed(filter: string): void
+}
+
+export function onFilterPackets(client: Client, { came, unsubscribed }: FilterPackets): void {
   inner(client)._parser.prependListener('packet', packet => {
+    if (packet.cmd === 'subscribe' || packet.cmd === 'unsubscribe') came()
     if (packet.cmd === 'unsubscribe') for (const filter of packet.unsubscriptions) unsubscribed(filter)
   })
 }

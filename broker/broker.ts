@@ -31,7 +31,7 @@ import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { type AdmissionOptions, openAdmission } from './admission.ts'
-import { attach, connectionOf, keepAwake, keepHalfOpen, onUnsubscribe, readOn } from './aedes-internals.ts'
+import { attach, connectionOf, keepAwake, keepHalfOpen, onFilterPackets, readOn } from './aedes-internals.ts'
 import { openClientSessions } from './client-sessions.ts'
 import { judgeConnect } from './connect-frame.ts'
 import { openConnectRate } from './connect-rate.ts'
@@ -45,6 +45,7 @@ import { openPresence } from './presence.ts'
 import { openPublishing, type Publishing } from './publish.ts'
 import { openSampledLog } from './sampled-log.ts'
 import { openTakeover } from './takeover.ts'
+import { openWillMemory } from './will-memory.ts'
 
 /** What ingest hands back to be acknowledged; null stands for a message of QoS 0. */
 export type { Held } from './connection.ts'
@@ -136,9 +137,12 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const takeover = openTakeover({ sessions, ingest, serves: holdOwn, lost, clock, log })
   /** Connections that have ended, until it is known whose their clients are: for a second or two. */
   const ending = new Set<Promise<void>>()
-  const admission = { takeover, sessions: clientSessions, refused: refuseConnect, log }
+  const wills = openWillMemory()
+  const admission = { takeover, sessions: clientSessions, wills, refused: refuseConnect, log }
   const aedes = await openAedes(publishing, admission)
   aedes.on('clientReady', welcome)
+  aedes.on('subscribe', (_, client) => answered(connectionOf(client)))
+  aedes.on('unsubscribe', (_, client) => answered(connectionOf(client)))
   aedes.on('clientError', failed)
   aedes.on('connectionError', failed)
   aedes.on('keepaliveTimeout', client => countRefusal(connectionOf(client), 'keepalive'))
@@ -200,7 +204,10 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
       readAgain: () => queueMicrotask(() => readOn(client)),
     })
     attach(client, connection)
-    onUnsubscribe(client, filter => clientSessions.unsubscribe(connection, filter))
+    onFilterPackets(client, {
+      came: () => connection.answersOwed++,
+      unsubscribed: filter => clientSessions.unsubscribe(connection, filter),
+    })
     keepHalfOpen(client)
     socket.once('end', () => halfOpen.peerEnded(connection))
     socket.once('close', () => {
@@ -213,6 +220,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   function mayConnect(connection: Connection, packet: Buffer): boolean {
     const { clientId, refusal } = judgeConnect(packet)
     connection.claimedId = clientId
+    connection.answersOwed++
     if (refusal === null) return true
     const { reason, detail, answer } = refusal
     if (answer === null) refuse(connection, reason, detail)
@@ -233,6 +241,13 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.gate?.connected()
     metrics.clients.inc()
     holdOwn(connection, client.id)
+    answered(connection)
+  }
+
+  /** Aedes has written what it owed. */
+  function answered(connection: Connection): void {
+    connection.answersOwed--
+    halfOpen.released(connection)
   }
 
   /** Of a device that the space does not know yet it remembers this until the first reading, or until it is rebuilt. */
@@ -250,6 +265,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
     connection.endedAt = clock()
     flow.ended(connection)
     clientSessions.ended(connection)
+    wills.ended(connection)
     if (connection.connected) metrics.clients.dec()
     const tell = (whose: Whose) => presence.ended(connection, whose)
     const end = takeover.ended(connection, tell).then(() => void ending.delete(end))

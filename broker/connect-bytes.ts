@@ -76,7 +76,9 @@ export class ConnectBytes {
   #join(kept: Buffer, read: Buffer): Buffer | null {
     const length = this.#length + read.length
     if (length > kept.length) {
-      const size = Math.max(length, Math.min(kept.length * 2, LIMITS.packetBytesMaxBeforeConnack))
+      // Whoever needs no more than its own part is not made to ask for more.
+      const sizeMax = length > OWN_BYTES ? LIMITS.packetBytesMaxBeforeConnack : OWN_BYTES
+      const size = Math.max(length, Math.min(kept.length * 2, sizeMax))
       const more = beyondOwn(size) - beyondOwn(kept.length)
       if (this.#memory.bytes + more > LIMITS.connectsBytesMax) return null
       this.#memory.bytes += more

@@ -59,10 +59,14 @@ export class Connection {
   clean = true
   /** The server made up its client id: nobody else can have the same. */
   anonymous = false
+  /** What its will takes of the sum that all wills share, bytes. */
+  willBytesShared = 0
   /** True when a guard of ours closed it, so that what Aedes says about that is not counted again. */
   refused = false
   /** True from CONNACK on. */
   connected = false
+  /** Answers that Aedes owes it: CONNACK, SUBACK, UNSUBACK. */
+  answersOwed = 0
   /** True when the peer has ended its half, and everything that it sent was read. */
   peerEnded = false
 

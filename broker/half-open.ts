@@ -1,7 +1,7 @@
 /**
- * Half-open connections: a peer that has ended its half (FIN) after its last PUBLISH reads on, and still gets the PUBACK. So the
- * other half is ended only when everything that came before the FIN has been read, and nothing of it is on its way into the log
- * any more. The will of such a peer is sent as always when the connection ends without DISCONNECT [MQTT-3.1.2-8].
+ * Half-open connections: a peer that has ended its half (FIN) after its last packet reads on, and still gets the answer. So the
+ * other half is ended only when everything that came before the FIN has been read, nothing of it is on its way into the log
+ * any more, and CONNACK, SUBACK and UNSUBACK, which may wait for the client's session to be saved, are written. The will of such a peer is sent as always when the connection ends without DISCONNECT [MQTT-3.1.2-8].
  *
  * A stalled log may keep it waiting, but not for ever: after HALF_OPEN_MS_MAX the connection is closed, and its device sends
  * again what was not acknowledged. Until then it is one of the connections that SURGETANK_CONNECTIONS_MAX allows.
@@ -13,7 +13,7 @@ const HALF_OPEN_MS_MAX = 5_000
 export interface HalfOpen {
   /** Everything that the peer has sent was read, and it sends nothing more. Once per connection. */
   peerEnded(connection: Connection): void
-  /** Messages of the connection were acknowledged, or its PUBCOMPs written. */
+  /** Something that the connection is owed was written. */
   released(connection: Connection): void
 }
 
@@ -28,7 +28,7 @@ export function openHalfOpen(waitMsMax: number = HALF_OPEN_MS_MAX): HalfOpen {
     released(connection)
   }
 
-  function released({ peerEnded, newest, own, socket }: Connection): void {
-    if (peerEnded && newest === null && own?.kept?.isReleasing !== true) socket.end()
+  function released({ peerEnded, newest, own, answersOwed, socket }: Connection): void {
+    if (peerEnded && newest === null && answersOwed === 0 && own?.kept?.isReleasing !== true) socket.end()
   }
 }

@@ -14,6 +14,8 @@ export const LIMITS = {
   packetBytesMaxBeforeConnack: 64 * 1024,
   /** What all CONNECTs that are under way may take beyond the first 8 KiB of each. */
   connectsBytesMax: 32 * 1024 * 1024,
+  /** What the wills of all connections may take beyond the first 8 KiB of each. */
+  willsBytesMax: 64 * 1024 * 1024,
   topicBytesMax: 512,
   topicLevelsMax: 16,
   /** Code points, of at most four bytes each. */

@@ -88,7 +88,13 @@ describe('admission', () => {
     attach(client, new Connection(new Socket()))
     const sessions = { begin: async () => false, subscribe: async () => true }
     const takeover = { admit: async () => 'serve' as const }
-    const admission = openAdmission({ takeover, sessions, refused: () => {}, log: { warn: () => {} } })
+    const admission = openAdmission({
+      takeover,
+      sessions,
+      wills: { keep: () => true },
+      refused: () => {},
+      log: { warn: () => {} },
+    })
     admission.preConnect(client, packet, () => undefined)
     expect(packet.keepalive).toBe(taken)
   })

@@ -58,6 +58,16 @@ describe('the bytes of a CONNECT', () => {
     expect(new ConnectBytes(memory).take(large).kind).toBe('more')
   })
 
+  it('[G5] up to 8 KiB ask for no memory of all, however they are cut', () => {
+    const packet = connectOf(8_192)
+    for (const cut of [1, 4_097, 5_000, 8_000]) {
+      const connect = new ConnectBytes({ bytes: LIMITS.connectsBytesMax })
+      expect(connect.take(packet.subarray(0, cut)).kind).toBe('more')
+      expect(connect.take(packet.subarray(cut, cut + 100)).kind).toBe('more')
+      expect(connect.take(packet.subarray(cut + 100))).toEqual({ kind: 'whole', packet, rest: null })
+    }
+  })
+
   it('cost no more than what came, and not what a header claims', () => {
     const memory = { bytes: 0 }
     const connect = new ConnectBytes(memory)

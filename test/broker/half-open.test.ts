@@ -4,6 +4,7 @@ import { connect as connectSocket } from 'node:net'
 import * as mqtt from 'mqtt-packet'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { until } from '../waits.ts'
+import { openHandStore } from './hand-store.ts'
 import { connectPacket, openBench, publishPacket } from './harness.ts'
 
 /** Ends its half after these packets and reads on; resolves with all that it got when the broker has closed, too. */
@@ -42,6 +43,19 @@ describe('a peer that ends its half', () => {
       await until(() => broker.connections === 0)
     },
   )
+
+  it('gets the CONNACK, SUBACK and UNSUBACK that it asked for before, however long its session takes to be saved', async () => {
+    const sessionStore = openHandStore()
+    const { broker } = await openBench({ sessionStore })
+    const filter = 'devices/press-17/cmd/#'
+    const { answers } = await sendAndEnd(broker.port, [
+      connectPacket({ clean: false }),
+      { cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: filter, qos: 1 }] },
+      { cmd: 'unsubscribe', messageId: 2, unsubscriptions: [filter] },
+    ])
+    expect((await answers).map(({ cmd }) => cmd).sort()).toEqual(['connack', 'suback', 'unsuback'])
+    await until(() => broker.connections === 0)
+  })
 
   it('has its will sent when it did not disconnect, and is offline [MQTT-3.1.2-8]', async () => {
     const { broker, ingest, space } = await openBench()
