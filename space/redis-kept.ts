@@ -241,7 +241,8 @@ export function openRedisKept(options: KeptOptions): RedisKept {
     if (looking || !connection.up) return
     looking = true
     try {
-      await Promise.all(firstOf(owed.keys(), PAID_AT_ONCE).map(pay))
+      // One that Redis does not take must not keep the others from being looked for.
+      await Promise.allSettled(firstOf(owed.keys(), PAID_AT_ONCE).map(pay))
       await Promise.all(ALL_SHARDS.map(lookAt))
       confirm(clock() - CONFIRM_EVERY_MS)
     } catch (error) {
