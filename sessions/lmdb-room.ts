@@ -6,6 +6,8 @@ export interface Seat {
   /** When the client was last known to be connected, as the disk knows or is about to; ms since 1970 UTC. */
   seenAt: number
   bytes: number
+  /** Some record of it is on disk. */
+  isKept: boolean
   /** Of the connection that has it; null while the client is away. */
   holder: symbol | null
   /** Writes it again; null while the client is away. */
@@ -63,7 +65,7 @@ export function openRoom({ sessionsMax, bytesMax }: { sessionsMax: number; bytes
   }
 
   function add(name: string, seenAt: number, bytes: number): Seat {
-    const seat: Seat = { seenAt, bytes, holder: null, make: null }
+    const seat: Seat = { seenAt, bytes, isKept: false, holder: null, make: null }
     awayOnes.set(name, seat)
     bytesHeld += bytes
     return seat

@@ -60,7 +60,8 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
   let newerFound = false
   let sweeping: Promise<void> | null = null
   try {
-    for await (const heads of readHeads(env)) for (const { name, seenAt, bytes } of heads) room.add(name, seenAt, bytes)
+    for await (const heads of readHeads(env))
+      for (const { name, seenAt, bytes } of heads) room.add(name, seenAt, bytes).isKept = true
   } catch (error) {
     await env.close()
     throw error
@@ -91,10 +92,13 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
     if (found === 'newer') return isOurs ? leaveAlone(name, seat) : null
     if (found === null) return isOurs ? begin(name, seat) : null
     const { session, make } = hold({ name, seat, holder, from: found, isPresent: true })
-    // What is not on disk yet must be before the client hears of it. To be seen there late only shortens the expiry.
+    // To be seen on disk late only shortens the expiry.
     if (!isOurs || (unwritten === undefined && clock() - seenAt < SEEN_EVERY_MS)) return session
-    const isWritten = await isDone(commits.put(name, make))
-    return isWritten || unwritten === undefined ? session : giveUp(name, seat, holder)
+    const isWritten = await isDone(commits.put(name, make, true))
+    if (isWritten) seat.isKept = true
+    // An older record is on disk, of which all that the client was told holds: better than that it gives up what it has sent. A
+    // kill before this one is there may cost a message stored twice.
+    return seat.isKept ? session : giveUp(name, seat, holder)
   }
 
   /** Null when it is none that any surgetank wrote. */
@@ -129,7 +133,9 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
     const holder = Symbol(name)
     room.sit(name, seat, holder)
     const { session, make } = hold({ name, seat, holder, from, isPresent: false })
-    return (await isDone(commits.put(name, make))) ? session : giveUp(name, seat, holder)
+    if (!(await isDone(commits.put(name, make)))) return giveUp(name, seat, holder)
+    seat.isKept = true
+    return session
   }
 
   /** The client hears that nothing is kept, so nothing may be found later. */

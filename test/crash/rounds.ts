@@ -115,13 +115,16 @@ async function kill(target: Target, { running, disk, system }: Round): Promise<R
   return startSystem(system)
 }
 
-/** A child that was killed in the round before may still be on its way back. */
+/** A child that was killed in the rounds before is started again after a pause that grows, and comes back slowly on a busy machine. */
+const CHILD_TRIES_MAX = 1_200
+
+/** It may still be on its way back. */
 async function findChild(running: RunningSystem, name: 'writer' | 'database'): Promise<number> {
   for (let tries = 0; ; tries++) {
     try {
       return running.child(name)
     } catch (error) {
-      if (tries === 100) throw error
+      if (tries === CHILD_TRIES_MAX) throw error
       await pause(100)
     }
   }

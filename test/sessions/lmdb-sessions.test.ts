@@ -203,7 +203,7 @@ describe('sessions on this disk', () => {
     const mount = 'mount -t tmpfs -o size=16m tmpfs "$1" && exec "$2" "$3" fillDisk "$1"'
     const args = ['-Urm', 'sh', '-c', mount, 'sh', dir, process.execPath, CHILD]
     expect(JSON.parse(execFileSync('unshare', args, { encoding: 'utf8' }))).toEqual({
-      during: { code: 'sessions_unavailable', fate: 'retry', fresh: null, known: true, isGone: false },
+      during: { code: 'sessions_unavailable', fate: 'retry', fresh: null, known: true, isGone: false, isBack: true },
       after: { b: false, a: 3, gone: false },
     })
   })

@@ -36,7 +36,8 @@ async function serve(client: string): Promise<void> {
 async function fillDisk(): Promise<void> {
   const key = (client: string) => ({ principal: '', client })
   const [first, away] = [await store.open(key('a')), await store.open(key('away'))]
-  if (first === null || away === null) throw new Error('There is room yet.')
+  const back = await store.open(key('back'))
+  if (first === null || away === null || back === null) throw new Error('There is room yet.')
   await first.save({ ...first.record, opened: 1 })
   await away.leave()
   const filler = join(dir, 'filler')
@@ -48,7 +49,10 @@ async function fillDisk(): Promise<void> {
   first.saveSoon({ ...first.record, opened: 3 })
   const [fresh, known] = [await store.open(key('b')), await store.open(key('away'))]
   const isGone = await store.discard(key('away'))
-  const during = { code, fate, fresh, known: known?.isPresent, isGone }
+  back.saveSoon({ ...back.record, opened: 4 })
+  await back.leave()
+  const isBack = (await store.open(key('back')))?.isPresent
+  const during = { code, fate, fresh, known: known?.isPresent, isGone, isBack }
   rmSync(filler)
   const later = await store.open(key('b'))
   await first.leave()

@@ -219,6 +219,18 @@ describe.skipIf(!redisHere)('what clients hold, in a Redis', () => {
     expect(await opened(other, key)).toMatchObject({ isPresent: false, record: { filters: [] } })
   })
 
+  test('in which one client has what no broker wrote brings back and refreshes the others all the same', async () => {
+    const { redis, keys, stores } = await openBrokers(1)
+    const [store] = stores
+    const spoilt = { ...key, client: 'spoilt' }
+    await redis.command('LPUSH', keys.kept(nameOfKey(spoilt)), 'what no broker wrote')
+    expect(await store?.open(spoilt)).toBeNull()
+    const session = await opened(store, key)
+    await redis.command('DEL', keys.kept(nameOfKey(key)), keys.keptSeen(shardOf(nameOfKey(key))))
+    await until(async () => (await redis.command('EXISTS', keys.kept(nameOfKey(key)))) === 1)
+    await session.leave()
+  })
+
   test('that is away at all is as one that does not answer', async () => {
     const { redis, stores } = await openBrokers(1)
     const [store] = stores
