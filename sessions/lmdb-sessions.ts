@@ -57,7 +57,6 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
   const env = openEnv({ path: dir, writable: true, mapBytes: Math.max(MAP_BYTES_MIN, 8 * bytesMax) })
   const commits = openCommits<Uint8Array | null>({ write: puts => writeValues(env, puts), atOnce: PUTS_OF_A_COMMIT })
   const room = openRoom({ sessionsMax, bytesMax })
-  let newerFound = false
   let sweeping: Promise<void> | null = null
   try {
     for await (const heads of readHeads(env))
@@ -89,7 +88,6 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
     const unwritten = commits.newest(name)
     const found = await readKept(name, unwritten?.() ?? null)
     const isOurs = seat.holder === holder
-    if (found === 'newer') return isOurs ? leaveAlone(name, seat) : null
     if (found === null) return isOurs ? begin(name, seat) : null
     const { session, make } = hold({ name, seat, holder, from: found, isPresent: true })
     // To be seen on disk late only shortens the expiry.
@@ -101,12 +99,13 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
     return seat.isKept ? session : giveUp(name, seat, holder)
   }
 
-  /** Null when it is none that any surgetank wrote. */
-  async function readKept(name: string, unwritten: Uint8Array | null): Promise<ParsedRecord | 'newer' | null> {
+  /** Null when it cannot be read. */
+  async function readKept(name: string, unwritten: Uint8Array | null): Promise<ParsedRecord | null> {
     try {
       const value = unwritten ?? (await within(READ_MS_MAX, readValue(name)))
       const parsed = parseRecord(unpackValue(value ?? Buffer.alloc(0)))
-      return parsed === 'damaged' ? null : parsed
+      if (parsed === null) log.warn('a session could not be read; its client begins a new one')
+      return parsed
     } catch (error) {
       log.warn({ err: error }, 'a session could not be read; its client begins a new one')
       return null
@@ -115,14 +114,6 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
 
   async function readValue(name: string): Promise<Uint8Array | null> {
     return env.read(db => db.getBinary(keyOf(name)) ?? null)
-  }
-
-  /** It stays as it is, for the version that wrote it; of this one the client hears that there is none. */
-  function leaveAlone(name: string, seat: Seat): null {
-    if (!newerFound) log.warn('sessions of a newer surgetank are left as they are; their clients have none here')
-    newerFound = true
-    room.leave(name, seat)
-    return null
   }
 
   async function begin(name: string, before: Seat | undefined): Promise<StoredSession | null> {

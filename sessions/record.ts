@@ -66,16 +66,18 @@ function fieldsOf({ filter, qos }: SessionFilter, before: Fields | null): Fields
   return filters.filter(isFields).find(known => known.filter === filter && known.qos === qos) ?? {}
 }
 
-/** `newer`: its version is one that this surgetank does not know. `damaged`: no surgetank wrote this. */
-export function parseRecord(text: string): ParsedRecord | 'newer' | 'damaged' {
+/**
+ * Null when it cannot be read: no surgetank wrote it, or one of a version that this one does not know. Its client hears of no
+ * session then, and forgets what it sent; so the record must not be found later, but is written anew.
+ */
+export function parseRecord(text: string): ParsedRecord | null {
   const fields = parseJson(text)
-  if (!isFields(fields) || !isCount(fields.v)) return 'damaged'
-  if (fields.v > VERSION) return 'newer'
+  if (!isFields(fields) || !isCount(fields.v) || fields.v > VERSION) return null
   const { life, filters, opened, open } = fields
-  if (!isLife(life) || !isCount(opened) || !Array.isArray(filters) || !Array.isArray(open)) return 'damaged'
+  if (!isLife(life) || !isCount(opened) || !Array.isArray(filters) || !Array.isArray(open)) return null
   const known = filters.filter(isFilter)
   const messages = open.filter(isOpen).map(([packet, print]) => ({ packet, print }))
-  if (known.length < filters.length || messages.length < open.length) return 'damaged'
+  if (known.length < filters.length || messages.length < open.length) return null
   const record = { life, filters: known.map(({ filter, qos }) => ({ filter, qos })), opened, open: messages }
   return { record, fields }
 }

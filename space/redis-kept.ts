@@ -99,7 +99,6 @@ export function openRedisKept(options: KeptOptions): RedisKept {
   let opened = 0
   /** How far the clock of Redis is ahead. */
   let aheadMs = 0
-  let newerFound = false
   let looking = false
   const timer = setInterval(() => void look(), LOOK_EVERY_MS)
   timer.unref()
@@ -142,20 +141,11 @@ export function openRedisKept(options: KeptOptions): RedisKept {
 
   async function openFound(mine: Mine, text: string): Promise<StoredSession | null> {
     const parsed = parseRecord(text)
-    if (parsed === 'newer') return leaveAlone(mine, text)
-    if (parsed !== 'damaged') return holdSession(mine, parsed, true)
+    if (parsed !== null) return holdSession(mine, parsed, true)
     log.warn('a session could not be read; its client begins a new one')
     const session = holdSession(mine, newRecord(), false)
     await session.save(session.record)
     return session
-  }
-
-  /** It stays as it is, for the version that wrote it; of this one the client hears that there is none. */
-  function leaveAlone(mine: Mine, text: string): null {
-    if (!newerFound) log.warn('sessions of a newer surgetank are left as they are; their clients have none here')
-    newerFound = true
-    commitsOf(mine.name).putSoon(mine.name, () => ({ mine, text, connected: false }))
-    return letGo(mine)
   }
 
   function letGo(mine: Mine): null {
