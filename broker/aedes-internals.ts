@@ -19,12 +19,16 @@
  *    pieces, before anything else that a connection gets; `tellSessionPresent` sets the flag in passing [MQTT-3.2.2-2].
  * 7. `client._parser` emits each packet that Aedes gets to see, before anything is done about it. The event 'unsubscribe' comes
  *    later, after a SUBSCRIBE that was sent behind it, and of all filters when a client closes.
+ * 8. Aedes closes the client of a PUBLISH, SUBSCRIBE or UNSUBSCRIBE with more than `maxTopicLevels`, which it cuts to 100 when it is
+ *    made, because what matches topics in it takes no more. Ours are refused before anything is matched (`topics.ts`), and a
+ *    client that is closed sends its PUBLISH again for ever; so `judgeTopicsHere` lifts that.
  *
  * test/broker/aedes-internals.test.ts, and client-sessions.test.ts beside it, notice when an Aedes does any of this in another way.
  */
 import type { EventEmitter } from 'node:events'
-import type { Client } from 'aedes'
+import type { Aedes, Client } from 'aedes'
 import type { Packet } from 'mqtt-packet'
+import { LIMITS } from '../model/limits.ts'
 import type { Connection } from './connection.ts'
 
 interface InnerClient {
@@ -34,6 +38,11 @@ interface InnerClient {
   readonly _parser: EventEmitter<{ packet: [Packet] }>
   /** Ours: spares a look-up per message. */
   ownConnection?: Connection
+}
+
+/** Topics of any depth come to our hooks. A packet has less than this. */
+export function judgeTopicsHere(aedes: Aedes): void {
+  ;(aedes as unknown as { maxTopicLevels: number }).maxTopicLevels = LIMITS.packetBytesMax
 }
 
 /** A packet that Aedes handed to a hook: we finish it, and Aedes reads on as if it were done. */

@@ -31,7 +31,15 @@ import type { Sessions, Space, Whose } from '../space/space.ts'
 import { within } from '../within.ts'
 import { openAcknowledger } from './acknowledge.ts'
 import { type AdmissionOptions, openAdmission } from './admission.ts'
-import { attach, connectionOf, keepAwake, keepHalfOpen, onFilterPackets, readOn } from './aedes-internals.ts'
+import {
+  attach,
+  connectionOf,
+  judgeTopicsHere,
+  keepAwake,
+  keepHalfOpen,
+  onFilterPackets,
+  readOn,
+} from './aedes-internals.ts'
 import { openClientSessions } from './client-sessions.ts'
 import { judgeConnect } from './connect-frame.ts'
 import { openConnectRate } from './connect-rate.ts'
@@ -330,17 +338,17 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
   }
 }
 
-function openAedes(publishing: Publishing, admission: AdmissionOptions): Promise<Aedes> {
-  return Aedes.createBroker({
+async function openAedes(publishing: Publishing, admission: AdmissionOptions): Promise<Aedes> {
+  const aedes = await Aedes.createBroker({
     ...openAdmission(admission),
     authorizePublish: publishing.authorizePublish,
     connectTimeout: AEDES_CONNECT_MS,
     drainTimeout: UNREAD_MS_MAX,
-    // Aedes closes beyond its levels; up to its most, ours are refused with an acknowledgement instead.
-    maxTopicLevels: 100,
     // MQTT 3.1 says 23 characters; ids of every version are bounded in `preConnect`.
     maxClientsIdLength: LIMITS.clientIdBytesMax,
   })
+  judgeTopicsHere(aedes)
+  return aedes
 }
 
 function closeAedes(aedes: Aedes): Promise<void> {

@@ -223,7 +223,8 @@ export class FrameGate {
     if (broken !== null) return this.#refuse('malformed_packet', broken, at)
     if (first === PUBREL) return this.#takeRelease(bytes, at)
     const size = bodyAt - at + length
-    if (size > LIMITS.packetBytesMax) return this.#begin(at, size)
+    const isPublish = first >> 4 === PUBLISH_TYPE
+    if (size > (isPublish ? LIMITS.packetBytesMax : LIMITS.otherPacketBytesMax)) return this.#begin(at, size)
     if (first === SUBSCRIBE || first === UNSUBSCRIBE) {
       if (bodyAt + 2 > bytes.length) return this.#wantMore(at)
       if (bytes.readUInt16BE(bodyAt) === 0) return this.#refuse('malformed_packet', BROKEN_BY_IDENTIFIER, at)
@@ -248,7 +249,7 @@ export class FrameGate {
   /** Of the packet that `header` describes, which is too large. */
   #begin(at: number, size: number): number {
     const { first, length, bodyAt } = header
-    const bytesMax = first >> 4 === PUBLISH_TYPE ? LIMITS.oversizedBytesMax : LIMITS.packetBytesMax
+    const bytesMax = first >> 4 === PUBLISH_TYPE ? LIMITS.oversizedBytesMax : LIMITS.otherPacketBytesMax
     if (size > bytesMax) {
       return this.#refuse('packet_too_large', `A packet of ${size} bytes; up to ${bytesMax} of its type are taken.`, at)
     }

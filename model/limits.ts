@@ -4,8 +4,10 @@
  * a packet that is too large, the beginning is kept.
  */
 export const LIMITS = {
-  /** A whole MQTT packet after CONNACK. A larger PUBLISH is quarantined, another packet closes the connection. */
+  /** A PUBLISH beyond this is quarantined. */
   packetBytesMax: 256 * 1024,
+  /** Any other packet after CONNACK; larger closes the connection. Each filter of a SUBSCRIBE costs CPU, granted or not. */
+  otherPacketBytesMax: 16 * 1024,
   /** A PUBLISH beyond this closes the connection. */
   oversizedBytesMax: 8 * 1024 * 1024,
   /** Of an oversized PUBLISH, how much of its payload is kept. */

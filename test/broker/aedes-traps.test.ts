@@ -182,6 +182,20 @@ describe('hostile input', () => {
     expect(ingest.offered[0]?.detail).toContain('65000')
   })
 
+  it('refuses a topic of hundreds of levels through ingest, and subscriptions to it, and closes no connection', async () => {
+    const { broker, ingest } = await openBench()
+    const client = await openClient(broker.port)
+    const deep = 'a/'.repeat(500)
+    client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: `devices/press-17/cmd/${deep}x`, qos: 1 }] })
+    client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: [`devices/press-17/cmd/${deep}x`] })
+    client.socket.write(rawPublish(Buffer.from(deep), 1, 3))
+    await until(() => ingest.held === 1)
+    expect(ingest.offered[0]).toMatchObject({ reason: 'invalid_topic' })
+    ingest.settle()
+    await until(() => acknowledged(client).includes(3))
+    expect(client.received).toContainEqual(expect.objectContaining({ cmd: 'suback', granted: [128] }))
+  })
+
   it('refuses a topic of ill-formed UTF-8 through ingest', async () => {
     const { broker, ingest } = await openBench()
     const client = await openClient(broker.port)
@@ -199,7 +213,6 @@ describe('hostile input', () => {
     ['an empty topic', Buffer.from([0x30, 2, 0, 0])],
     ['a topic longer than the packet', Buffer.from([0x30, 4, 0, 9, 0x78, 0x78])],
     ['a wildcard', rawPublish(Buffer.from('devices/+/telemetry'), 1, 1)],
-    ['over a hundred levels', rawPublish(Buffer.from('a/'.repeat(120)), 1, 1)],
   ])('closes the connection of a PUBLISH with %s, and no other', async (_what, bytes) => {
     const { broker, ingest } = await openBench()
     const other = await openClient(broker.port, { clientId: 'other' })

@@ -142,10 +142,10 @@ describe('an oversized PUBLISH', () => {
     expect(ingest.offered).toHaveLength(1)
   })
 
-  it('of another type closes the connection beyond 256 KiB', async () => {
+  it('of another type closes the connection beyond 16 KiB', async () => {
     const { broker, lines } = await openBench()
     const client = await openClient(broker.port)
-    client.socket.write(Buffer.from([0x82, 0x81, 0x80, 0x10]))
+    client.socket.write(Buffer.from([0x82, 0x80, 0x80, 0x01]))
     await client.closed
     expect(lines.find(line => line.includes('packet_too_large'))).toContain('"client":"press-17"')
   })
