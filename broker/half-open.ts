@@ -1,7 +1,8 @@
 /**
  * Half-open connections: a peer that has ended its half (FIN) after its last packet reads on, and still gets the answer. So the
  * other half is ended only when everything that came before the FIN has been read, nothing of it is on its way into the log
- * any more, and CONNACK, SUBACK and UNSUBACK, which may wait for the client's session to be saved, are written. The will of such a peer is sent as always when the connection ends without DISCONNECT [MQTT-3.1.2-8].
+ * any more, and CONNACK, SUBACK and UNSUBACK, which may wait for the client's session to be saved, are written. The will of such a
+ * peer is sent as always when the connection ends without DISCONNECT [MQTT-3.1.2-8].
  *
  * A stalled log may keep it waiting, but not for ever: after HALF_OPEN_MS_MAX the connection is closed, and its device sends
  * again what was not acknowledged. Until then it is one of the connections that SURGETANK_CONNECTIONS_MAX allows.
