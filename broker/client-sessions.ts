@@ -13,7 +13,8 @@
  * - A connection whose session another one has by now is closed, if no take-over does so within LOST_MS_MAX.
  *
  * Bounds: OPEN_MESSAGES_MAX of a session, fewer from half of OPEN_IN_ALL_MAX on, which are all; beyond them the oldest of that session
- * are forgotten, and counted. RELEASES_MAX of all wait for their record; beyond them a client that has OPEN_MESSAGES_MAX of its own waiting is closed.
+ * are forgotten, and counted. RELEASES_MAX of all wait for their record; beyond them a client that has OPEN_MESSAGES_MAX of its own
+ * waiting is closed.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Ingest } from '../ingest/ingest.ts'

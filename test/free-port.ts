@@ -1,5 +1,5 @@
 /** Ports for servers that tests start: no connection that goes out is given one of these while they wait to be used. */
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 
 /**
  * Below those that Linux and macOS give to connections, and above those that services have by custom. Each worker of vitest
@@ -28,5 +28,17 @@ function isFree(port: number): Promise<boolean> {
     const server = createServer()
     server.once('error', () => resolve(false))
     server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
+}
+
+/** Whether something listens on the port of 127.0.0.1. */
+export function accepts(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect(port, '127.0.0.1', () => done(true))
+    socket.once('error', () => done(false))
+    const done = (answer: boolean) => {
+      socket.destroy()
+      resolve(answer)
+    }
   })
 }

@@ -1,6 +1,5 @@
 /** The end of a system, asked for or not: it ends in time, leaves no process behind, and the next start goes on. */
 import { mkdtempSync, rmSync } from 'node:fs'
-import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -14,6 +13,7 @@ import {
   startSystem,
   untilGone,
 } from '../crash/system.ts'
+import { accepts } from '../free-port.ts'
 import { until } from '../waits.ts'
 
 const DEVICES = 50
@@ -121,16 +121,6 @@ async function startAgain(): Promise<number> {
   const since = performance.now()
   running = await startSystem(system)
   return performance.now() - since
-}
-
-function accepts(port: number): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket = connect({ host: '127.0.0.1', port })
-    socket.once('connect', () => resolve(true))
-    socket.once('error', () => resolve(false))
-    socket.once('close', () => socket.destroy())
-    socket.once('connect', () => socket.destroy())
-  })
 }
 
 function tell(sentence: string): void {

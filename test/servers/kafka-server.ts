@@ -4,11 +4,11 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { createWriteStream, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { freePorts } from '../crash/system.ts'
+import { accepts } from '../free-port.ts'
 
 /** Where `.ci/run` puts the jars; `TEST_KAFKA_JARS` names another folder. */
 export const KAFKA_JARS = process.env.TEST_KAFKA_JARS ?? join(homedir(), '.cache/surgetank-test/kafka-4.1.1')
@@ -129,18 +129,6 @@ async function launch(dir: string, config: string, port: number): Promise<ChildP
     await pause(100)
   }
   return broker
-}
-
-/** The listener is opened last, once the broker may serve. */
-function accepts(port: number): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket = connect(port, '127.0.0.1', () => done(true))
-    socket.once('error', () => done(false))
-    const done = (answer: boolean) => {
-      socket.destroy()
-      resolve(answer)
-    }
-  })
 }
 
 function propertiesOf(

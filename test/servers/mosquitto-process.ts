@@ -2,10 +2,9 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort } from '../free-port.ts'
+import { accepts, freePort } from '../free-port.ts'
 import { until } from '../waits.ts'
 
 /** Debian puts it where the PATH of a user may not look. */
@@ -62,15 +61,4 @@ export async function startMosquittoProcess(configure: (dir: string) => readonly
 
 function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
   return exitCode !== null || signalCode !== null
-}
-
-function accepts(port: number): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket = connect(port, '127.0.0.1', () => done(true))
-    socket.once('error', () => done(false))
-    const done = (answer: boolean) => {
-      socket.destroy()
-      resolve(answer)
-    }
-  })
 }
