@@ -249,7 +249,10 @@ export interface RawClient {
   count(count: number): Promise<void>
   /** Resolves when the broker has closed the connection. */
   readonly closed: Promise<void>
+  /** Ends its half: the broker still answers what it owes. */
   close(): Promise<void>
+  /** The line is lost at once. */
+  reset(): Promise<void>
 }
 
 export async function openRaw(port: number): Promise<RawClient> {
@@ -280,6 +283,10 @@ export async function openRaw(port: number): Promise<RawClient> {
     count,
     async close() {
       socket.destroy()
+      await closed
+    },
+    async reset() {
+      socket.resetAndDestroy()
       await closed
     },
   }

@@ -44,7 +44,7 @@ describe('presence', () => {
     expect(space.online(DEVICE)).toBe(undefined)
     client.send(publishPacket(1))
     await until(() => space.online(DEVICE) === true)
-    await client.close()
+    await client.reset()
     await until(() => space.online(DEVICE) === false)
   })
 
@@ -72,7 +72,7 @@ describe('presence', () => {
     const gateway = await openClient(broker.port, { clientId: 'gateway' })
     for (let id = 1; id <= 50; id++) gateway.send(publishPacket(id, { topic: `devices/press-${id}/telemetry` }))
     await until(() => space.online('press-50') === true)
-    await gateway.close()
+    await gateway.reset()
     await until(() =>
       Array.from({ length: 50 }, (_, i) => space.online(`press-${i + 1}`)).every(online => online === false),
     )
@@ -87,13 +87,13 @@ describe('presence', () => {
     two.send(publishPacket(1, { topic }))
     await until(() => space.online(DEVICE) === true)
     await ping(two)
-    await one.close()
+    await one.reset()
     await until(() => broker.connections === 1)
     // Changes are told in order, so what came before this one has been told too.
     two.send(publishPacket(2, { topic: 'devices/marker/telemetry' }))
     await until(() => space.online('marker') === true)
     expect(space.online(DEVICE)).toBe(true)
-    await two.close()
+    await two.reset()
     await until(() => space.online(DEVICE) === false)
   })
 
@@ -125,7 +125,7 @@ describe('presence', () => {
     client.send(publishPacket(2, { topic: 'devices/marker/telemetry' }))
     await until(() => space.online('marker') === true)
     expect(space.online(DEVICE)).toBe(true)
-    await client.close()
+    await client.reset()
     await until(() => space.online(DEVICE) === false)
   })
 
@@ -137,7 +137,7 @@ describe('presence', () => {
       const client = await openClient(broker.port, { will: will('offline') })
       client.send(publishPacket(1))
       await until(() => space.online(DEVICE) === true)
-      await client.close()
+      await client.reset()
       await until(() => space.online(DEVICE) === false)
     }
     const times = space.changes.map(change => change.at)
@@ -150,7 +150,7 @@ describe('presence', () => {
     const gateway = await openClient(broker.port, { clientId: 'gateway', will: will('{"state":"offline"}') })
     gateway.send(publishPacket(1, { topic: 'devices/other/telemetry' }))
     await until(() => space.online('other') === true)
-    await gateway.close()
+    await gateway.reset()
     await until(() => space.online(DEVICE) === false)
     expect(ingest.offered).toHaveLength(1)
   })
@@ -169,7 +169,7 @@ describe('presence', () => {
     const { broker, space, ingest } = await openBench()
     const before = await ignored('will')
     const client = await openClient(broker.port, { clientId: 'other', will: will('online') })
-    await client.close()
+    await client.reset()
     await until(async () => (await ignored('will')) === before + 1)
     expect(ingest.offered).toEqual([])
     expect(space.online(DEVICE)).toBeUndefined()
@@ -235,7 +235,7 @@ describe('presence', () => {
     const client = await openClient(broker.port)
     client.send(publishPacket(1))
     await ping(client)
-    await client.close()
+    await client.reset()
     await until(() => broker.connections === 0)
     await openClient(broker.port, { clientId: 'other' })
     space.away = null
@@ -251,7 +251,7 @@ describe('presence', () => {
     await until(() => space.changes.length === 10_000)
     // One of the ten thousand is the gateway itself.
     expect((await ignored('too_many_devices')) - before).toBe(51)
-    await gateway.close()
+    await gateway.reset()
     await until(() => space.changes.length === 20_000)
     expect(space.online('press-1')).toBe(false)
   })

@@ -149,7 +149,7 @@ describe('a client that connects to another broker', () => {
     broken.send(connectPacket())
     await until(() => sessions.holder(DEVICE) === 1)
     // A peer that only ends its half waits for its CONNACK.
-    broken.socket.resetAndDestroy()
+    await broken.reset()
     await until(() => second.broker.connections === 0)
     let look = () => {}
     second.ingest.catchingUp = () => new Promise(resolve => (look = resolve))
