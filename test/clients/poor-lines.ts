@@ -112,7 +112,7 @@ export async function expectNothingLost(
   expect(outcomes.filter(outcome => !isWell(outcome))).toEqual([])
   for (const { acked, faults } of outcomes) {
     expect(acked).toBe(messages)
-    expect(faults).toBeGreaterThan(1)
+    expect(faults).toBeGreaterThan(0)
   }
 }
 
