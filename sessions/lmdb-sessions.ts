@@ -57,6 +57,8 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
   const env = openEnv({ path: dir, writable: true, mapBytes: Math.max(MAP_BYTES_MIN, 8 * bytesMax) })
   const commits = openCommits<Uint8Array | null>({ write: puts => writeValues(env, puts), atOnce: PUTS_OF_A_COMMIT })
   const room = openRoom({ sessionsMax, bytesMax })
+  /** By as much a session may expire early. */
+  const unseenMsMax = Math.min(SEEN_EVERY_MS, expiryMs / 24)
   let sweeping: Promise<void> | null = null
   try {
     for await (const heads of readHeads(env))
@@ -169,13 +171,20 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
 
   function hold({ name, seat, holder, from, isPresent }: Holding) {
     const isHolder = () => seat.holder === holder
+    let isSaved = false
     const { session, text } = openStored({
       from,
       isPresent,
       isHolder,
       checkRoom,
-      save: () => commits.put(name, make),
-      saveSoon: () => commits.putSoon(name, make),
+      save: () => {
+        isSaved = true
+        return commits.put(name, make)
+      },
+      saveSoon: () => {
+        isSaved = true
+        commits.putSoon(name, make)
+      },
       leave,
     })
     if (isHolder()) seat.make = make
@@ -194,10 +203,12 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
         throw new SurgetankError('sessions_unavailable', 'There is no room for more.')
     }
 
+    /** Most clients change nothing while they are connected, and many connect again soon: they cost no write. */
     async function leave(): Promise<void> {
-      seat.seenAt = clock()
+      const isOnDisk = !isSaved && commits.newest(name) === undefined && clock() - seat.seenAt < unseenMsMax
+      if (!isOnDisk) seat.seenAt = clock()
       room.leave(name, seat)
-      await isDone(commits.put(name, make, true))
+      if (!isOnDisk) await isDone(commits.put(name, make, true))
     }
   }
 

@@ -57,6 +57,14 @@ async function readText(dir: string, key: SessionKey): Promise<string | null> {
   return value === null ? null : unpackValue(value)
 }
 
+async function readSeenAt(dir: string, { client }: SessionKey): Promise<number | undefined> {
+  const env = openEnv({ path: dir, writable: false, mapBytes: 1 << 30 })
+  const heads = []
+  for await (const some of readHeads(env)) heads.push(...some)
+  await env.close()
+  return heads.find(({ name }) => name === nameOf({ principal: '', client }))?.seenAt
+}
+
 function newDir(): string {
   const dir = mkdtempSync(join(tmpdir(), 'surgetank-sessions-'))
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }))
@@ -72,6 +80,31 @@ async function openStore(dir: string, more: Partial<LmdbSessionsOptions> = {}): 
 const key = (client: string | number) => ({ principal: '', client: `c${client}` })
 
 describe('sessions on this disk', () => {
+  test('cost no write when a client that changes nothing goes and comes back soon, and one when it was long', async () => {
+    const dir = newDir()
+    let now = Date.now()
+    const store = await openStore(dir, { clock: () => now })
+    const written = async () => readSeenAt(dir, key(1))
+    await (await store.open(key(1)))?.leave()
+    const first = await written()
+    for (let n = 0; n < 3; n++) {
+      now += 10 * 60_000
+      const session = await store.open(key(1))
+      expect(session?.isPresent).toBe(true)
+      await session?.leave()
+      expect(await written()).toBe(first)
+    }
+    now += 15 * 60_000
+    await (await store.open(key(1)))?.leave()
+    expect(await written()).toBe(now)
+    now += 60_000
+    const session = await store.open(key(1))
+    await session?.save({ ...session.record, opened: 1 })
+    now += 60_000
+    await session?.leave()
+    expect(await written()).toBe(now)
+  })
+
   test('expire from when the client left, and never while it is connected', async () => {
     let now = Date.UTC(2026, 0, 1)
     const store = await openStore(newDir(), { clock: () => now, expiryMs: 10 * HOUR_MS })
