@@ -10,7 +10,6 @@
  */
 import type { Logger } from 'pino'
 import { SurgetankError } from '../errors.ts'
-import { metrics } from '../metrics.ts'
 import { openEnv } from '../pump/lmdb-env.ts'
 import { within } from '../within.ts'
 import { openCommits } from './commits.ts'
@@ -18,7 +17,7 @@ import { openRoom, type Seat } from './lmdb-room.ts'
 import { bytesOf, keyOf, packValue, readHeads, unpackValue, writeValues } from './lmdb-value.ts'
 import { encodeRecord, nameOf, newRecord, type ParsedRecord, parseRecord } from './record.ts'
 import type { SessionKey, SessionStore, StoredSession } from './sessions.ts'
-import { openStored } from './stored-session.ts'
+import { openCounted, openStored } from './stored-session.ts'
 
 export interface LmdbSessionsOptions {
   /** The folder; made where it is missing. */
@@ -57,7 +56,7 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
   const env = openEnv({ path: dir, writable: true, mapBytes: Math.max(MAP_BYTES_MIN, 8 * bytesMax) })
   const commits = openCommits<Uint8Array | null>({ write: puts => writeValues(env, puts), atOnce: PUTS_OF_A_COMMIT })
   const room = openRoom({ sessionsMax, bytesMax })
-  /** By as much a session may expire early. */
+  /** A client that leaves without a write takes as much from its expiry, at most. */
   const unseenMsMax = Math.min(SEEN_EVERY_MS, expiryMs / 24)
   let sweeping: Promise<void> | null = null
   try {
@@ -72,14 +71,7 @@ export async function openLmdbSessions(options: LmdbSessionsOptions): Promise<Lm
   timer.unref()
   void sweep()
 
-  return { open, discard, count: async () => room.count, sweep, close }
-
-  async function open(key: SessionKey): Promise<StoredSession | null> {
-    const name = nameOf(key)
-    const session = name === null ? null : await openNamed(name)
-    metrics.sessionsOpened.inc({ result: session === null ? 'not_kept' : session.isPresent ? 'present' : 'new' })
-    return session
-  }
+  return { open: openCounted(openNamed), discard, count: async () => room.count, sweep, close }
 
   async function openNamed(name: string): Promise<StoredSession | null> {
     const seat = room.find(name)

@@ -12,7 +12,7 @@
 /** What every store has in common. */
 export { type Commits, openCommits } from './commits.ts'
 export { encodeRecord, nameOf, newRecord, OPEN_MESSAGES_MAX, type ParsedRecord, parseRecord } from './record.ts'
-export { openStored } from './stored-session.ts'
+export { openCounted, openStored } from './stored-session.ts'
 
 /** Whose session it is. `principal` is empty until there is authentication. */
 export interface SessionKey {

@@ -1,6 +1,7 @@
 /** The session of a client that is connected: its record as it was handed over last, and what of it is certain to be kept. */
-import { checkSize, encodeRecord, type ParsedRecord } from './record.ts'
-import type { SessionRecord, StoredSession } from './sessions.ts'
+import { metrics } from '../metrics.ts'
+import { checkSize, encodeRecord, nameOf, type ParsedRecord } from './record.ts'
+import type { SessionRecord, SessionStore, StoredSession } from './sessions.ts'
 
 export interface StoredOptions {
   readonly from: ParsedRecord
@@ -20,6 +21,16 @@ export interface Stored {
   readonly session: StoredSession
   /** The record as it is to be kept by now. */
   text(): string
+}
+
+/** The `open` of a store, by the name of its key; what came of it is counted. */
+export function openCounted(openNamed: (name: string) => Promise<StoredSession | null>): SessionStore['open'] {
+  return async key => {
+    const name = nameOf(key)
+    const session = name === null ? null : await openNamed(name)
+    metrics.sessionsOpened.inc({ result: session === null ? 'not_kept' : session.isPresent ? 'present' : 'new' })
+    return session
+  }
 }
 
 export function openStored({ from, isPresent, isHolder, ...store }: StoredOptions): Stored {

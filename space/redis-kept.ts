@@ -12,13 +12,13 @@
  * Bounds: the brokers' `sessionsMax`, a sixteenth in each shard; each call a second.
  */
 import type { Logger } from 'pino'
-import { metrics } from '../metrics.ts'
 import {
   type Commits,
   encodeRecord,
   nameOf,
   newRecord,
   openCommits,
+  openCounted,
   openStored,
   type ParsedRecord,
   parseRecord,
@@ -103,14 +103,7 @@ export function openRedisKept(options: KeptOptions): RedisKept {
   const timer = setInterval(() => void look(), LOOK_EVERY_MS)
   timer.unref()
 
-  return { open, discard, count, bringBack: () => bringBack(() => true), close }
-
-  async function open(key: SessionKey): Promise<StoredSession | null> {
-    const name = nameOf(key)
-    const session = name === null ? null : await openNamed(name)
-    metrics.sessionsOpened.inc({ result: session === null ? 'not_kept' : session.isPresent ? 'present' : 'new' })
-    return session
-  }
+  return { open: openCounted(openNamed), discard, count, bringBack: () => bringBack(() => true), close }
 
   async function openNamed(name: string): Promise<StoredSession | null> {
     const token = `${unit}-${++opened}`
